@@ -1,0 +1,1 @@
+//! Reentry: account recovery as trustworthy as login.
