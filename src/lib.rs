@@ -1,1 +1,2 @@
 //! Reentry: account recovery as trustworthy as login.
+pub mod idp;

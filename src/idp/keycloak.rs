@@ -1,0 +1,3 @@
+//! The Keycloak adapter.
+pub mod admin;
+pub mod representations;

@@ -1,0 +1,537 @@
+//! The client of Keycloak's admin REST API.
+//!
+//! Written by hand: a sidecar needs some forty calls, with one cached token, deadlines on all of
+//! them and errors that say what to do; a generated client has none of these.
+//!
+//! * One token per client, fetched by one caller while the others wait, renewed before its end and
+//!   once more when the server answers 401 (the server restarted with new keys, the session was
+//!   ended). A second 401 is an error, not a loop.
+//! * No redirects: a redirected admin call would carry the token to another host.
+//! * Bodies are read up to [`BODY_LIMIT`]; a proxy's endless error page cannot fill the memory.
+//! * Path segments are encoded one by one: a user id or a role name can never leave its place.
+
+mod events;
+mod realm;
+mod users;
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use url::Url;
+
+pub use events::{AdminEventQuery, Direction, EventQuery};
+
+/// Largest answer that is read, in octets.
+pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
+
+/// Longest part of an unexpected answer that goes into an error, in characters.
+const EXCERPT: usize = 300;
+
+/// A token is renewed this long before its end.
+const TOKEN_MARGIN: Duration = Duration::from_secs(10);
+
+/// How an [`Admin`] proves itself.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// The service account of a client (`client_credentials`).
+    Client {
+        /// Realm the client lives in; the run-time account lives in the realm it watches.
+        realm: String,
+        /// `client_id`.
+        id: String,
+        /// Client secret.
+        secret: SecretString,
+    },
+    /// An administrator's name and password (`password` grant of `admin-cli`); for set-up only.
+    Password {
+        /// Realm of the administrator, usually `master`.
+        realm: String,
+        /// User name.
+        username: String,
+        /// Password.
+        password: SecretString,
+    },
+}
+
+impl Credentials {
+    fn realm(&self) -> &str {
+        match self {
+            Self::Client { realm, .. } | Self::Password { realm, .. } => realm,
+        }
+    }
+}
+
+/// Why an admin call failed. `what` is the method and the path below the realm.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// No connection: refused, name not found, TLS failure, cut off.
+    #[error("Keycloak is not reachable ({what}): {reason}")]
+    Unreachable {
+        /// The call.
+        what: String,
+        /// The cause, as the transport tells it.
+        reason: String,
+    },
+    /// No answer before the deadline. Whether the call took effect is not known.
+    #[error("Keycloak did not answer in time ({what})")]
+    Timeout {
+        /// The call.
+        what: String,
+    },
+    /// The credentials were refused, or a fresh token was.
+    #[error("Keycloak refused the credentials ({what}): {reason}")]
+    Unauthorized {
+        /// The call.
+        what: String,
+        /// The server's error code or text.
+        reason: String,
+    },
+    /// The account lacks a role for this call.
+    #[error("the account may not do this: {what}")]
+    Forbidden {
+        /// The call.
+        what: String,
+    },
+    /// No such realm, user, role …
+    #[error("not found: {what}")]
+    NotFound {
+        /// The call.
+        what: String,
+    },
+    /// Something of that name exists, or the state does not allow it.
+    #[error("conflict: {what}: {reason}")]
+    Conflict {
+        /// The call.
+        what: String,
+        /// The server's message.
+        reason: String,
+    },
+    /// Any other status.
+    #[error("unexpected answer {status} to {what}: {excerpt}")]
+    Unexpected {
+        /// The call.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// Beginning of the body.
+        excerpt: String,
+    },
+    /// An answer that is not what the API promises, or is larger than [`BODY_LIMIT`].
+    #[error("malformed answer to {what}: {reason}")]
+    Malformed {
+        /// The call.
+        what: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The client could not be built from its settings.
+    #[error("the Keycloak client cannot be set up: {reason}")]
+    Settings {
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl AdminError {
+    /// May the same call succeed later without anybody changing a setting?
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } => true,
+            Self::Unexpected { status, .. } => *status >= 500 || *status == 429,
+            _ => false,
+        }
+    }
+
+    fn transport(what: &str, error: &reqwest::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout {
+                what: what.to_owned(),
+            };
+        }
+        // The outermost text says only "error sending request"; the cause is at the bottom.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        Self::Unreachable {
+            what: what.to_owned(),
+            reason: cause.to_string(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Token {
+    value: SecretString,
+    renew_at: Instant,
+    generation: u64,
+}
+
+/// The admin API of one realm.
+#[derive(Debug)]
+pub struct Admin {
+    http: reqwest::Client,
+    base: Url,
+    realm: String,
+    credentials: Credentials,
+    token: Mutex<Option<Token>>,
+}
+
+/// What a call sends beside its path.
+#[derive(Default)]
+struct Parts<'a> {
+    query: Vec<(&'a str, String)>,
+    body: Option<Vec<u8>>,
+}
+
+struct Reply {
+    status: StatusCode,
+    location: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Admin {
+    /// A client for `realm` of the server at `base` (with its relative path, if it has one).
+    /// Nothing is sent yet. `timeout` covers one whole call.
+    ///
+    /// # Errors
+    /// [`AdminError::Settings`] when `base` is no http(s) URL or the TLS set-up fails.
+    pub fn new(
+        base: &Url,
+        realm: &str,
+        credentials: Credentials,
+        timeout: Duration,
+    ) -> Result<Self, AdminError> {
+        if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
+            return Err(AdminError::Settings {
+                reason: format!("{base} is not an http or https URL"),
+            });
+        }
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(timeout.min(Duration::from_secs(5)))
+            .timeout(timeout)
+            .user_agent(concat!("reentry/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| AdminError::Settings {
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            http,
+            base: base.clone(),
+            realm: realm.to_owned(),
+            credentials,
+            token: Mutex::new(None),
+        })
+    }
+
+    /// The realm that is administered.
+    #[must_use]
+    pub fn realm_name(&self) -> &str {
+        &self.realm
+    }
+
+    /// Base URL of the server, as given.
+    #[must_use]
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Fetches a token, or shows that the cached one is still good.
+    ///
+    /// # Errors
+    /// [`AdminError::Unauthorized`] when the credentials are refused; transport errors.
+    pub async fn authenticate(&self) -> Result<(), AdminError> {
+        self.bearer(None).await.map(|_| ())
+    }
+
+    fn url(&self, segments: &[&str]) -> Result<Url, AdminError> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| AdminError::Settings {
+                reason: "the base URL cannot have a path".to_owned(),
+            })?
+            .pop_if_empty()
+            .extend(segments);
+        Ok(url)
+    }
+
+    /// The current token, renewed when it is at its end or is the one a 401 answered (`stale`).
+    async fn bearer(&self, stale: Option<u64>) -> Result<(SecretString, u64), AdminError> {
+        let mut slot = self.token.lock().await;
+        if let Some(token) = slot.as_ref()
+            && token.renew_at > Instant::now()
+            && stale != Some(token.generation)
+        {
+            return Ok((token.value.clone(), token.generation));
+        }
+        let generation = slot.as_ref().map_or(0, |token| token.generation) + 1;
+        let token = self.fetch_token(generation).await?;
+        let answer = (token.value.clone(), generation);
+        *slot = Some(token);
+        Ok(answer)
+    }
+
+    async fn fetch_token(&self, generation: u64) -> Result<Token, AdminError> {
+        #[derive(serde::Deserialize)]
+        struct Grant {
+            access_token: SecretString,
+            expires_in: u64,
+        }
+        #[derive(Default, serde::Deserialize)]
+        struct Refused {
+            #[serde(default)]
+            error: String,
+            #[serde(default)]
+            error_description: String,
+        }
+        let what = "POST protocol/openid-connect/token";
+        let url = self.url(&[
+            "realms",
+            self.credentials.realm(),
+            "protocol",
+            "openid-connect",
+            "token",
+        ])?;
+        let form: Vec<(&str, &str)> = match &self.credentials {
+            Credentials::Client { id, secret, .. } => vec![
+                ("grant_type", "client_credentials"),
+                ("client_id", id),
+                ("client_secret", secret.expose_secret()),
+            ],
+            Credentials::Password {
+                username, password, ..
+            } => vec![
+                ("grant_type", "password"),
+                ("client_id", "admin-cli"),
+                ("username", username),
+                ("password", password.expose_secret()),
+            ],
+        };
+        let asked = Instant::now();
+        let reply = receive(what, self.http.post(url).form(&form)).await?;
+        if reply.status.is_success() {
+            let grant: Grant = decode(what, &reply.body)?;
+            let life = Duration::from_secs(grant.expires_in);
+            let renew_at = asked + life.saturating_sub(TOKEN_MARGIN).max(life / 2);
+            return Ok(Token {
+                value: grant.access_token,
+                renew_at,
+                generation,
+            });
+        }
+        // 400 and 401 carry an OAuth error; anything else did not come from the token endpoint proper.
+        match (reply.status, serde_json::from_slice::<Refused>(&reply.body)) {
+            (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED, Ok(refused))
+                if !refused.error.is_empty() =>
+            {
+                Err(AdminError::Unauthorized {
+                    what: what.to_owned(),
+                    reason: format!("{} {}", refused.error, refused.error_description)
+                        .trim()
+                        .to_owned(),
+                })
+            }
+            _ => Err(failure(what, &reply)),
+        }
+    }
+
+    /// One call to the realm's resource at `path`, answered by any 2xx.
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        parts: Parts<'_>,
+    ) -> Result<Reply, AdminError> {
+        let segments: Vec<&str> = ["admin", "realms", &self.realm]
+            .into_iter()
+            .chain(path.iter().copied())
+            .collect();
+        self.call_at(method, &segments, parts).await
+    }
+
+    /// One call to any path of the server.
+    async fn call_at(
+        &self,
+        method: Method,
+        segments: &[&str],
+        parts: Parts<'_>,
+    ) -> Result<Reply, AdminError> {
+        let what = format!(
+            "{method} {}",
+            segments
+                .get(3..)
+                .filter(|rest| !rest.is_empty())
+                .unwrap_or(segments)
+                .join("/")
+        );
+        let url = self.url(segments)?;
+        let mut stale = None;
+        loop {
+            let (token, generation) = self.bearer(stale).await?;
+            let mut request = self
+                .http
+                .request(method.clone(), url.clone())
+                .bearer_auth(token.expose_secret())
+                .header(reqwest::header::ACCEPT, "application/json");
+            if !parts.query.is_empty() {
+                request = request.query(&parts.query);
+            }
+            if let Some(body) = &parts.body {
+                request = request
+                    .header(reqwest::header::CONTENT_TYPE, "application/json")
+                    .body(body.clone());
+            }
+            let reply = receive(&what, request).await?;
+            if reply.status == StatusCode::UNAUTHORIZED && stale.is_none() {
+                stale = Some(generation);
+                continue;
+            }
+            return if reply.status.is_success() {
+                Ok(reply)
+            } else {
+                Err(failure(&what, &reply))
+            };
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, AdminError> {
+        self.get_with(path, Vec::new()).await
+    }
+
+    async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: Vec<(&str, String)>,
+    ) -> Result<T, AdminError> {
+        let reply = self
+            .call(Method::GET, path, Parts { query, body: None })
+            .await?;
+        decode(&format!("GET {}", path.join("/")), &reply.body)
+    }
+
+    /// A call whose answer has no body of interest.
+    async fn act(&self, method: Method, path: &[&str]) -> Result<(), AdminError> {
+        self.call(method, path, Parts::default()).await.map(|_| ())
+    }
+
+    async fn send<B: Serialize + ?Sized>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: &B,
+    ) -> Result<(), AdminError> {
+        let body = Some(encode(path, body)?);
+        self.call(
+            method,
+            path,
+            Parts {
+                query: Vec::new(),
+                body,
+            },
+        )
+        .await
+        .map(|_| ())
+    }
+
+    /// A POST that creates something and tells its id in `Location`.
+    async fn create<B: Serialize + ?Sized>(
+        &self,
+        path: &[&str],
+        body: &B,
+    ) -> Result<String, AdminError> {
+        let parts = Parts {
+            query: Vec::new(),
+            body: Some(encode(path, body)?),
+        };
+        let reply = self.call(Method::POST, path, parts).await?;
+        let id = reply
+            .location
+            .as_deref()
+            .and_then(|location| location.trim_end_matches('/').rsplit('/').next());
+        id.filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .ok_or_else(|| AdminError::Malformed {
+                what: format!("POST {}", path.join("/")),
+                reason: "no Location of what was created".to_owned(),
+            })
+    }
+}
+
+fn encode<B: Serialize + ?Sized>(path: &[&str], body: &B) -> Result<Vec<u8>, AdminError> {
+    serde_json::to_vec(body).map_err(|error| AdminError::Malformed {
+        what: path.join("/"),
+        reason: error.to_string(),
+    })
+}
+
+fn decode<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, AdminError> {
+    serde_json::from_slice(body).map_err(|error| AdminError::Malformed {
+        what: what.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+async fn receive(what: &str, request: reqwest::RequestBuilder) -> Result<Reply, AdminError> {
+    let mut response = request
+        .send()
+        .await
+        .map_err(|error| AdminError::transport(what, &error))?;
+    let status = response.status();
+    let location = response
+        .headers()
+        .get(reqwest::header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| AdminError::transport(what, &error))?
+    {
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(AdminError::Malformed {
+                what: what.to_owned(),
+                reason: format!("more than {BODY_LIMIT} octets"),
+            });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Reply {
+        status,
+        location,
+        body,
+    })
+}
+
+fn failure(what: &str, reply: &Reply) -> AdminError {
+    let what = what.to_owned();
+    let excerpt = || -> String {
+        String::from_utf8_lossy(&reply.body)
+            .chars()
+            .take(EXCERPT)
+            .collect()
+    };
+    match reply.status {
+        StatusCode::UNAUTHORIZED => AdminError::Unauthorized {
+            what,
+            reason: excerpt(),
+        },
+        StatusCode::FORBIDDEN => AdminError::Forbidden { what },
+        StatusCode::NOT_FOUND => AdminError::NotFound { what },
+        StatusCode::CONFLICT => AdminError::Conflict {
+            what,
+            reason: excerpt(),
+        },
+        status => AdminError::Unexpected {
+            what,
+            status: status.as_u16(),
+            excerpt: excerpt(),
+        },
+    }
+}
