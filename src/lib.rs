@@ -1,2 +1,8 @@
 //! Reentry: account recovery as trustworthy as login.
+//!
+//! The house has one direction: `cli → app → http → flow → ports → domain`. Adapters (`store idp oidc
+//! notify`) know the ports and the domain and never each other; `tests/architecture.rs` is the wall.
+
+pub mod domain;
 pub mod idp;
+pub mod ports;

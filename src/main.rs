@@ -1,1 +1,3 @@
+//! The `reentry` program.
+
 fn main() {}

@@ -1,0 +1,460 @@
+//! The record of a subject and the restriction that follows from it.
+//!
+//! The end of a hold is data: whether an account is restricted is a function of the stored record and of the
+//! time that is asked about, so no job has to run for it to be true. The record carries what was true when each
+//! cause began (length, allowed classes, ways out, digest of the policy), so a later edit of the policy never
+//! loosens a running hold.
+
+pub mod apply;
+pub mod contest;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::audit::Entry;
+use crate::domain::ceiling::{Ceiling, Class};
+use crate::domain::change::{ChangeKind, Row, Source};
+use crate::domain::notice::Notice;
+use crate::domain::policy::{AtEnd, ContestedAtIdp, Rollout};
+use crate::domain::subject::Subject;
+use crate::domain::subject::account::{Account, ChannelId};
+use crate::domain::tier::TierName;
+use crate::domain::time::{Now, Span, Timestamp};
+
+use contest::Contest;
+
+/// Whether somebody on a channel of before has been told, which sets the end (domain "End").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// Not yet: the hold lasts twice its length.
+    Pending,
+    /// There is nobody to tell: the nominal length, and an alarm.
+    NoChannel,
+    /// A channel accepted the notice at this instant.
+    At(Timestamp),
+    /// Several causes folded into one, which ends here.
+    Settled(Timestamp),
+}
+
+/// One change that holds, or that was told about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Opaque case id, at most 36 characters: `recovery_ref`, and `txn` in security event tokens.
+    pub reference: String,
+    /// Id of the change.
+    pub change: String,
+    /// What was changed.
+    pub kind: ChangeKind,
+    /// The row it fell in.
+    pub row: Row,
+    /// When the clock started.
+    pub at: Timestamp,
+    /// Nominal length; zero when it only told.
+    pub length: Span,
+    /// What stays allowed; full when it only told.
+    pub allowed: Ceiling,
+    /// Who told us.
+    pub sources: Vec<Source>,
+    /// Whether the owner was told.
+    pub told: Told,
+    /// A hold ends no earlier than this after the acceptance of a notice.
+    pub told_min: Span,
+    /// The tier that answered.
+    pub tier: TierName,
+    /// How tokens become whole again.
+    pub at_end: AtEnd,
+    /// First 16 hex digits of the SHA-256 of the policy that answered.
+    pub digest: String,
+    /// The channel that carried the proof, for the bound on repeated changes.
+    pub channel: Option<ChannelId>,
+    /// Whether an eligible factor of another class may lift it at once (the bound on repeated changes).
+    pub bounded: bool,
+    /// How far the rules were in force.
+    pub rollout: Rollout,
+    /// Whether this account was restricted under that roll-out.
+    pub enforced: bool,
+    /// Causes that overlap form one episode: it ends as one, with the intersection of what they allow.
+    pub episode: u32,
+    /// The end was reached and acted on (lift queued at the IdP).
+    pub swept: bool,
+    /// Full length of the `read` hold that follows a freeze because of this cause.
+    pub contest_length: Span,
+    /// With `rolling: false`, the latest end this cause may reach.
+    pub cap: Option<Timestamp>,
+}
+
+impl Cause {
+    /// When this cause ends by time.
+    #[must_use]
+    pub fn end(&self) -> Timestamp {
+        let nominal = self.at.plus(self.length);
+        let end = match self.told {
+            _ if self.length == Span::ZERO => self.at,
+            Told::Pending => self.at.plus(self.length.times(2)),
+            Told::NoChannel => nominal,
+            Told::At(accepted) => nominal.max(accepted.plus(self.told_min)),
+            Told::Settled(end) => end,
+        };
+        self.cap.map_or(end, |cap| end.min(cap))
+    }
+
+    /// Whether it restricts anything, as opposed to having only told.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.length > Span::ZERO && !self.allowed.is_full()
+    }
+}
+
+/// Sessions that began before an instant have ended, but for one (ISS-6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Sessions that began at or before this have ended ...
+    pub at: Timestamp,
+    /// ... except this session of the IdP: the one of the change itself.
+    pub except: Option<String>,
+}
+
+/// What a step-up gave: one class, one session, one client (ISS-11).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elevation {
+    /// The client.
+    pub client: String,
+    /// The session.
+    pub session: String,
+    /// The class.
+    pub class: Class,
+    /// From when ...
+    pub from: Timestamp,
+    /// ... until when, at most five minutes later.
+    pub until: Timestamp,
+}
+
+impl Elevation {
+    /// Whether it is in force, by whichever clock is stricter: a clock that went back does not revive it (P6).
+    #[must_use]
+    pub fn active(&self, now: Now) -> bool {
+        self.from <= now.earliest() && now.latest() < self.until
+    }
+}
+
+/// Everything that is kept about a subject for deciding on its tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose it is.
+    pub subject: Subject,
+    /// Grows at every tightening (contract section 1).
+    pub epoch: i64,
+    /// When it was last stored.
+    pub updated: Timestamp,
+    /// The causes, oldest first.
+    pub causes: Vec<Cause>,
+    /// Ends of sessions, oldest first.
+    pub cuts: Vec<Cut>,
+    /// The freeze, if there is one.
+    pub contest: Option<Contest>,
+    /// What step-ups gave.
+    pub elevations: Vec<Elevation>,
+    /// Reports that were made: channel and when. A channel's second within the window has no effect.
+    pub reports: Vec<(ChannelId, Timestamp)>,
+    /// The open recovery request, if any; its case lives in a key of its own.
+    pub recovery: Option<String>,
+}
+
+/// The restriction in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restriction {
+    /// What is allowed.
+    pub allowed: Ceiling,
+    /// Expected end; none for a freeze.
+    pub until: Option<Timestamp>,
+    /// The case to name.
+    pub reference: String,
+}
+
+/// What an IdP's own tokens have to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Posture {
+    /// Whole.
+    Free,
+    /// Reduced.
+    Held(Ceiling),
+    /// Nothing is issued: disabled, or `none`, as the policy says.
+    Contested(ContestedAtIdp),
+}
+
+impl Record {
+    /// A record of an account to which nothing has happened.
+    #[must_use]
+    pub fn new(subject: Subject) -> Self {
+        Self {
+            subject,
+            epoch: 0,
+            updated: Timestamp::default(),
+            causes: Vec::new(),
+            cuts: Vec::new(),
+            contest: None,
+            elevations: Vec::new(),
+            reports: Vec::new(),
+            recovery: None,
+        }
+    }
+
+    /// The number of the current episode.
+    #[must_use]
+    pub fn episode(&self) -> u32 {
+        self.causes.iter().map(|c| c.episode).max().unwrap_or(0)
+    }
+
+    /// The restriction at `now`, counting causes that `counts` lets through.
+    fn restriction_of(&self, now: Now, counts: impl Fn(&Cause) -> bool) -> Option<Restriction> {
+        let mut found: Option<Restriction> = None;
+        let mut episodes: Vec<u32> = self.causes.iter().map(|c| c.episode).collect();
+        episodes.dedup();
+        for episode in episodes {
+            let causes: Vec<&Cause> = self
+                .causes
+                .iter()
+                .filter(|c| c.episode == episode && c.holds() && counts(c))
+                .collect();
+            let Some(until) = causes
+                .iter()
+                .map(|c| c.end())
+                .max()
+                .filter(|end| now.earliest() < *end)
+            else {
+                continue;
+            };
+            let allowed = causes
+                .iter()
+                .fold(Ceiling::Full, |all, c| all.intersect(&c.allowed));
+            let reference = causes
+                .iter()
+                .max_by_key(|c| c.end())
+                .map(|c| c.reference.clone())
+                .unwrap_or_default();
+            found = Some(match found {
+                None => Restriction {
+                    allowed,
+                    until: Some(until),
+                    reference,
+                },
+                Some(old) => Restriction {
+                    allowed: old.allowed.intersect(&allowed),
+                    until: old.until.max(Some(until)),
+                    reference,
+                },
+            });
+        }
+        found
+    }
+
+    /// The restriction in force at `now`; `None` when tokens are whole. Causes that are only observed (shadow,
+    /// outside the cohort) restrict nothing.
+    #[must_use]
+    pub fn restriction(&self, now: Now) -> Option<Restriction> {
+        if let Some(contest) = self.contest.as_ref().filter(|c| c.enforced) {
+            return Some(Restriction {
+                allowed: Ceiling::none(),
+                until: None,
+                reference: contest.case.clone(),
+            });
+        }
+        self.restriction_of(now, |c| c.enforced)
+    }
+
+    /// What the restriction would be if every tier were switched on: for logs and metrics of a roll-out.
+    #[must_use]
+    pub fn shadow(&self, now: Now) -> Option<Restriction> {
+        self.restriction_of(now, |_| true)
+    }
+
+    /// What a hold that is over by time still asks of a session that logged in at `auth_time`: a fresh log-in
+    /// after its end (ISS-7). `eligible` says whether that log-in was with factors past their probation only.
+    #[must_use]
+    pub fn awaits_login(
+        &self,
+        now: Now,
+        auth_time: Option<Timestamp>,
+        eligible: bool,
+    ) -> Option<Restriction> {
+        let stale = |c: &&Cause| {
+            let fresh = auth_time.is_some_and(|at| at >= c.end());
+            c.enforced
+                && c.holds()
+                && match c.at_end {
+                    AtEnd::Auto => false,
+                    AtEnd::FreshLogin => !fresh,
+                    AtEnd::FreshEligibleLogin => !(fresh && eligible),
+                }
+        };
+        let waiting: Vec<&Cause> = self
+            .causes
+            .iter()
+            .filter(stale)
+            .filter(|c| c.end() <= now.earliest())
+            .collect();
+        let last = waiting.iter().max_by_key(|c| c.end())?;
+        let allowed = waiting
+            .iter()
+            .fold(Ceiling::Full, |all, c| all.intersect(&c.allowed));
+        Some(Restriction {
+            allowed,
+            until: None,
+            reference: last.reference.clone(),
+        })
+    }
+
+    /// Whether a session of ours that began at `began`, out of the IdP's session `upstream_sid`, still lives.
+    #[must_use]
+    pub fn session_lives(&self, began: Timestamp, upstream_sid: Option<&str>) -> bool {
+        self.cuts.iter().all(|cut| {
+            began > cut.at || (cut.except.is_some() && cut.except.as_deref() == upstream_sid)
+        })
+    }
+
+    /// What the IdP's own tokens have to be at `now`.
+    #[must_use]
+    pub fn posture(&self, now: Now) -> Posture {
+        match (
+            self.contest.as_ref().filter(|c| c.enforced),
+            self.restriction(now),
+        ) {
+            (Some(contest), _) => Posture::Contested(contest.at_idp),
+            (None, Some(restriction)) => Posture::Held(restriction.allowed),
+            (None, None) => Posture::Free,
+        }
+    }
+
+    /// Whether, with the end of the holds at `now`, the IdP's sessions have to end too (token mode has no other
+    /// way to ask for a fresh log-in).
+    #[must_use]
+    pub fn fresh_login_at_end(&self) -> bool {
+        let episode = self.episode();
+        let mut current = self
+            .causes
+            .iter()
+            .filter(|c| c.episode == episode && c.holds() && c.enforced);
+        current.any(|c| c.at_end != AtEnd::Auto)
+    }
+
+    /// Whether an address was changed in a hold that runs: `email_verified` goes out false (contract section 3).
+    #[must_use]
+    pub fn contact_hold(&self, now: Now) -> bool {
+        self.causes
+            .iter()
+            .any(|c| c.kind.is_contact() && c.holds() && c.enforced && now.earliest() < c.end())
+    }
+
+    /// When the sweeper has to look next; `None` when the record is quiet. Also the second witness: an account
+    /// that is due must have a record.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        let ends = self
+            .causes
+            .iter()
+            .filter(|c| c.holds() && !c.swept)
+            .map(Cause::end)
+            .max();
+        let contest = self.contest.as_ref().map(Contest::due);
+        let fresh = self
+            .causes
+            .iter()
+            .filter(|c| c.holds() && c.at_end != AtEnd::Auto);
+        let retained = fresh.map(|c| c.end().plus(RETENTION)).max();
+        contest.or(ends).or(retained)
+    }
+
+    /// Until when the record has to be kept; the store may drop it some time after.
+    #[must_use]
+    pub fn keep_until(&self) -> Timestamp {
+        let ends = self
+            .causes
+            .iter()
+            .map(Cause::end)
+            .max()
+            .unwrap_or(self.updated);
+        ends.max(self.due().unwrap_or(self.updated))
+            .max(self.updated)
+            .plus(RETENTION)
+    }
+
+    /// Notes a tightening at `now`: max(old + 1, unix seconds), so that it also grows when a store was lost.
+    fn tighten(&mut self, now: Now) {
+        self.epoch = self.epoch.saturating_add(1).max(now.latest().secs());
+    }
+
+    /// Ends every session that began at or before `now`, but for `except`.
+    fn cut(&mut self, now: Now, except: Option<String>) {
+        self.cuts.push(Cut {
+            at: now.latest(),
+            except,
+        });
+        // A bound that can only tighten: the two oldest become one without an exception.
+        while self.cuts.len() > MAX_CUTS {
+            self.cuts.remove(0);
+            if let Some(oldest) = self.cuts.first_mut() {
+                oldest.except = None;
+            }
+        }
+    }
+}
+
+/// How long ended causes are kept: sessions, refresh families and report links do not live longer.
+pub const RETENTION: Span = Span::from_days(90);
+/// The most session ends a record carries.
+pub const MAX_CUTS: usize = 8;
+/// The most causes a record carries.
+pub const MAX_CAUSES: usize = 32;
+
+/// Something that has to be done because a transition was stored, and only then (P9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Tell one channel.
+    Notice(Box<Notice>),
+    /// Make the IdP agree with the record as it then is. Carries nothing, so a late one can undo nothing.
+    Converge,
+}
+
+/// A new state with all that follows from it, stored in one atomic step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The new record.
+    pub record: Record,
+    /// The new snapshot of contacts and factors, when it changed.
+    pub account: Option<Account>,
+    /// What has to be done, each with an id that is the same however often the transition is computed.
+    pub effects: Vec<(String, Effect)>,
+    /// What is written down.
+    pub audit: Vec<Entry>,
+}
+
+impl Transition {
+    fn new(record: Record) -> Self {
+        Self {
+            record,
+            account: None,
+            effects: Vec::new(),
+            audit: Vec::new(),
+        }
+    }
+
+    fn notices(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            let id = format!(
+                "{}:{}:{}",
+                notice.case,
+                notice.content.message.as_str(),
+                notice.channel.0
+            );
+            self.effects.push((id, Effect::Notice(Box::new(notice))));
+        }
+    }
+
+    fn converge(&mut self) {
+        let id = format!(
+            "converge:{}:{}",
+            self.record.epoch,
+            self.record.updated.millis()
+        );
+        self.effects.push((id, Effect::Converge));
+    }
+}

@@ -1,0 +1,519 @@
+//! "This was not me": the freeze, and the ways out of it (domain "Contested").
+//!
+//! A report only stops; it hands nobody power. Every way out tells everyone, and after a thaw or a lapse the
+//! account is read-only for the contested cause's full length, ending by a fresh log-in.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Record, Told, Transition};
+use crate::domain::audit::{Actor, Entry};
+use crate::domain::ceiling::Ceiling;
+use crate::domain::change::{ChangeKind, Row};
+use crate::domain::notice::{self, Content, Message};
+use crate::domain::policy::{AtEnd, ContestedAtIdp, Exit, Policy, Tier};
+use crate::domain::subject::account::{Account, ChannelId};
+use crate::domain::time::{Now, Span, Timestamp};
+
+/// What two administrators found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// The report was right: contested credentials go, the contacts of before come back.
+    Owner,
+    /// The report was wrong: nothing is removed.
+    Unfounded,
+}
+
+/// A thaw under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thaw {
+    /// The finding both have to share.
+    pub finding: Finding,
+    /// Who approved, by subject `sub`; distinct, never the account itself (P11).
+    pub approvals: Vec<String>,
+    /// When it takes effect; set by the second approval.
+    pub ready: Option<Timestamp>,
+}
+
+/// A freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contest {
+    /// The contested case.
+    pub case: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The channel that reported.
+    pub by: ChannelId,
+    /// Another channel has said the same.
+    pub confirmed: bool,
+    /// When a channel other than the newcomers' accepted the message about the freeze.
+    pub told: Option<Timestamp>,
+    /// Whether the account is frozen under the tier's roll-out.
+    pub enforced: bool,
+    /// What the IdP's own tokens are meanwhile.
+    pub at_idp: ContestedAtIdp,
+    /// Ways out.
+    pub exits: Vec<Exit>,
+    /// When an unconfirmed freeze lapses.
+    pub lapses: Option<Timestamp>,
+    /// The thaw under way.
+    pub thaw: Option<Thaw>,
+    /// What happened at or after this is contested: factors enrolled since, contacts changed since.
+    pub contested_since: Timestamp,
+    /// Full length of the `read` hold that follows.
+    pub hold: Span,
+}
+
+impl Contest {
+    /// When the sweeper has to look.
+    #[must_use]
+    pub fn due(&self) -> Timestamp {
+        let thaw = self.thaw.as_ref().and_then(|t| t.ready);
+        let lapse = if self.confirmed { None } else { self.lapses };
+        // A freeze without a clock is still due, far away: the due entry is the witness that a record must exist.
+        let far = self.since.plus(Span::from_days(3650));
+        thaw.into_iter().chain(lapse).min().unwrap_or(far)
+    }
+}
+
+/// Why a report has no effect, in words for the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportRefusal {
+    /// No such case is known any more.
+    #[error("this message is about something that is no longer on record")]
+    UnknownCase,
+    /// The channel is not, or no longer, a channel of before.
+    #[error("this address can no longer speak for the account")]
+    NoVoice,
+}
+
+/// Somebody on `channel` says that `case` was not them.
+///
+/// # Errors
+/// [`ReportRefusal`] when the case is unknown or the channel has no voice in it. A second report by the same
+/// channel within the window is stored and told, without effect, and is not an error.
+pub fn report(
+    old: &Record,
+    account: &Account,
+    channel: &ChannelId,
+    case: &str,
+    now: Now,
+    policy: &Policy,
+) -> Result<Transition, ReportRefusal> {
+    let cause = old
+        .causes
+        .iter()
+        .find(|c| c.reference == case)
+        .ok_or(ReportRefusal::UnknownCase)?
+        .clone();
+    let contact = account
+        .contacts
+        .iter()
+        .find(|c| c.id == *channel)
+        .ok_or(ReportRefusal::NoVoice)?;
+    let voiced = contact.since < cause.at
+        && Account::may_veto(contact, cause.at, policy)
+        && contact
+            .gone
+            .is_none_or(|gone| now.latest() < policy.veto_end(gone, Some(cause.end())));
+    if !voiced {
+        return Err(ReportRefusal::NoVoice);
+    }
+    let spent = old
+        .reports
+        .iter()
+        .any(|(c, at)| c == channel && now.earliest() < at.plus(policy.report_window));
+    let mut t = Transition::new(old.clone());
+    t.record.updated = now.latest().max(old.updated);
+    let line = |action: &str| {
+        Entry::system(
+            format!("{case}:{action}:{}", channel.0),
+            now.latest(),
+            action,
+            Some(case),
+        )
+        .by(Actor::Channel(channel.0.clone()))
+    };
+    if spent {
+        t.audit.push(line("report_repeated"));
+        return Ok(t);
+    }
+    t.record.reports.push((channel.clone(), now.latest()));
+    if let Some(contest) = t.record.contest.as_mut() {
+        contest.confirmed |= contest.by != *channel;
+        contest.thaw = None;
+        t.audit.push(line("report_confirmed").alarming());
+    } else {
+        t.record.contest = Some(freeze(old, &cause, channel, now, policy));
+        t.audit.push(
+            line("contested")
+                .alarming()
+                .with("enforced", cause.enforced),
+        );
+        if cause.enforced {
+            t.record.tighten(now);
+            t.record.cut(now, None);
+            t.converge();
+        }
+    }
+    tell(&mut t, account, Message::AccountFrozen, now, policy);
+    Ok(t)
+}
+
+fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &Policy) -> Contest {
+    let tier = policy.tier(&cause.tier);
+    let exits: Vec<Exit> =
+        tier.map_or_else(|| vec![Exit::Thaw], |t| t.exits.iter().copied().collect());
+    let episode = old
+        .causes
+        .iter()
+        .filter(|c| c.episode == cause.episode && c.holds());
+    Contest {
+        case: cause.reference.clone(),
+        since: now.latest(),
+        by: channel.clone(),
+        confirmed: false,
+        told: None,
+        enforced: cause.enforced,
+        at_idp: tier.map_or(ContestedAtIdp::Disable, |t: &Tier| t.contested_at_idp),
+        lapses: exits
+            .contains(&Exit::Lapse)
+            .then(|| now.latest().plus(policy.lapse_after)),
+        exits,
+        thaw: None,
+        contested_since: episode
+            .map(|c| c.at)
+            .min()
+            .map_or(cause.at, |at| at.min(cause.at)),
+        hold: cause.contest_length,
+    }
+}
+
+/// Tells everyone about the freeze or its end; nobody gets a link from it.
+fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, policy: &Policy) {
+    let Some((case, since)) = t
+        .record
+        .contest
+        .as_ref()
+        .map(|c| (c.case.clone(), c.contested_since))
+    else {
+        return;
+    };
+    let content = Content {
+        message,
+        change: None,
+        at: now.latest(),
+        origin: None,
+        allowed: None,
+        until: t
+            .record
+            .contest
+            .as_ref()
+            .and_then(|c| c.thaw.as_ref())
+            .and_then(|thaw| thaw.ready),
+        locale: None,
+        name: String::new(),
+    };
+    let mut notices = notice::plan(account, &case, since, None, &content, policy);
+    for notice in &mut notices {
+        notice.link = false;
+    }
+    let stamp = t.record.updated.millis();
+    let before = t.effects.len();
+    t.notices(notices);
+    // A freeze may be told more than once (another channel, another freeze): the instant tells them apart.
+    for (id, _) in t.effects.iter_mut().skip(before) {
+        id.push_str(&format!(":{stamp}"));
+    }
+}
+
+/// Why an administrator's word was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ThawRefusal {
+    /// The account is not frozen.
+    #[error("the account is not frozen")]
+    NotContested,
+    /// The tier does not let administrators end a freeze.
+    #[error("this account's tier does not allow a thaw by administrators")]
+    NotAllowed,
+    /// Nobody thaws their own account.
+    #[error("nobody can thaw their own account")]
+    OwnAccount,
+    /// The second word has to come from somebody else.
+    #[error("a second, different administrator has to agree")]
+    SamePerson,
+    /// The two do not agree.
+    #[error("the finding differs from the first administrator's")]
+    FindingDiffers,
+    /// It has been approved by two already.
+    #[error("the thaw has been approved already")]
+    AlreadyApproved,
+}
+
+/// An administrator approves a thaw with a finding. The caller has just checked that the person may.
+///
+/// # Errors
+/// [`ThawRefusal`]; nothing is stored then.
+pub fn approve_thaw(
+    old: &Record,
+    account: &Account,
+    approver: &str,
+    finding: Finding,
+    now: Now,
+    policy: &Policy,
+) -> Result<Transition, ThawRefusal> {
+    let contest = old.contest.as_ref().ok_or(ThawRefusal::NotContested)?;
+    if !contest.exits.contains(&Exit::Thaw) {
+        return Err(ThawRefusal::NotAllowed);
+    }
+    if approver == old.subject.sub {
+        return Err(ThawRefusal::OwnAccount);
+    }
+    let mut thaw = contest.thaw.clone().unwrap_or(Thaw {
+        finding,
+        approvals: Vec::new(),
+        ready: None,
+    });
+    if thaw.ready.is_some() {
+        return Err(ThawRefusal::AlreadyApproved);
+    }
+    if thaw.approvals.iter().any(|a| a == approver) {
+        return Err(ThawRefusal::SamePerson);
+    }
+    if thaw.finding != finding {
+        return Err(ThawRefusal::FindingDiffers);
+    }
+    thaw.approvals.push(approver.to_owned());
+    let complete = thaw.approvals.len() >= 2;
+    thaw.ready = complete.then(|| now.latest().plus(policy.thaw_wait));
+    let mut t = Transition::new(old.clone());
+    t.record.updated = now.latest().max(old.updated);
+    let case = contest.case.clone();
+    let count = thaw.approvals.len();
+    if let Some(contest) = t.record.contest.as_mut() {
+        contest.thaw = Some(thaw);
+    }
+    let id = format!("{case}:thaw_approved:{count}:{}", t.record.updated.millis());
+    let entry = Entry::system(id, now.latest(), "thaw_approved", Some(&case))
+        .by(Actor::Administrator(approver.to_owned()))
+        .with("finding", format!("{finding:?}").to_lowercase())
+        .with("approvals", count);
+    t.audit.push(entry);
+    if complete {
+        tell(&mut t, account, Message::FreezeEnding, now, policy);
+    }
+    Ok(t)
+}
+
+/// What the end of a freeze at `now` waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ThawStep {
+    /// Nothing is due.
+    Wait,
+    /// The finding is `owner`: first remove what was enrolled, and restore what was changed, since this instant.
+    Restore(Timestamp),
+    /// Two administrators' thaw may complete once both are still eligible.
+    Complete,
+    /// The freeze lapses into a hold.
+    Lapse,
+}
+
+/// What is due about a freeze at `now`.
+#[must_use]
+pub fn thaw_step(record: &Record, now: Now) -> ThawStep {
+    let Some(contest) = &record.contest else {
+        return ThawStep::Wait;
+    };
+    if let Some(thaw) = &contest.thaw {
+        return match (
+            thaw.ready.is_some_and(|ready| ready <= now.earliest()),
+            thaw.finding,
+        ) {
+            (false, _) => ThawStep::Wait,
+            (true, Finding::Owner) => ThawStep::Restore(contest.contested_since),
+            (true, Finding::Unfounded) => ThawStep::Complete,
+        };
+    }
+    let lapsed = contest.lapses.is_some_and(|at| at <= now.earliest());
+    if lapsed && !contest.confirmed {
+        ThawStep::Lapse
+    } else {
+        ThawStep::Wait
+    }
+}
+
+/// Ends the freeze whose wait is over. `eligible` says for each approver whether they may still approve, checked
+/// at this moment (P11); `restored` that the contested credentials are gone, where the finding asks for it.
+/// `reference` names the hold that follows. `None` when nothing is due.
+#[must_use]
+pub fn end_freeze(
+    old: &Record,
+    account: &Account,
+    eligible: &[(String, bool)],
+    restored: bool,
+    reference: &str,
+    now: Now,
+    policy: &Policy,
+) -> Option<Transition> {
+    let contest = old.contest.as_ref()?;
+    let step = thaw_step(old, now);
+    let mut t = Transition::new(old.clone());
+    t.record.updated = now.latest().max(old.updated);
+    let stamp = t.record.updated.millis();
+    let line = |action: &str| {
+        Entry::system(
+            format!("{}:{action}:{stamp}", contest.case),
+            now.latest(),
+            action,
+            Some(&contest.case),
+        )
+    };
+    match step {
+        ThawStep::Wait => return None,
+        ThawStep::Restore(_) if !restored => return None,
+        ThawStep::Restore(_) | ThawStep::Complete => {
+            let approvals = contest
+                .thaw
+                .as_ref()
+                .map(|thaw| thaw.approvals.as_slice())
+                .unwrap_or_default();
+            let may = |a: &String| eligible.iter().any(|(who, ok)| who == a && *ok);
+            if approvals.len() < 2 || !approvals.iter().all(may) {
+                if let Some(contest) = t.record.contest.as_mut() {
+                    contest.thaw = None;
+                }
+                t.audit.push(
+                    line("thaw_void")
+                        .alarming()
+                        .with("alarm", "an approver may no longer approve"),
+                );
+                tell(&mut t, account, Message::AccountFrozen, now, policy);
+                return Some(t);
+            }
+            t.audit.push(line("thawed"));
+        }
+        ThawStep::Lapse => t.audit.push(line("freeze_lapsed").alarming()),
+    }
+    tell(&mut t, account, Message::FreezeEnded, now, policy);
+    let after = hold_after(old, contest, reference, now, policy);
+    t.record.causes.push(after);
+    t.record.contest = None;
+    t.converge();
+    Some(t)
+}
+
+/// The `read` hold that follows a freeze.
+fn hold_after(
+    old: &Record,
+    contest: &Contest,
+    reference: &str,
+    now: Now,
+    policy: &Policy,
+) -> Cause {
+    let from = old.causes.iter().find(|c| c.reference == contest.case);
+    let tier = from
+        .map(|c| c.tier.clone())
+        .or_else(|| policy.strictest().map(|t| t.name.clone()));
+    let tier = tier.unwrap_or(crate::domain::tier::TierName(String::new()));
+    let rollout = policy
+        .tier(&tier)
+        .map_or(crate::domain::policy::Rollout::On, |t| t.enforce);
+    Cause {
+        reference: reference.to_owned(),
+        change: format!("after:{}", contest.case),
+        kind: from.map_or(ChangeKind::PasswordReset, |c| c.kind),
+        row: Row::AfterContest,
+        at: now.latest(),
+        length: contest.hold,
+        allowed: Ceiling::of(&["read"]),
+        sources: Vec::new(),
+        // Everyone is told about the end of the freeze, and of this hold, by the same message.
+        told: Told::At(now.latest()),
+        told_min: Span::ZERO,
+        tier,
+        at_end: AtEnd::FreshEligibleLogin,
+        digest: policy.digest.clone(),
+        channel: None,
+        bounded: false,
+        rollout,
+        enforced: contest.enforced,
+        episode: old.episode(),
+        swept: false,
+        contest_length: contest.hold,
+        cap: None,
+    }
+}
+
+/// What proves that somebody may leave a freeze by another way than a thaw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExitProof {
+    /// Distinct trusted intermediaries approved, of whom this many were needed.
+    Quorum {
+        /// Who approved.
+        approvals: Vec<String>,
+        /// How many are needed, at least two.
+        needed: usize,
+    },
+    /// An identity-verification provider recognised the owner.
+    IdentityVerification,
+    /// A passkey with user verification; says whether it is eligible against the contested change.
+    Passkey {
+        /// Enrolled before the contested change and past its probation.
+        eligible: bool,
+        /// User verification was performed.
+        verified: bool,
+    },
+}
+
+/// Leaves a freeze by quorum, identity verification or passkey; the holds that run stay. `None` when the proof
+/// does not do, or the tier has no such exit. An eligible passkey overrules a mailbox, 24 h after everyone was told.
+#[must_use]
+pub fn leave(
+    old: &Record,
+    account: &Account,
+    proof: &ExitProof,
+    now: Now,
+    policy: &Policy,
+) -> Option<Transition> {
+    let contest = old.contest.as_ref()?;
+    let (exit, enough) = match proof {
+        ExitProof::Quorum { approvals, needed } => {
+            let people: std::collections::BTreeSet<&String> = approvals
+                .iter()
+                .filter(|a| **a != old.subject.sub)
+                .collect();
+            (Exit::Quorum, people.len() >= (*needed).max(2))
+        }
+        ExitProof::IdentityVerification => (Exit::IdentityVerification, true),
+        ExitProof::Passkey { eligible, verified } => {
+            let waited = contest
+                .told
+                .is_some_and(|told| told.plus(Span::from_hours(24)) <= now.earliest());
+            (Exit::Passkey, *eligible && *verified && waited)
+        }
+    };
+    if !enough || !contest.exits.contains(&exit) {
+        return None;
+    }
+    let mut t = Transition::new(old.clone());
+    t.record.updated = now.latest().max(old.updated);
+    let id = format!("{}:left:{}", contest.case, t.record.updated.millis());
+    t.audit.push(
+        Entry::system(id, now.latest(), "freeze_left", Some(&contest.case))
+            .with("exit", format!("{exit:?}")),
+    );
+    tell(&mut t, account, Message::FreezeEnded, now, policy);
+    t.record.contest = None;
+    t.converge();
+    Some(t)
+}
+
+/// A channel of before accepted the message about the freeze.
+#[must_use]
+pub fn freeze_told(old: &Record, now: Now) -> Option<Transition> {
+    let mut t = Transition::new(old.clone());
+    let contest = t.record.contest.as_mut().filter(|c| c.told.is_none())?;
+    contest.told = Some(now.latest());
+    t.record.updated = now.latest().max(old.updated);
+    Some(t)
+}

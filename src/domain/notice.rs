@@ -1,0 +1,194 @@
+//! Who is told what. `IDPro`'s eight kinds (rows C1 to C8), and what happens around a freeze.
+//!
+//! A notice goes to every channel known before the change, each as an effect of its own, so that one refusing
+//! mail server never silences another channel; a channel that came with the change is told too, without a link.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ceiling::Ceiling;
+use crate::domain::change::{Change, ChangeKind};
+use crate::domain::policy::Policy;
+use crate::domain::subject::account::{Account, ChannelId, ContactKind, FactorClass};
+use crate::domain::time::Timestamp;
+
+/// Which message. Each has a folder of templates of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// C1.
+    EmailChanged,
+    /// C2.
+    PhoneChanged,
+    /// C3.
+    PasswordChanged,
+    /// C4: a second factor.
+    MfaDeviceChanged,
+    /// C5.
+    RecoveryCodesReset,
+    /// C6: a passkey, a security key, a linked login.
+    PossessionFactorChanged,
+    /// C7.
+    IntermediaryChanged,
+    /// C8: a recovery was attempted, with success or without.
+    RecoveryAttempted,
+    /// Somebody said "this was not me": the account is frozen.
+    AccountFrozen,
+    /// Two administrators have decided that the freeze will end.
+    FreezeEnding,
+    /// The freeze is over; what follows.
+    FreezeEnded,
+}
+
+impl Message {
+    /// Every message.
+    pub const ALL: [Self; 11] = [
+        Self::EmailChanged,
+        Self::PhoneChanged,
+        Self::PasswordChanged,
+        Self::MfaDeviceChanged,
+        Self::RecoveryCodesReset,
+        Self::PossessionFactorChanged,
+        Self::IntermediaryChanged,
+        Self::RecoveryAttempted,
+        Self::AccountFrozen,
+        Self::FreezeEnding,
+        Self::FreezeEnded,
+    ];
+
+    /// The name of its folder.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EmailChanged => "email_changed",
+            Self::PhoneChanged => "phone_changed",
+            Self::PasswordChanged => "password_changed",
+            Self::MfaDeviceChanged => "mfa_device_changed",
+            Self::RecoveryCodesReset => "recovery_codes_reset",
+            Self::PossessionFactorChanged => "possession_factor_changed",
+            Self::IntermediaryChanged => "intermediary_changed",
+            Self::RecoveryAttempted => "recovery_attempted",
+            Self::AccountFrozen => "account_frozen",
+            Self::FreezeEnding => "freeze_ending",
+            Self::FreezeEnded => "freeze_ended",
+        }
+    }
+
+    /// The message that tells of a change.
+    #[must_use]
+    pub const fn of(kind: ChangeKind, factor: Option<FactorClass>) -> Self {
+        match kind {
+            ChangeKind::EmailChanged => Self::EmailChanged,
+            ChangeKind::PhoneChanged => Self::PhoneChanged,
+            ChangeKind::RecoveryCodesReset | ChangeKind::RecoveryCodeUsed => {
+                Self::RecoveryCodesReset
+            }
+            ChangeKind::IntermediaryChanged => Self::IntermediaryChanged,
+            ChangeKind::PasswordReset
+            | ChangeKind::PasswordChanged
+            | ChangeKind::PasswordSetByAdmin => Self::PasswordChanged,
+            ChangeKind::AllFactorsReplaced => Self::MfaDeviceChanged,
+            ChangeKind::FederatedLinkChanged => Self::PossessionFactorChanged,
+            ChangeKind::FactorAdded
+            | ChangeKind::FactorRemoved
+            | ChangeKind::CredentialInitialised => match factor {
+                Some(FactorClass::Passkey | FactorClass::FederatedLink) => {
+                    Self::PossessionFactorChanged
+                }
+                Some(FactorClass::Password) => Self::PasswordChanged,
+                Some(FactorClass::RecoveryCodes) => Self::RecoveryCodesReset,
+                Some(FactorClass::Otp | FactorClass::Other) | None => Self::MfaDeviceChanged,
+            },
+        }
+    }
+}
+
+/// What a message says; every word of it is a fact of the stored transition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Which message.
+    pub message: Message,
+    /// What was changed, for messages about a change.
+    pub change: Option<ChangeKind>,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Where from, coarse.
+    pub origin: Option<String>,
+    /// What tokens still allow, when they are restricted.
+    pub allowed: Option<Ceiling>,
+    /// Expected end of the restriction, when there is one.
+    pub until: Option<Timestamp>,
+    /// BCP 47 tag of the reader's language, if known.
+    pub locale: Option<String>,
+    /// Name for the greeting; may be empty.
+    pub name: String,
+}
+
+/// One message to one channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The case it belongs to.
+    pub case: String,
+    /// The channel.
+    pub channel: ChannelId,
+    /// E-mail or phone.
+    pub kind: ContactKind,
+    /// Where to. Encrypted at rest with the whole outbox entry.
+    pub address: String,
+    /// Whether the channel was the account's before the change, so that its acceptance counts as told.
+    pub before: bool,
+    /// Whether it carries the "this was not me" link.
+    pub link: bool,
+    /// What it says.
+    pub content: Content,
+}
+
+/// Plans the notices about `content` for a case: every channel known before `since` (P8), and the newcomers
+/// without a link. `hold_end` keeps removed channels in for as long as their veto runs.
+#[must_use]
+pub fn plan(
+    account: &Account,
+    case: &str,
+    since: Timestamp,
+    hold_end: Option<Timestamp>,
+    content: &Content,
+    policy: &Policy,
+) -> Vec<Notice> {
+    let notice = |c: &crate::domain::subject::account::Contact, before: bool, link: bool| Notice {
+        case: case.to_owned(),
+        channel: c.id.clone(),
+        kind: c.kind,
+        address: c.address.clone(),
+        before,
+        link,
+        content: Content {
+            name: account.name.clone(),
+            locale: account.locale.clone(),
+            ..content.clone()
+        },
+    };
+    let old = account.channels_before(since, hold_end, policy);
+    let mut notices: Vec<Notice> = old
+        .map(|c| notice(c, true, Account::may_veto(c, since, policy)))
+        .collect();
+    let newcomers = account
+        .contacts
+        .iter()
+        .filter(|c| c.since >= since && c.gone.is_none());
+    notices.extend(newcomers.map(|c| notice(c, false, false)));
+    notices
+}
+
+/// The content of the message about a change.
+#[must_use]
+pub fn content_of(change: &Change, allowed: Option<Ceiling>, until: Option<Timestamp>) -> Content {
+    Content {
+        message: Message::of(change.kind, change.factor),
+        change: Some(change.kind),
+        at: change.start(),
+        origin: change.origin.clone(),
+        allowed,
+        until,
+        locale: None,
+        name: String::new(),
+    }
+}

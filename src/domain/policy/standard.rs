@@ -1,0 +1,118 @@
+//! The table of the domain, in code. The embedded default policy file says the same, and a test holds them equal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{AtEnd, ContestedAtIdp, Exit, Lifetimes, Policy, Response, Rollout, Tier};
+use crate::domain::ceiling::Ceiling;
+use crate::domain::change::Row;
+use crate::domain::tier::TierName;
+use crate::domain::time::Span;
+
+fn hold(hours: i64, allow: &[&str]) -> Response {
+    Response::Hold {
+        length: Span::from_hours(hours),
+        allow: Ceiling::of(allow),
+    }
+}
+
+fn tier(name: &str, at_end: AtEnd, answers: [Response; 10]) -> Tier {
+    Tier {
+        name: TierName(name.to_owned()),
+        enforce: Rollout::On,
+        at_end,
+        holds: Row::TABLE.into_iter().zip(answers).collect(),
+        exits: BTreeSet::from([Exit::Thaw, Exit::Lapse]),
+        contested_at_idp: ContestedAtIdp::Disable,
+    }
+}
+
+impl Policy {
+    /// The default policy. Its tier expressions, scope, role and group maps are empty: a deployment names its own.
+    #[must_use]
+    pub fn standard() -> Self {
+        let rw: &[&str] = &["read", "write"];
+        let r: &[&str] = &["read"];
+        let notice = || Response::Notice;
+        let consumer = [
+            hold(24, rw),
+            notice(),
+            notice(),
+            hold(24, rw),
+            notice(),
+            hold(24, rw),
+            hold(72, rw),
+            hold(720, r),
+            notice(),
+            notice(),
+        ];
+        let b2b_user = [
+            hold(24, rw),
+            hold(1, rw),
+            notice(),
+            hold(24, rw),
+            hold(6, rw),
+            hold(24, rw),
+            hold(72, r),
+            hold(720, r),
+            notice(),
+            notice(),
+        ];
+        let b2b_admin = [
+            hold(72, r),
+            hold(24, r),
+            hold(24, rw),
+            hold(72, r),
+            hold(24, r),
+            hold(72, r),
+            hold(72, r),
+            hold(720, r),
+            notice(),
+            notice(),
+        ];
+        let high = [
+            hold(72, r),
+            hold(24, r),
+            hold(24, rw),
+            hold(72, r),
+            hold(24, r),
+            hold(72, r),
+            hold(168, r),
+            hold(720, &[]),
+            notice(),
+            notice(),
+        ];
+        Self {
+            digest: "standard".to_owned(),
+            tiers: vec![
+                tier("consumer", AtEnd::Auto, consumer),
+                tier("b2b_user", AtEnd::Auto, b2b_user),
+                tier("b2b_admin", AtEnd::FreshLogin, b2b_admin),
+                tier("high_assurance", AtEnd::FreshLogin, high),
+            ],
+            choices: Vec::new(),
+            default_tier: TierName("consumer".to_owned()),
+            scopes: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            claims: BTreeSet::new(),
+            admin_roles: BTreeSet::from(["reentry-admin".to_owned()]),
+            lifetimes: Lifetimes {
+                restricted: Span::from_mins(5),
+                access: Span::from_mins(15),
+                id: Span::from_mins(15),
+                session: Span::from_hours(12),
+                offline: Span::from_days(30),
+            },
+            probation: Span::from_days(7),
+            enrolment_window: Span::from_days(7),
+            told_min: Span::from_hours(6),
+            veto_min: Span::from_days(30),
+            veto_after_hold: Span::from_days(7),
+            link_validity: Span::from_days(30),
+            report_window: Span::from_days(30),
+            thaw_wait: Span::from_hours(24),
+            lapse_after: Span::from_hours(72),
+            rolling: true,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The snapshot of one account: contacts and factors with their ages.
+//!
+//! Kept so that a change can be told from a first enrolment, so that an address that was removed yesterday is
+//! still told today, and so that nothing enrolled during a change can speak against it (P7).
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::policy::Policy;
+use crate::domain::time::{Span, Timestamp};
+
+/// What sort of address a contact is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContactKind {
+    /// An e-mail address.
+    Email,
+    /// A telephone number.
+    Phone,
+}
+
+/// A stable, keyed name of one address: no address can be read from it. 1 to 64 of `A-Z a-z 0-9 - _`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChannelId(pub String);
+
+/// One address of an account, present or past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Keyed name of the address.
+    pub id: ChannelId,
+    /// E-mail or phone.
+    pub kind: ContactKind,
+    /// The address itself. Encrypted at rest.
+    pub address: String,
+    /// Whether the IdP says that the owner proved it.
+    pub verified: bool,
+    /// Since when the account has it.
+    pub since: Timestamp,
+    /// When it was removed, if it was.
+    pub gone: Option<Timestamp>,
+}
+
+/// The class of a factor; classes are independent of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactorClass {
+    /// A password.
+    Password,
+    /// A one-time-password generator.
+    Otp,
+    /// A passkey or security key (`WebAuthn`).
+    Passkey,
+    /// Printed or stored recovery codes.
+    RecoveryCodes,
+    /// A login at another identity provider.
+    FederatedLink,
+    /// Anything the adapter does not know.
+    Other,
+}
+
+/// One factor of an account, present or past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Factor {
+    /// The IdP's id of it. A password that was set anew keeps its id and gets a new `created`.
+    pub id: String,
+    /// Its class.
+    pub class: FactorClass,
+    /// When it was enrolled, by the IdP's word (or first seen by us, when the IdP has none).
+    pub created: Timestamp,
+    /// When it was removed or replaced, if it was.
+    pub gone: Option<Timestamp>,
+    /// Enrolled in the session that created the account.
+    pub at_creation: bool,
+}
+
+impl Factor {
+    /// Whether this factor is *eligible* against a change at `change`: enrolled before it and older than the
+    /// probation, or enrolled in the session that created the account (and not replaced since).
+    #[must_use]
+    pub fn eligible(&self, change: Timestamp, probation: Span) -> bool {
+        self.gone.is_none_or(|gone| gone >= change)
+            && self.created < change
+            && (self.at_creation || self.created.plus(probation) <= change)
+    }
+}
+
+/// What the adapter read about an account that tiers are chosen by. Never what a user can edit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Effective role names: realm roles as they are, client roles as `client/role`.
+    pub roles: BTreeSet<String>,
+    /// Group paths.
+    pub groups: BTreeSet<String>,
+    /// Attributes that only administrators may edit.
+    pub attributes: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+/// Contacts and factors of one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// When the IdP created the account.
+    pub created: Timestamp,
+    /// Name for greeting on pages; may be empty.
+    pub name: String,
+    /// Present and past contacts.
+    pub contacts: Vec<Contact>,
+    /// Present and past factors.
+    pub factors: Vec<Factor>,
+    /// Whether the IdP lets the account log in.
+    pub enabled: bool,
+    /// BCP 47 tag of the account's language, if known.
+    pub locale: Option<String>,
+}
+
+impl Account {
+    /// Contacts that were the account's before `change`: present ones and removed ones whose veto still runs.
+    pub fn channels_before<'a>(
+        &'a self,
+        change: Timestamp,
+        hold_end: Option<Timestamp>,
+        policy: &'a Policy,
+    ) -> impl Iterator<Item = &'a Contact> {
+        self.contacts
+            .iter()
+            .filter(move |c| c.since < change)
+            .filter(move |c| {
+                c.gone
+                    .is_none_or(|gone| change < policy.veto_end(gone, hold_end))
+            })
+    }
+
+    /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified and older than the probation.
+    #[must_use]
+    pub fn may_veto(contact: &Contact, change: Timestamp, policy: &Policy) -> bool {
+        contact.verified && contact.since.plus(policy.probation) <= change
+    }
+
+    /// Merges a fresh reading of the IdP into this snapshot at `seen`: keeps ages, marks what is gone.
+    ///
+    /// `seen` is when the reading was taken (or the time of the change that made it differ). A contact that the
+    /// snapshot has already keeps its `since`; a factor with another `created` is a replacement of the old one.
+    #[must_use]
+    pub fn refreshed(&self, reading: &Self, seen: Timestamp) -> Self {
+        let mut next = Self {
+            contacts: Vec::new(),
+            factors: Vec::new(),
+            ..reading.clone()
+        };
+        for old in &self.contacts {
+            let still = reading
+                .contacts
+                .iter()
+                .find(|c| c.id == old.id && c.gone.is_none());
+            next.contacts.push(match (still, old.gone) {
+                (Some(now), None) => Contact {
+                    verified: now.verified,
+                    ..old.clone()
+                },
+                (Some(now), Some(_)) => Contact {
+                    since: seen,
+                    ..now.clone()
+                },
+                (None, gone) => Contact {
+                    gone: gone.or(Some(seen)),
+                    ..old.clone()
+                },
+            });
+        }
+        for new in reading
+            .contacts
+            .iter()
+            .filter(|c| !self.contacts.iter().any(|o| o.id == c.id))
+        {
+            next.contacts.push(Contact {
+                since: seen.max(new.since),
+                ..new.clone()
+            });
+        }
+        for old in &self.factors {
+            let same = |f: &&Factor| f.id == old.id && f.created == old.created;
+            let gone = if reading.factors.iter().any(|f| same(&f)) {
+                None
+            } else {
+                old.gone.or(Some(seen))
+            };
+            next.factors.push(Factor {
+                gone,
+                ..old.clone()
+            });
+        }
+        for new in &reading.factors {
+            if !self
+                .factors
+                .iter()
+                .any(|o| o.id == new.id && o.created == new.created)
+            {
+                next.factors.push(new.clone());
+            }
+        }
+        next
+    }
+
+    /// Drops what has been gone for so long that no rule asks for it any more.
+    #[must_use]
+    pub fn pruned(mut self, now: Timestamp, keep: Span) -> Self {
+        self.contacts
+            .retain(|c| c.gone.is_none_or(|gone| now < gone.plus(keep)));
+        self.factors
+            .retain(|f| f.gone.is_none_or(|gone| now < gone.plus(keep)));
+        self
+    }
+
+    /// Whether all that proved the owner before `change` is gone now (domain word `all_factors_replaced`):
+    /// two or more classes and at least one eligible factor before, none of the eligible ones left.
+    #[must_use]
+    pub fn all_replaced(&self, change: Timestamp, probation: Span) -> bool {
+        let before: Vec<&Factor> = self
+            .factors
+            .iter()
+            .filter(|f| f.created < change && f.gone.is_none_or(|gone| gone >= change))
+            .collect();
+        let classes: BTreeSet<FactorClass> = before.iter().map(|f| f.class).collect();
+        let eligible: Vec<&&Factor> = before
+            .iter()
+            .filter(|f| f.eligible(change, probation))
+            .collect();
+        classes.len() >= 2 && !eligible.is_empty() && eligible.iter().all(|f| f.gone.is_some())
+    }
+}

@@ -1,0 +1,199 @@
+//! Which rules an account has: tiers, chosen by CEL expressions over facts from the IdP's admin API.
+//!
+//! Expressions run when a change arrives, never per token. They are bounded before they are parsed (deep
+//! nesting would overflow the parser's stack), and whatever goes wrong while they run chooses the strictest
+//! tier: an expression that fails, one that gives something else than a boolean, facts that cannot be read.
+
+use std::sync::Arc;
+
+use cel::{Context, Program, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::subject::account::Facts;
+
+/// Longest tier expression in octets.
+pub const MAX_EXPRESSION: usize = 1024;
+/// Deepest nesting of brackets in a tier expression.
+pub const MAX_NESTING: usize = 16;
+
+/// The name of a tier: `consumer`, `b2b_user`, `b2b_admin`, `high_assurance`, or a deployment's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TierName(pub String);
+
+/// Why an expression cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionFault {
+    /// Over [`MAX_EXPRESSION`] octets.
+    #[error("is longer than {MAX_EXPRESSION} octets")]
+    TooLong,
+    /// Over [`MAX_NESTING`] brackets deep.
+    #[error("nests deeper than {MAX_NESTING} brackets")]
+    TooDeep,
+    /// Not CEL.
+    #[error("does not parse: {0}")]
+    Syntax(String),
+    /// Gives something else than true or false even for an account without facts.
+    #[error("gives {0}, not true or false")]
+    NotBoolean(String),
+}
+
+/// A compiled tier expression.
+#[derive(Clone)]
+pub struct Expression {
+    source: String,
+    program: Arc<Program>,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Expression").field(&self.source).finish()
+    }
+}
+
+impl Expression {
+    /// Compiles `source` and tries it on an account without facts.
+    ///
+    /// # Errors
+    /// [`ExpressionFault`] says what is wrong; an expression that merely fails on an empty account (for example
+    /// because it reads an attribute that is not there) is accepted: at run time it chooses the strictest tier.
+    pub fn compile(source: &str) -> Result<Self, ExpressionFault> {
+        if source.len() > MAX_EXPRESSION {
+            return Err(ExpressionFault::TooLong);
+        }
+        if nesting(source) > MAX_NESTING {
+            return Err(ExpressionFault::TooDeep);
+        }
+        let program =
+            Program::compile(source).map_err(|e| ExpressionFault::Syntax(e.to_string()))?;
+        let expression = Self {
+            source: source.to_owned(),
+            program: Arc::new(program),
+        };
+        match expression.value(&Facts::default()) {
+            Ok(Value::Bool(_)) | Err(_) => Ok(expression),
+            Ok(other) => Err(ExpressionFault::NotBoolean(format!(
+                "{:?}",
+                other.type_of()
+            ))),
+        }
+    }
+
+    /// The text as it stands in the policy.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the account matches; `None` when the expression failed or gave no boolean.
+    #[must_use]
+    pub fn matches(&self, facts: &Facts) -> Option<bool> {
+        match self.value(facts) {
+            Ok(Value::Bool(answer)) => Some(answer),
+            _ => None,
+        }
+    }
+
+    fn value(&self, facts: &Facts) -> Result<Value, String> {
+        let mut context = Context::default();
+        let roles: Vec<String> = facts.roles.iter().cloned().collect();
+        let groups: Vec<String> = facts.groups.iter().cloned().collect();
+        context
+            .add_variable("roles", roles)
+            .map_err(|e| e.to_string())?;
+        context
+            .add_variable("groups", groups)
+            .map_err(|e| e.to_string())?;
+        let attributes: std::collections::HashMap<String, Vec<String>> = facts
+            .attributes
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        context
+            .add_variable("attributes", attributes)
+            .map_err(|e| e.to_string())?;
+        self.program.execute(&context).map_err(|e| e.to_string())
+    }
+}
+
+/// Deepest nesting of `(`, `[` and `{` outside string literals, and of chained unary operators, which the
+/// parser recurses on as well.
+fn nesting(source: &str) -> usize {
+    let (mut depth, mut deepest, mut unary) = (0_usize, 0_usize, 0_usize);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        unary = if matches!(byte, b'!' | b'-') {
+            unary + 1
+        } else if byte == b' ' {
+            unary
+        } else {
+            0
+        };
+        deepest = deepest.max(depth).max(unary);
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(roles: &[&str]) -> Facts {
+        Facts {
+            roles: roles.iter().map(|r| (*r).to_owned()).collect(),
+            ..Facts::default()
+        }
+    }
+
+    // row K5: the tier is chosen by what the account may do.
+    #[test]
+    fn an_expression_reads_roles_and_attributes() {
+        let admin = Expression::compile("roles.exists(r, r == 'admin')").unwrap();
+        assert_eq!(admin.matches(&facts(&["admin"])), Some(true));
+        assert_eq!(admin.matches(&facts(&["user"])), Some(false));
+    }
+
+    #[test]
+    fn an_expression_that_fails_is_no_answer() {
+        let failing = Expression::compile("attributes['level'][0] == 'high'").unwrap();
+        assert_eq!(failing.matches(&facts(&[])), None);
+    }
+
+    #[test]
+    fn an_expression_that_gives_a_number_is_refused() {
+        assert!(matches!(
+            Expression::compile("1 + 1"),
+            Err(ExpressionFault::NotBoolean(_))
+        ));
+    }
+
+    #[test]
+    fn an_expression_that_does_not_parse_is_refused() {
+        assert!(matches!(
+            Expression::compile("roles.exists("),
+            Err(ExpressionFault::Syntax(_))
+        ));
+    }
+
+    #[test]
+    fn an_expression_that_nests_too_deep_is_refused_before_it_is_parsed() {
+        let deep = format!("{}true{}", "(".repeat(200), ")".repeat(200));
+        assert_eq!(
+            Expression::compile(&deep).unwrap_err(),
+            ExpressionFault::TooDeep
+        );
+        let bangs = format!("{}true", "!".repeat(500));
+        assert_eq!(
+            Expression::compile(&bangs).unwrap_err(),
+            ExpressionFault::TooDeep
+        );
+        assert_eq!(
+            Expression::compile(&"a".repeat(2000)).unwrap_err(),
+            ExpressionFault::TooLong
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! The IdP beside which we stand: what it tells, and what we do to it.
+
+use async_trait::async_trait;
+
+use crate::domain::change::Change;
+use crate::domain::hold::{Cut, Posture};
+use crate::domain::subject::UpstreamId;
+use crate::domain::subject::account::{Account, Facts};
+use crate::domain::time::{Now, Timestamp};
+
+/// Why the IdP did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum IdpError {
+    /// No answer, or none in time. Tried again.
+    #[error("the identity provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// Our credentials are refused, or a role is missing.
+    #[error("the identity provider refuses us: {0}")]
+    Refused(String),
+    /// There is no such account.
+    #[error("the identity provider knows no such account")]
+    UnknownSubject,
+    /// It answered something we do not understand.
+    #[error("the identity provider answered something unexpected: {0}")]
+    Unexpected(String),
+}
+
+/// Something in the IdP's log that concerns an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A change, judged by the rules of the adapter.
+    Change(Change),
+    /// Somebody other than us moved what the adapter uses to hold accounts: re-apply at once.
+    Tampered {
+        /// The IdP's event id.
+        id: String,
+        /// What was done, for the audit log.
+        what: String,
+    },
+    /// An account was made or its contacts or factors may differ without any rule applying: refresh the snapshot.
+    Touched {
+        /// The IdP's event id.
+        id: String,
+    },
+}
+
+/// One line of the log with whom it concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The account's `sub`.
+    pub sub: String,
+    /// What happened.
+    pub heard: Heard,
+}
+
+/// How far a poll has come; opaque to everyone but the adapter, kept in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// What one poll brought.
+#[derive(Clone, Debug, Default)]
+pub struct Polled {
+    /// In the order of the log. Lines are repeated by design (overlap): marks make that harmless.
+    pub lines: Vec<Line>,
+    /// Where to go on, once every line has been stored.
+    pub next: Cursor,
+    /// More is waiting: poll again at once.
+    pub more: bool,
+    /// Faults of the log itself (switched off, shrunk, cleared), each for an alarm.
+    pub alarms: Vec<String>,
+}
+
+/// A live reading of one account.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// Contacts and factors. Contact ids are empty: the caller names them.
+    pub account: Account,
+    /// What tiers are chosen by; `None` when it could not be read.
+    pub facts: Option<Facts>,
+}
+
+/// What the adapter made the IdP do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Converged {
+    /// Acts, in order, for the audit log; empty when everything agreed already.
+    pub acts: Vec<String>,
+    /// Why the account could not be brought to the posture (an alarm); the rest was done.
+    pub cannot: Option<String>,
+}
+
+/// What the IdP has to agree with: the current record, nothing else.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What its own tokens have to be.
+    pub posture: Posture,
+    /// Which sessions have ended.
+    pub cuts: Vec<Cut>,
+    /// A hold with `at_end: fresh_login` is over: end every session that began before this.
+    pub end_before: Option<Timestamp>,
+}
+
+/// The IdP.
+#[async_trait]
+pub trait IdentityProvider: Send + Sync {
+    /// Its configured id.
+    fn id(&self) -> &UpstreamId;
+
+    /// Reads its log from `cursor` on (an empty cursor: as far back as the log goes or `back` allows).
+    ///
+    /// # Errors
+    /// [`IdpError`]; the cursor stays.
+    async fn poll(&self, cursor: &Cursor, now: Now) -> Result<Polled, IdpError>;
+
+    /// The latest lines about one account, and its credential dates: the log-in-time check.
+    ///
+    /// # Errors
+    /// [`IdpError`]: then tokens of that log-in say `none`.
+    async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError>;
+
+    /// Reads one account live.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn account(&self, sub: &str) -> Result<Reading, IdpError>;
+
+    /// A page of accounts' `sub`s, for the import of snapshots; empty at the end.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn accounts(&self, first: u32, max: u32) -> Result<Vec<String>, IdpError>;
+
+    /// Makes the IdP agree with `wanted`, in the order that fails closed, and reads it back.
+    ///
+    /// # Errors
+    /// [`IdpError`]; what was done stays done, the effect is tried again.
+    async fn converge(&self, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError>;
+
+    /// Removes the factors enrolled at or after `since` and restores the contacts of `before` (a thaw with the
+    /// finding `owner`). Gives what was done; reading back is part of it.
+    ///
+    /// # Errors
+    /// [`IdpError`]; tried again.
+    async fn restore(
+        &self,
+        sub: &str,
+        since: Timestamp,
+        before: &Account,
+    ) -> Result<Vec<String>, IdpError>;
+
+    /// Ends one of the account's sessions.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn end_session(&self, sub: &str, session: &str) -> Result<(), IdpError>;
+
+    /// Sessions of the account at the IdP.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn sessions(&self, sub: &str) -> Result<Vec<IdpSession>, IdpError>;
+
+    /// Removes one factor (the owner's page: a factor added in the hold).
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn remove_factor(&self, sub: &str, factor: &str) -> Result<(), IdpError>;
+
+    /// Whether it answers, our roles suffice, and the log is on: for `doctor` and readiness. Each entry is a fault
+    /// with what to do about it.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn health(&self) -> Result<Vec<String>, IdpError>;
+}
+
+/// A session at the IdP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdpSession {
+    /// Its id.
+    pub id: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// Last used.
+    pub last_access: Timestamp,
+    /// Where from, as the IdP says it.
+    pub ip: String,
+    /// Clients that use it.
+    pub clients: Vec<String>,
+    /// An offline session.
+    pub offline: bool,
+}

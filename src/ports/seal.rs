@@ -1,0 +1,54 @@
+//! Keyed names and message authentication, with keys that never leave the adapter.
+
+use crate::domain::subject::Subject;
+use crate::domain::subject::account::{ChannelId, ContactKind};
+
+/// What a MAC is for; a MAC of one purpose never verifies as another (P12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Authorization codes.
+    Code,
+    /// Refresh tokens.
+    Refresh,
+    /// "This was not me" links.
+    Report,
+    /// Browser cookies and login state.
+    Cookie,
+    /// Form tokens against cross-site requests.
+    Form,
+}
+
+/// Keyed hashing.
+pub trait Seal: Send + Sync {
+    /// A 32-octet MAC of `message` for `purpose` (HMAC-SHA-256).
+    fn mac(&self, purpose: Purpose, message: &[u8]) -> [u8; 32];
+
+    /// Whether `mac` is right, in constant time; accepts the keys of before during a key rotation.
+    fn verify(&self, purpose: Purpose, message: &[u8], mac: &[u8]) -> bool;
+
+    /// The key of a subject in the store: partition and keyed hash. No `sub` can be read from it.
+    fn subject(&self, subject: &Subject) -> SubjectKey;
+
+    /// The keyed name of an address, after normalisation (e-mail: trimmed, lower case; phone: digits and `+`).
+    fn channel(&self, kind: ContactKind, address: &str) -> ChannelId;
+}
+
+/// Where a subject lives in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubjectKey(pub [u8; 16]);
+
+impl SubjectKey {
+    /// The partition, 0 to 255: the first octet of the keyed hash.
+    #[must_use]
+    pub const fn partition(&self) -> u8 {
+        let [first, ..] = self.0;
+        first
+    }
+
+    /// Where the subject falls among 10,000 for a cohort roll-out; independent of the partition.
+    #[must_use]
+    pub const fn place(&self) -> u16 {
+        let [_, a, b, ..] = self.0;
+        (((a as u32) << 8 | b as u32) * 10_000 / 65_536) as u16
+    }
+}

@@ -1,0 +1,301 @@
+//! Where state lives. One trait, two adapters, one contract suite.
+//!
+//! Three values per subject (record, account snapshot, grants) live in the subject's partition and change in one
+//! atomic step together with the dedupe mark, the due entry, the outbox and the audit log (P9). Updates are
+//! closures: they may run several times (optimistic concurrency), so they are pure.
+
+use async_trait::async_trait;
+
+use crate::domain::audit::Entry;
+use crate::domain::hold::{Effect, Record};
+use crate::domain::session::Grants;
+use crate::domain::subject::Subject;
+use crate::domain::subject::account::Account;
+use crate::domain::time::{Span, Timestamp};
+use crate::ports::seal::SubjectKey;
+
+/// Why state could not be had. Every one of them is a restricted answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No answer, or none in time.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+    /// It answered, but it cannot be believed: marker missing, of another installation or lower than seen,
+    /// a due entry without a record, a value of another type (P5).
+    #[error("the store cannot be believed: {0}")]
+    Unsound(String),
+    /// A record of a newer version than this program reads, or one that does not decode. Nothing is overwritten.
+    #[error("the store holds what this version cannot read: {0}")]
+    Unreadable(String),
+    /// Too many writers at once; nothing was stored.
+    #[error("too many concurrent changes to one account")]
+    Contended,
+}
+
+/// Which of a subject's values are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The snapshot of contacts and factors.
+    pub account: bool,
+    /// Sessions, codes, families.
+    pub grants: bool,
+}
+
+impl Parts {
+    /// Only the record.
+    pub const RECORD: Self = Self {
+        account: false,
+        grants: false,
+    };
+    /// Record and snapshot.
+    pub const ACCOUNT: Self = Self {
+        account: true,
+        grants: false,
+    };
+    /// Record and grants.
+    pub const GRANTS: Self = Self {
+        account: false,
+        grants: true,
+    };
+    /// Everything.
+    pub const ALL: Self = Self {
+        account: true,
+        grants: true,
+    };
+}
+
+/// A subject's values as stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The record; for sure none when absent.
+    pub record: Option<Record>,
+    /// The snapshot, when asked for.
+    pub account: Option<Account>,
+    /// The grants, when asked for.
+    pub grants: Option<Grants>,
+    /// The store's own clock at the read, when it has one.
+    pub store_time: Option<Timestamp>,
+}
+
+/// What to store; what is `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Write {
+    /// New record. Its due entry follows from [`Record::due`].
+    pub record: Option<Record>,
+    /// New snapshot.
+    pub account: Option<Account>,
+    /// New grants.
+    pub grants: Option<Grants>,
+    /// Effects, with ids that are the same however often the closure runs.
+    pub effects: Vec<(String, Effect)>,
+    /// Audit lines.
+    pub audit: Vec<Entry>,
+}
+
+impl From<crate::domain::hold::Transition> for Write {
+    fn from(t: crate::domain::hold::Transition) -> Self {
+        Self {
+            record: Some(t.record),
+            account: t.account,
+            grants: None,
+            effects: t.effects,
+            audit: t.audit,
+        }
+    }
+}
+
+/// A mark that an event was dealt with, per source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Source and event id: `user_events:<id>`.
+    pub name: String,
+    /// How long to remember it.
+    pub keep: Span,
+}
+
+/// How an update ended.
+#[derive(Clone, Debug)]
+pub enum Updated {
+    /// Stored.
+    Stored,
+    /// The mark was there: dealt with before. Nothing was stored.
+    Duplicate,
+    /// The closure had nothing to store (the mark was set all the same).
+    Unchanged,
+}
+
+/// An update closure.
+pub type Change<'a> = dyn Fn(&Loaded) -> Option<Write> + Send + Sync + 'a;
+
+/// Something from the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Where it is, for [`Store::done`] and [`Store::retry`].
+    pub at: PendingId,
+    /// Whose it is.
+    pub subject: Subject,
+    /// Stable id of the effect.
+    pub id: String,
+    /// What to do.
+    pub effect: Effect,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was first put in.
+    pub since: Timestamp,
+    /// Last failure, if any.
+    pub failure: Option<String>,
+}
+
+/// A place in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PendingId {
+    /// Partition.
+    pub partition: u8,
+    /// The adapter's id of the entry.
+    pub entry: String,
+}
+
+/// A lease with a fencing token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub name: String,
+    /// Grows with every new holder.
+    pub fence: u64,
+}
+
+/// What an operator may want to know about the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Soundness {
+    /// Faults, each with what to do about it.
+    pub faults: Vec<String>,
+    /// Partitions whose marker is missing or wrong.
+    pub restricted_partitions: Vec<u8>,
+}
+
+/// State.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Reads a subject in one round trip, with the marker and the second witness.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then the subject is restricted.
+    async fn read(&self, key: &SubjectKey, parts: Parts) -> Result<Loaded, StoreError>;
+
+    /// Changes a subject. `change` sees the parts asked for and is run again when somebody was faster. With a
+    /// `mark` that is there already nothing happens; a new mark is set in the same step, also when `change`
+    /// gives nothing to store.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is stored then.
+    async fn update(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        mark: Option<&Mark>,
+        change: &Change<'_>,
+    ) -> Result<Updated, StoreError>;
+
+    /// Outbox entries that are due at `now`, oldest first within a partition, at most `max`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError>;
+
+    /// Waits until something may be in the outbox (a commit by this process) or `at_most` has passed.
+    async fn wait_for_work(&self, at_most: std::time::Duration);
+
+    /// An outbox entry was dealt with. Only now it leaves the outbox.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it comes again.
+    async fn done(&self, at: &PendingId) -> Result<(), StoreError>;
+
+    /// An outbox entry failed: try again not before `at`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it comes again at once.
+    async fn retry(&self, entry: &Pending, at: Timestamp, failure: &str) -> Result<(), StoreError>;
+
+    /// Subjects that are due at `now` (all that are ever due with [`Timestamp`] at its largest), at most `max`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError>;
+
+    /// Keeps a small value for a while under a random name (login state, single use). Overwrites nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn put_state(&self, name: &str, value: &[u8], keep: Span) -> Result<(), StoreError>;
+
+    /// Takes such a value: it is gone afterwards, for everyone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn take_state(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// A value of the installation (poll cursors, what `wire` noted).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn setting(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Sets such a value. With a lease whose fence is no longer the newest, nothing is set and it fails.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn set_setting(
+        &self,
+        name: &str,
+        value: &str,
+        lease: Option<&Lease>,
+    ) -> Result<(), StoreError>;
+
+    /// Takes or extends a lease for `keep`; `None` while another `owner` has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn lease(&self, name: &str, owner: &str, keep: Span)
+    -> Result<Option<Lease>, StoreError>;
+
+    /// Gives a lease back.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it ends by itself.
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError>;
+
+    /// Audit lines, newest first, before `before`, at most `max`; of one subject if `key` is given.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn audit(
+        &self,
+        key: Option<&SubjectKey>,
+        before: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(Subject, Entry)>, StoreError>;
+
+    /// Writes one audit line that belongs to no transition (a refused approval, a failed delivery).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn note(
+        &self,
+        subject: &Subject,
+        key: &SubjectKey,
+        entry: &Entry,
+    ) -> Result<(), StoreError>;
+
+    /// Creates the markers of a new installation, or confirms that they are ours. Never done by `serve`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsound`] when there are markers of another installation.
+    async fn init(&self) -> Result<bool, StoreError>;
+
+    /// Checks everything that makes the store fit to decide on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn check(&self) -> Result<Soundness, StoreError>;
+}
