@@ -4,5 +4,6 @@
 //! notify`) know the ports and the domain and never each other; `tests/architecture.rs` is the wall.
 
 pub mod domain;
+pub mod flow;
 pub mod idp;
 pub mod ports;

@@ -378,13 +378,3 @@ pub fn sweep(old: &Record, now: Now) -> Option<Transition> {
     t.converge();
     Some(t)
 }
-
-/// Stores a fresh reading of the account's contacts and factors without any change of tokens.
-#[must_use]
-pub fn seen(subject: &Subject, old: Option<&Record>, account: Account, now: Now) -> Transition {
-    let mut record = old.cloned().unwrap_or_else(|| Record::new(subject.clone()));
-    record.updated = record.updated.max(Timestamp::default());
-    let mut t = Transition::new(record);
-    t.account = Some(account.pruned(now.earliest(), RETENTION));
-    t
-}

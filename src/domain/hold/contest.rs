@@ -29,7 +29,8 @@ pub enum Finding {
 pub struct Thaw {
     /// The finding both have to share.
     pub finding: Finding,
-    /// Who approved, by subject `sub`; distinct, never the account itself (P11).
+    /// Who approved, by [`Subject::name`](crate::domain::subject::Subject::name); distinct, never the account
+    /// itself (P11).
     pub approvals: Vec<String>,
     /// When it takes effect; set by the second approval.
     pub ready: Option<Timestamp>,
@@ -266,7 +267,7 @@ pub fn approve_thaw(
     if !contest.exits.contains(&Exit::Thaw) {
         return Err(ThawRefusal::NotAllowed);
     }
-    if approver == old.subject.sub {
+    if approver == old.subject.name() {
         return Err(ThawRefusal::OwnAccount);
     }
     let mut thaw = contest.thaw.clone().unwrap_or(Thaw {
@@ -391,6 +392,9 @@ pub fn end_freeze(
                 return Some(t);
             }
             t.audit.push(line("thawed"));
+            if let ThawStep::Restore(since) = step {
+                t.account = Some(account.restored(since, now.latest()));
+            }
         }
         ThawStep::Lapse => t.audit.push(line("freeze_lapsed").alarming()),
     }

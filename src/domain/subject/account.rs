@@ -202,6 +202,24 @@ impl Account {
         next
     }
 
+    /// The snapshot after everything enrolled or changed since `since` was taken back at `at` (a thaw with the
+    /// finding `owner`): the contacts of before are themselves again, with their ages.
+    #[must_use]
+    pub fn restored(&self, since: Timestamp, at: Timestamp) -> Self {
+        let mut next = self.clone();
+        for contact in &mut next.contacts {
+            if contact.since >= since {
+                contact.gone = contact.gone.or(Some(at));
+            } else if contact.gone.is_some_and(|gone| gone >= since) {
+                contact.gone = None;
+            }
+        }
+        for factor in next.factors.iter_mut().filter(|f| f.created >= since) {
+            factor.gone = factor.gone.or(Some(at));
+        }
+        next
+    }
+
     /// Drops what has been gone for so long that no rule asks for it any more.
     #[must_use]
     pub fn pruned(mut self, now: Timestamp, keep: Span) -> Self {

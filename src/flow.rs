@@ -1,0 +1,118 @@
+//! Use cases: load, ask the domain, store, done. Nothing here decides; nothing here names an adapter.
+
+pub mod account;
+pub mod converge;
+pub mod deliver;
+pub mod entitle;
+pub mod import;
+pub mod ingest;
+pub mod link;
+pub mod poll;
+pub mod report;
+pub mod sweep;
+pub mod thaw;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::domain::policy::Policy;
+use crate::domain::subject::account::Account;
+use crate::domain::subject::{Subject, UpstreamId};
+use crate::domain::time::{Now, Timestamp};
+use crate::ports::clock::{Clock, Entropy};
+use crate::ports::idp::{IdentityProvider, IdpError, Reading};
+use crate::ports::notifier::Notifier;
+use crate::ports::seal::{Seal, SubjectKey};
+use crate::ports::store::{Store, StoreError};
+
+/// Everything the use cases work with.
+pub struct Flow {
+    /// Where state lives.
+    pub store: Arc<dyn Store>,
+    /// Keyed names and MACs.
+    pub seal: Arc<dyn Seal>,
+    /// Our clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Today's policy.
+    pub policy: ArcSwap<Policy>,
+    /// The IdPs by configured id.
+    pub upstreams: BTreeMap<UpstreamId, Arc<dyn IdentityProvider>>,
+    /// The gateway for notices.
+    pub notifier: Arc<dyn Notifier>,
+    /// The issuer URL without a trailing slash: links in notices begin with it.
+    pub issuer: String,
+}
+
+/// Why a use case could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// State could not be had: restricted, or 503.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The IdP did not answer, or refused.
+    #[error(transparent)]
+    Idp(#[from] IdpError),
+    /// There is no such IdP in the configuration, or the `sub` is none.
+    #[error("no such identity provider or subject: {0}")]
+    Unknown(String),
+}
+
+impl Flow {
+    /// What time it is, taking the store's clock into account when it has one (P6).
+    #[must_use]
+    pub fn now(&self, store_time: Option<Timestamp>) -> Now {
+        let own = self.clock.now();
+        store_time.map_or(Now::exact(own), |store| Now::between(own, store))
+    }
+
+    /// The IdP of a subject.
+    ///
+    /// # Errors
+    /// [`FlowError::Unknown`] when it is not configured (any more).
+    pub fn idp(&self, upstream: &UpstreamId) -> Result<&Arc<dyn IdentityProvider>, FlowError> {
+        self.upstreams.get(upstream).ok_or_else(|| FlowError::Unknown(upstream.to_string()))
+    }
+
+    /// The store's key of a subject.
+    #[must_use]
+    pub fn key(&self, subject: &Subject) -> SubjectKey {
+        self.seal.subject(subject)
+    }
+
+    /// An unpredictable URL-safe name of `N` octets of entropy.
+    #[must_use]
+    pub fn random<const N: usize>(&self) -> String {
+        let mut buffer = [0; N];
+        self.entropy.fill(&mut buffer);
+        URL_SAFE_NO_PAD.encode(buffer)
+    }
+
+    /// A fresh case id: `rc_` and 22 characters.
+    #[must_use]
+    pub fn case_id(&self) -> String {
+        format!("rc_{}", self.random::<16>())
+    }
+
+    /// Reads an account live and names its contacts.
+    ///
+    /// # Errors
+    /// [`FlowError::Idp`].
+    pub async fn reading(&self, subject: &Subject) -> Result<Reading, FlowError> {
+        let mut reading = self.idp(&subject.upstream)?.account(&subject.sub).await?;
+        self.name_contacts(&mut reading.account);
+        Ok(reading)
+    }
+
+    /// Gives every contact its keyed name.
+    fn name_contacts(&self, account: &mut Account) {
+        for contact in &mut account.contacts {
+            contact.id = self.seal.channel(contact.kind, &contact.address);
+        }
+    }
+}

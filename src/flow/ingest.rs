@@ -1,0 +1,240 @@
+//! A line of the IdP's log becomes a transition, exactly once in effect.
+//!
+//! The mark of an event is set in the same atomic step as what it did, so a line may be read any number of
+//! times, by the poller and by the log-in-time check, in any order.
+
+use crate::domain::audit::Entry;
+use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use crate::domain::hold::Effect;
+use crate::domain::hold::apply::{Setting, apply};
+use crate::domain::subject::account::{Account, Contact, ContactKind};
+use crate::domain::subject::{Subject, UpstreamId};
+use crate::domain::time::{Now, Span, Timestamp};
+use crate::flow::{Flow, FlowError};
+use crate::ports::idp::{Heard, IdpError, Line, Reading};
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Mark, Parts, Updated, Write};
+
+/// How long an event is remembered: longer than any overlap or back-fill of a poller.
+const MARK_KEEP: Span = Span::from_days(60);
+
+/// What a log-in-time check found out about the account.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The live reading.
+    pub reading: Reading,
+    /// Whether every factor one could have logged in with is past its probation.
+    pub eligible: bool,
+}
+
+/// Takes one line of the IdP's log.
+///
+/// # Errors
+/// [`FlowError`]: nothing was stored, the line has to come again. An account that is gone is no error.
+pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<Updated, FlowError> {
+    let Some(subject) = Subject::new(upstream.clone(), &line.sub) else {
+        return Err(FlowError::Unknown(line.sub.clone()));
+    };
+    match &line.heard {
+        Heard::Change(change) => changed(flow, &subject, change).await,
+        Heard::Touched { id } => touched(flow, &subject, id).await,
+        Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
+    }
+}
+
+/// Asks the IdP for this account's latest changes and ingests them: before the first issuance after each log-in
+/// (contract section 3, profile "broker").
+///
+/// # Errors
+/// [`FlowError`]: tokens of that log-in say `none` until a later check succeeds.
+pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, FlowError> {
+    let idp = flow.idp(&subject.upstream)?;
+    let now = flow.now(None);
+    let (lines, reading) = futures_util::future::join(idp.latest(&subject.sub, now), flow.reading(subject)).await;
+    for one in lines? {
+        line(flow, &subject.upstream, &one).await?;
+    }
+    let reading = reading?;
+    let policy = flow.policy.load();
+    let at = now.earliest();
+    let eligible = !reading.account.factors.is_empty()
+        && reading.account.factors.iter().all(|f| f.eligible(at, policy.probation));
+    Ok(Checked { reading, eligible })
+}
+
+/// A change: judged by the tier the account has now.
+async fn changed(flow: &Flow, subject: &Subject, change: &Change) -> Result<Updated, FlowError> {
+    let reading = match steady_reading(flow, subject).await {
+        Ok(reading) => Some(reading),
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
+        Err(error) => {
+            // Facts that cannot be read choose the strictest tier: waiting for them would leave tokens whole.
+            tracing::warn!(upstream = %subject.upstream, %error, "account unreadable at a change: strictest tier");
+            None
+        }
+    };
+    store_change(flow, subject, change, reading.as_ref(), change_mark(change)).await
+}
+
+/// A live reading, with a second try for a passing fault.
+async fn steady_reading(flow: &Flow, subject: &Subject) -> Result<Reading, FlowError> {
+    match flow.reading(subject).await {
+        Err(FlowError::Idp(IdpError::Unreachable(_))) => flow.reading(subject).await,
+        other => other,
+    }
+}
+
+/// The mark carries the kind, so that a stricter judgement of the same event passes.
+fn change_mark(change: &Change) -> Mark {
+    Mark { name: format!("{}:{}:{:?}", change.source.as_str(), change.id, change.kind), keep: MARK_KEEP }
+}
+
+async fn store_change(
+    flow: &Flow,
+    subject: &Subject,
+    change: &Change,
+    reading: Option<&Reading>,
+    mark: Mark,
+) -> Result<Updated, FlowError> {
+    let key = flow.key(subject);
+    let policy = flow.policy.load_full();
+    let facts = reading.and_then(|r| r.facts.as_ref());
+    let Some(tier) = policy.choose(facts) else {
+        return Err(FlowError::Unknown("the policy has no tier".to_owned()));
+    };
+    let case = flow.case_id();
+    let after = reading.map(|r| &r.account);
+    let updated = flow
+        .store
+        .update(&key, Parts::ACCOUNT, Some(&mark), &|loaded| {
+            let now = flow.now(loaded.store_time);
+            let setting = Setting { policy: &policy, tier, place: key.place(), now, reference: &case };
+            let before = with_previous(flow, loaded.account.as_ref().or(after), change);
+            let change = with_channel(change, before.as_ref());
+            apply(subject, loaded.record.as_ref(), before.as_ref(), after, &change, setting).map(Write::from)
+        })
+        .await?;
+    if matches!(updated, Updated::Stored) {
+        metrics::counter!("reentry_changes_total", "kind" => format!("{:?}", change.kind)).increment(1);
+        tracing::info!(upstream = %subject.upstream, kind = ?change.kind, source = change.source.as_str(), tier = %tier.name.0, "change stored");
+    }
+    Ok(updated)
+}
+
+/// The snapshot with the address that the event itself names as the old one, in case the snapshot is younger.
+fn with_previous(flow: &Flow, before: Option<&Account>, change: &Change) -> Option<Account> {
+    let mut account = before?.clone();
+    let kind = if change.kind == ChangeKind::PhoneChanged { ContactKind::Phone } else { ContactKind::Email };
+    if let Some(address) = change.previous_address.as_deref().filter(|_| change.kind.is_contact()) {
+        let id = flow.seal.channel(kind, address);
+        if !account.contacts.iter().any(|c| c.id == id) {
+            let since = account.created.min(change.start().minus(Span::from_millis(1)));
+            let gone = Some(change.start());
+            account.contacts.push(Contact { id, kind, address: address.to_owned(), verified: false, since, gone });
+        }
+    }
+    Some(account)
+}
+
+/// The change with the mailbox that carried its proof, for the bound on repeated changes.
+fn with_channel(change: &Change, account: Option<&Account>) -> Change {
+    let mut change = change.clone();
+    if change.proof == Proof::Message && change.channel.is_none() {
+        let start = change.start();
+        let mailbox = account.and_then(|a| {
+            a.contacts.iter().find(|c| {
+                c.kind == ContactKind::Email && c.since < start && c.gone.is_none_or(|gone| gone >= start)
+            })
+        });
+        change.channel = mailbox.map(|c| c.id.clone());
+    }
+    change
+}
+
+/// Something about the account may differ: compare contacts with the snapshot, refresh it.
+async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, FlowError> {
+    let reading = match steady_reading(flow, subject).await {
+        Ok(reading) => reading,
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
+        Err(error) => return Err(error),
+    };
+    let key = flow.key(subject);
+    let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;
+    if let Some(before) = &loaded.account {
+        for (kind, address) in lost_contacts(before, &reading.account) {
+            let change = contact_change(flow, id, kind, address, flow.now(loaded.store_time));
+            store_change(flow, subject, &change, Some(&reading), change_mark(&change)).await?;
+        }
+    }
+    refresh(flow, &key, &reading.account).await
+}
+
+/// Contacts the snapshot has as present and the IdP has no more.
+fn lost_contacts(before: &Account, now: &Account) -> Vec<(ContactKind, String)> {
+    let present = |c: &&Contact| c.gone.is_none() && !now.contacts.iter().any(|n| n.id == c.id);
+    before.contacts.iter().filter(present).map(|c| (c.kind, c.address.clone())).collect()
+}
+
+/// A contact change for which the IdP's log names no old address: seen by comparison, at our receipt.
+fn contact_change(flow: &Flow, id: &str, kind: ContactKind, address: String, now: Now) -> Change {
+    let changed = match kind {
+        ContactKind::Email => ChangeKind::EmailChanged,
+        ContactKind::Phone => ChangeKind::PhoneChanged,
+    };
+    let channel = flow.seal.channel(kind, &address);
+    Change {
+        id: format!("{id}:{}", channel.0),
+        source: Source::Reconcile,
+        kind: changed,
+        factor: None,
+        at: now.latest(),
+        offset: Span::ZERO,
+        received: now.latest(),
+        proof: Proof::Administrator,
+        mediated: false,
+        session: None,
+        channel: None,
+        origin: None,
+        previous_address: Some(address),
+    }
+}
+
+/// Stores a fresh snapshot when it says something new.
+///
+/// # Errors
+/// [`FlowError::Store`].
+pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result<Updated, FlowError> {
+    let updated = flow
+        .store
+        .update(key, Parts::ACCOUNT, None, &|loaded| {
+            let seen: Timestamp = flow.now(loaded.store_time).latest();
+            let next = loaded.account.as_ref().map_or_else(|| reading.clone(), |old| old.refreshed(reading, seen));
+            (loaded.account.as_ref() != Some(&next)).then(|| Write { account: Some(next), ..Write::default() })
+        })
+        .await?;
+    Ok(updated)
+}
+
+/// Somebody moved what holds the account at the IdP: agree with the record again, at once, and say so.
+async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Result<Updated, FlowError> {
+    let key = flow.key(subject);
+    let mark = Mark { name: format!("{}:{id}", Source::AdminEvents.as_str()), keep: MARK_KEEP };
+    let updated = flow
+        .store
+        .update(&key, Parts::RECORD, Some(&mark), &|loaded| {
+            let record = loaded.record.as_ref()?;
+            let now = flow.now(loaded.store_time);
+            let restriction = record.restriction(now)?;
+            let entry = Entry::system(format!("tampered:{id}"), now.latest(), "tampered", Some(&restriction.reference))
+                .alarming()
+                .with("what", what);
+            let effects = vec![(format!("converge:tampered:{id}"), Effect::Converge)];
+            Some(Write { record: Some(record.clone()), effects, audit: vec![entry], ..Write::default() })
+        })
+        .await?;
+    if matches!(updated, Updated::Stored) {
+        metrics::counter!("reentry_tampered_total").increment(1);
+        tracing::warn!(upstream = %subject.upstream, what, "a hold was tampered with at the identity provider");
+    }
+    Ok(updated)
+}

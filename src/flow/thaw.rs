@@ -1,0 +1,140 @@
+//! Two different administrators end a freeze. Each is checked live at the IdP at the moment of approving, and
+//! both again at the moment of use (P11).
+
+use std::sync::Mutex;
+
+use crate::domain::audit::{Actor, Entry};
+use crate::domain::hold::contest::{self, Finding, ThawRefusal};
+use crate::domain::subject::Subject;
+use crate::domain::time::Timestamp;
+use crate::flow::{Flow, FlowError};
+use crate::ports::idp::IdpError;
+use crate::ports::store::{Parts, Write};
+
+/// Why an approval was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ThawError {
+    /// The person is no administrator (any more).
+    #[error("you do not have a role that may approve this")]
+    NotEligible,
+    /// The domain refused.
+    #[error(transparent)]
+    Refused(#[from] ThawRefusal),
+    /// State or IdP.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+}
+
+/// What an approval led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approved {
+    /// How many have approved.
+    pub approvals: usize,
+    /// When the thaw takes effect, once two have.
+    pub ready: Option<Timestamp>,
+}
+
+/// Whether somebody may approve now, by the roles the IdP gives them at this moment.
+///
+/// # Errors
+/// [`FlowError::Idp`] when the IdP cannot say: nobody approves then.
+pub async fn eligible(flow: &Flow, approver: &Subject) -> Result<bool, FlowError> {
+    let reading = match flow.reading(approver).await {
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(false),
+        other => other?,
+    };
+    let policy = flow.policy.load();
+    let roles = reading.facts.map(|f| f.roles).unwrap_or_default();
+    let has_role = roles.iter().any(|r| policy.admin_roles.contains(r));
+    let key = flow.key(approver);
+    let loaded = flow.store.read(&key, Parts::RECORD).await?;
+    let now = flow.now(loaded.store_time);
+    // Somebody whose own account is restricted approves nothing, unless it may still act on others.
+    let free = loaded.record.and_then(|r| r.restriction(now)).is_none_or(|r| {
+        crate::domain::ceiling::Class::parse("admin").is_some_and(|admin| r.allowed.allows(&admin))
+    });
+    Ok(has_role && reading.account.enabled && free)
+}
+
+/// An administrator approves the thaw of `subject`.
+///
+/// # Errors
+/// [`ThawError`]; a refusal is written down.
+pub async fn approve(
+    flow: &Flow,
+    subject: &Subject,
+    approver: &Subject,
+    finding: Finding,
+) -> Result<Approved, ThawError> {
+    let key = flow.key(subject);
+    if !eligible(flow, approver).await? {
+        refused(flow, subject, approver, "not eligible").await?;
+        return Err(ThawError::NotEligible);
+    }
+    if subject == approver {
+        refused(flow, subject, approver, "own account").await?;
+        return Err(ThawRefusal::OwnAccount.into());
+    }
+    let policy = flow.policy.load_full();
+    let name = approver.name();
+    let outcome: Mutex<Option<Result<Approved, ThawRefusal>>> = Mutex::new(None);
+    flow.store
+        .update(&key, Parts::ACCOUNT, None, &|loaded| {
+            let now = flow.now(loaded.store_time);
+            let account = loaded.account.clone().unwrap_or_default();
+            let result = loaded.record.as_ref().ok_or(ThawRefusal::NotContested).and_then(|record| {
+                contest::approve_thaw(record, &account, &name, finding, now, &policy)
+            });
+            let (answer, write) = match result {
+                Ok(t) => {
+                    let thaw = t.record.contest.as_ref().and_then(|c| c.thaw.as_ref());
+                    let approvals = thaw.map_or(0, |t| t.approvals.len());
+                    let ready = thaw.and_then(|t| t.ready);
+                    (Ok(Approved { approvals, ready }), Some(Write::from(t)))
+                }
+                Err(refusal) => (Err(refusal), None),
+            };
+            if let Ok(mut slot) = outcome.lock() {
+                *slot = Some(answer);
+            }
+            write
+        })
+        .await
+        .map_err(FlowError::from)?;
+    match outcome.into_inner().ok().flatten().unwrap_or(Err(ThawRefusal::NotContested)) {
+        Ok(approved) => Ok(approved),
+        Err(refusal) => {
+            refused(flow, subject, approver, &refusal.to_string()).await?;
+            Err(refusal.into())
+        }
+    }
+}
+
+/// Writes down that somebody was refused.
+async fn refused(flow: &Flow, subject: &Subject, approver: &Subject, why: &str) -> Result<(), FlowError> {
+    let now = flow.clock.now();
+    let entry = Entry::system(format!("thaw_refused:{}", flow.random::<9>()), now, "thaw_refused", None)
+        .by(Actor::Administrator(approver.name()))
+        .with("why", why);
+    flow.store.note(subject, &flow.key(subject), &entry).await?;
+    Ok(())
+}
+
+/// Checks the approvers of a thaw again, at the moment of use.
+///
+/// # Errors
+/// [`FlowError`] when the IdP cannot say: the thaw waits.
+pub async fn recheck(flow: &Flow, approvals: &[String]) -> Result<Vec<(String, bool)>, FlowError> {
+    let mut checked = Vec::new();
+    for name in approvals {
+        let subject = name.split_once('/').and_then(|(upstream, sub)| {
+            crate::domain::subject::UpstreamId::parse(upstream).and_then(|u| Subject::new(u, sub))
+        });
+        let ok = match subject {
+            Some(subject) => eligible(flow, &subject).await?,
+            None => false,
+        };
+        checked.push((name.clone(), ok));
+    }
+    Ok(checked)
+}
