@@ -54,4 +54,10 @@ impl Subject {
             sub: sub.to_owned(),
         })
     }
+
+    /// `upstream/sub`: one name for a person, so that two IdPs' equal `sub`s are two people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.upstream, self.sub)
+    }
 }
