@@ -6,4 +6,5 @@
 pub mod domain;
 pub mod flow;
 pub mod idp;
+pub mod oidc;
 pub mod ports;

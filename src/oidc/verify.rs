@@ -1,0 +1,260 @@
+//! The one place where our own tokens are checked.
+//!
+//! A token names its key; the key says the algorithm, never the token (RFC 8725 §3.1). `typ` must be the one that the
+//! caller expects, so an ID token is never an access token (contract section 2). `exp`, `iss` and `aud` must be there.
+//! A header with `crit`, or an object with a member twice anywhere, is refused: what two readers could read differently
+//! is nobody's token. Time is an argument, so the library's own look at the clock is switched off.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Validation;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::domain::time::Timestamp;
+use crate::oidc::keys::{KeyRing, jose};
+use crate::ports::signer::Algorithm;
+
+/// Longest token that is looked at, in octets.
+pub const MAX_TOKEN: usize = 16 * 1024;
+/// `typ` of our access tokens (RFC 9068 §2.1).
+pub const ACCESS_TOKEN: &str = "at+jwt";
+/// `typ` of our ID tokens.
+pub const ID_TOKEN: &str = "JWT";
+
+/// What a token has to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// `iss`, exactly.
+    pub issuer: &'a str,
+    /// One of `aud` must be this; `None` accepts any, but it must be there.
+    pub audience: Option<&'a str>,
+    /// `typ` of the header, exactly (RFC 9068: `at+jwt`).
+    pub typ: &'a str,
+    /// An expired token is good enough (`id_token_hint` at log-out, OIDC RP-Initiated Logout §4).
+    pub expired: bool,
+}
+
+/// A token that is ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    /// Its claims.
+    pub claims: Map<String, Value>,
+    /// The key that signed it.
+    pub kid: String,
+    /// That key's algorithm.
+    pub algorithm: Algorithm,
+}
+
+impl Verified {
+    /// A claim that is a string.
+    #[must_use]
+    pub fn text(&self, claim: &str) -> Option<&str> {
+        self.claims.get(claim).and_then(Value::as_str)
+    }
+
+    /// A claim that is a whole number.
+    #[must_use]
+    pub fn number(&self, claim: &str) -> Option<i64> {
+        self.claims.get(claim).and_then(Value::as_i64)
+    }
+}
+
+/// Why a token is not accepted. Outside, each of them is `invalid_token` (or `active: false`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not a compact JWS, too long, a member twice, `crit`.
+    #[error("the token is malformed")]
+    Malformed,
+    /// Signed with a key that is not ours (any more).
+    #[error("the token names no key of ours")]
+    UnknownKey,
+    /// It names another algorithm than its key's, or the signature is wrong.
+    #[error("the token's signature does not verify")]
+    Signature,
+    /// Another kind of token.
+    #[error("the token is of another kind")]
+    Kind,
+    /// `exp`, `iss` or `aud` is missing, or is somebody else's.
+    #[error("the token is not for this issuer and audience")]
+    Claims,
+    /// `exp` has passed, or `nbf` has not.
+    #[error("the token is expired or not valid yet")]
+    Expired,
+}
+
+/// Checks a token of ours at `now`.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn verify(
+    ring: &KeyRing,
+    token: &str,
+    expected: &Expected<'_>,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
+    let header = parts(token)?;
+    let text = |name: &str| header.get(name).and_then(Value::as_str);
+    if header.contains_key("crit") {
+        return Err(Refusal::Malformed);
+    }
+    let key = text("kid")
+        .and_then(|kid| ring.find(kid))
+        .ok_or(Refusal::UnknownKey)?;
+    if text("alg") != Some(key.algorithm.as_str()) {
+        return Err(Refusal::Signature);
+    }
+    if text("typ") != Some(expected.typ) {
+        return Err(Refusal::Kind);
+    }
+    let claims = decode(token, key.public(), &validation(key.algorithm, expected))?;
+    if !expected.expired {
+        in_time(&claims, now)?;
+    }
+    Ok(Verified {
+        claims,
+        kid: key.kid.clone(),
+        algorithm: key.algorithm,
+    })
+}
+
+/// The header, after a look at both JSON objects for members that are there twice.
+fn parts(token: &str) -> Result<Map<String, Value>, Refusal> {
+    if token.len() > MAX_TOKEN {
+        return Err(Refusal::Malformed);
+    }
+    let mut split = token.split('.');
+    let (Some(header), Some(claims), Some(_), None) =
+        (split.next(), split.next(), split.next(), split.next())
+    else {
+        return Err(Refusal::Malformed);
+    };
+    object(claims)?;
+    object(header)
+}
+
+fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
+    let octets = URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| Refusal::Malformed)?;
+    match serde_json::from_slice::<Unique>(&octets) {
+        Ok(Unique(Value::Object(map))) => Ok(map),
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+fn validation(algorithm: Algorithm, expected: &Expected<'_>) -> Validation {
+    let mut validation = Validation::new(jose(algorithm));
+    validation.required_spec_claims =
+        HashSet::from(["exp".to_owned(), "iss".to_owned(), "aud".to_owned()]);
+    validation.validate_exp = false;
+    validation.set_issuer(&[expected.issuer]);
+    if let Some(audience) = expected.audience {
+        validation.set_audience(&[audience]);
+    } else {
+        validation.validate_aud = false;
+    }
+    validation
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where a token of ours is decoded, with everything pinned"
+)]
+fn decode(
+    token: &str,
+    key: &jsonwebtoken::DecodingKey,
+    validation: &Validation,
+) -> Result<Map<String, Value>, Refusal> {
+    use jsonwebtoken::errors::ErrorKind;
+    jsonwebtoken::decode::<Map<String, Value>>(token, key, validation)
+        .map(|data| data.claims)
+        .map_err(|e| match e.kind() {
+            ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => Refusal::Signature,
+            ErrorKind::InvalidIssuer
+            | ErrorKind::InvalidAudience
+            | ErrorKind::MissingRequiredClaim(_) => Refusal::Claims,
+            _ => Refusal::Malformed,
+        })
+}
+
+fn in_time(claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {
+    let exp = claims
+        .get("exp")
+        .and_then(Value::as_i64)
+        .ok_or(Refusal::Claims)?;
+    let early = match claims.get("nbf") {
+        None => false,
+        Some(nbf) => now < Timestamp::from_secs(nbf.as_i64().ok_or(Refusal::Claims)?),
+    };
+    if Timestamp::from_secs(exp) <= now || early {
+        return Err(Refusal::Expired);
+    }
+    Ok(())
+}
+
+/// A JSON value in which no object has a member twice, at any depth.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Unique)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without repeated members")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(Value::Number(v.into()))
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(Value::Number(v.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Value, E> {
+        Number::from_f64(v)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("not a number"))
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(Value::String(v.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unique(value)) = seq.next_element()? {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, Unique(value))) = map.next_entry::<String, Unique>()? {
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom("a member is there twice"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
