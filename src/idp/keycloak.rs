@@ -1,3 +1,4 @@
 //! The Keycloak adapter.
 pub mod admin;
 pub mod representations;
+pub mod wire;

@@ -454,11 +454,16 @@ impl Admin {
             .location
             .as_deref()
             .and_then(|location| location.trim_end_matches('/').rsplit('/').next());
+        let in_body = || {
+            let body: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
+            body.get("id")?.as_str().map(str::to_owned)
+        };
         id.filter(|id| !id.is_empty())
             .map(str::to_owned)
+            .or_else(in_body)
             .ok_or_else(|| AdminError::Malformed {
                 what: format!("POST {}", path.join("/")),
-                reason: "no Location of what was created".to_owned(),
+                reason: "no id of what was created".to_owned(),
             })
     }
 }

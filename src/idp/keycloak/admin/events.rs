@@ -152,12 +152,15 @@ impl Admin {
         self.get(&["events", "config"]).await
     }
 
-    /// Sets what the realm records. Role: `manage-events`; set-up only.
+    /// Sets some of what the realm records: members that are absent stay as they are. Role:
+    /// `manage-events`; set-up only.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn set_events_config(&self, config: &EventsConfig) -> Result<(), AdminError> {
-        self.send(reqwest::Method::PUT, &["events", "config"], config)
-            .await
+    pub async fn patch_events_config<T>(&self, members: &T) -> Result<(), AdminError>
+    where
+        T: serde::Serialize + Sync,
+    {
+        self.send(reqwest::Method::PUT, &["events", "config"], members).await
     }
 }

@@ -2,7 +2,7 @@
 //! for set-up, with an administrator's credential.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Admin, AdminError, Parts, decode};
 use crate::idp::keycloak::representations::{
@@ -32,12 +32,13 @@ impl Admin {
         self.get(&[]).await
     }
 
-    /// Puts the whole realm back (read it with [`Admin::realm`], change, put).
+    /// Sets some members of the realm. Seen on 26.7.4: members that are left out stay as they are,
+    /// but `attributes` replaces all attributes.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn put_realm(&self, realm: &Realm) -> Result<(), AdminError> {
-        self.send(Method::PUT, &[], realm).await
+    pub async fn patch_realm(&self, members: &Map<String, Value>) -> Result<(), AdminError> {
+        self.send(Method::PUT, &[], members).await
     }
 
     /// All clients. Role: `view-clients`.
@@ -322,21 +323,15 @@ impl Admin {
         .await
     }
 
-    /// Takes realm roles from a group.
+    /// Takes realm roles, or roles of `client` (internal id), from a group.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn remove_group_realm_roles(
-        &self,
-        id: &str,
-        roles: &[Role],
-    ) -> Result<(), AdminError> {
-        self.send(
-            Method::DELETE,
-            &["groups", id, "role-mappings", "realm"],
-            roles,
-        )
-        .await
+    pub async fn remove_group_roles(&self, id: &str, client: Option<&str>, roles: &[Role]) -> Result<(), AdminError> {
+        match client {
+            None => self.send(Method::DELETE, &["groups", id, "role-mappings", "realm"], roles).await,
+            Some(client) => self.send(Method::DELETE, &["groups", id, "role-mappings", "clients", client], roles).await,
+        }
     }
 
     /// All client scopes with their mappers.
@@ -345,6 +340,14 @@ impl Admin {
     /// [`AdminError`].
     pub async fn client_scopes(&self) -> Result<Vec<ClientScope>, AdminError> {
         self.get(&["client-scopes"]).await
+    }
+
+    /// One client scope with its mappers.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn client_scope(&self, id: &str) -> Result<ClientScope, AdminError> {
+        self.get(&["client-scopes", id]).await
     }
 
     /// Creates a client scope with its mappers; answers with its id.
@@ -420,17 +423,17 @@ impl Admin {
         .await
     }
 
-    /// Takes realm roles from the scope mappings of a client scope.
+    /// Takes realm roles, or roles of `client` (internal id), from the scope mappings of a client scope.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn remove_scope_gate(&self, scope: &str, roles: &[Role]) -> Result<(), AdminError> {
-        self.send(
-            Method::DELETE,
-            &["client-scopes", scope, "scope-mappings", "realm"],
-            roles,
-        )
-        .await
+    pub async fn remove_scope_gate(&self, scope: &str, client: Option<&str>, roles: &[Role]) -> Result<(), AdminError> {
+        match client {
+            None => self.send(Method::DELETE, &["client-scopes", scope, "scope-mappings", "realm"], roles).await,
+            Some(client) => {
+                self.send(Method::DELETE, &["client-scopes", scope, "scope-mappings", "clients", client], roles).await
+            }
+        }
     }
 
     /// Scopes that a new client gets by default; only id and name are filled.

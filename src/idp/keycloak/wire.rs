@@ -1,0 +1,365 @@
+//! Setting a realm up for token mode: holds that Keycloak enforces in its own tokens.
+//!
+//! # How it works
+//! A client scope that has roles in its role mappings is given only to users who have one of them:
+//! its mappers and its word in `scope` vanish for everybody else, at log-in and at refresh. So
+//! everybody gets the role `reentry-full` by way of the realm's default role, which opens the scope
+//! with `recovery_scope: full` and the customer's sensitive scopes. A hold takes the default role
+//! from an account and puts it into a group with `reentry-hold.<level>`, which opens another scope
+//! with another claim, and `reentry-held-defaults`, the harmless rest of the default role. Between
+//! the two calls, and when somebody tampers, there is no claim at all: a relying party reads `none`.
+//!
+//! A customer's scope is opened by `reentry-full` and by every level that allows all the action
+//! classes it is listed under. Role mappings are OR, so no further roles are needed for that, and
+//! `write` scopes survive a `read write` hold as the policy says.
+//!
+//! # What a live server taught (26.7.4)
+//! * One partial export has everything that is to be compared, of one moment. It tells an empty
+//!   list of event types from a full one; `GET events/config` fills the empty list in.
+//! * A PUT of the realm may leave members out, but `attributes` is replaced as a whole, and an
+//!   attribute left out of it is dropped. A client's attribute goes only when sent empty.
+//! * The run-time account (`view-events view-users query-users manage-users`) reads groups by path
+//!   with attributes and role mappings, and may write a group's attributes: so what it must know
+//!   stands on the group, and what an undo must trust stands on a client.
+//! * It can list neither clients nor roles: a user's offline sessions are found by `consents`.
+//!
+//! # Shape
+//! [`plan`] compares and changes nothing, [`apply`] carries a plan out, [`undo`] plans the way
+//! back, [`check`] looks for drift and for accounts that cannot be held, [`terraform`] prints the
+//! same objects as resources. The set-up credential is the [`Admin`]'s and is kept nowhere.
+
+mod apply;
+pub mod audit;
+mod canary;
+pub mod change;
+pub mod credential;
+pub mod desired;
+pub mod names;
+pub mod planner;
+pub mod record;
+pub mod snapshot;
+pub mod terraform;
+pub mod undo;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use secrecy::SecretString;
+use serde::Serialize;
+use url::Url;
+
+use self::audit::{Finding, Severity};
+use self::change::Change;
+use self::names::{FULL, GROUP, Level, RECORD, RUNTIME_CLIENT, RoleRef};
+use self::record::Record;
+use self::snapshot::Snapshot;
+use super::admin::{Admin, AdminError};
+
+/// Reentry as a relying party of the realm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerClient {
+    /// `client_id`.
+    pub client_id: String,
+    /// Exact redirect URI: `{issuer}/callback/{upstream}`.
+    pub redirect_uri: Url,
+    /// Where Keycloak tells of ended sessions: `{issuer}/backchannel-logout/{upstream}`.
+    pub backchannel_logout: Option<Url>,
+}
+
+/// What a realm is to be wired for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WirePlanInput {
+    /// Every level that the policy or an intersection of its sets can yield; `none` is always wired.
+    pub levels: BTreeSet<Level>,
+    /// Action class → OAuth scopes of the realm that it stands for.
+    pub scopes: BTreeMap<String, BTreeSet<String>>,
+    /// Give OAuth scopes that no class lists only to accounts that are not held (ISS-4)?
+    pub gate_unlisted: bool,
+    /// Children of the default role that a held account loses.
+    pub dropped_defaults: BTreeSet<RoleRef>,
+    /// Copy the reset flow and set *Force login after reset* in the copy?
+    pub force_login_after_reset: bool,
+    /// `client_id` of the run-time service account.
+    pub runtime_client: String,
+    /// Client for Reentry as a broker, where wanted.
+    pub broker: Option<BrokerClient>,
+}
+
+impl WirePlanInput {
+    /// The usual settings for these levels and scopes.
+    #[must_use]
+    pub fn new(levels: BTreeSet<Level>, scopes: BTreeMap<String, BTreeSet<String>>) -> Self {
+        Self {
+            levels,
+            scopes,
+            gate_unlisted: true,
+            dropped_defaults: BTreeSet::from([RoleRef::client("account", "manage-account")]),
+            force_login_after_reset: false,
+            runtime_client: RUNTIME_CLIENT.to_owned(),
+            broker: None,
+        }
+    }
+
+    /// The levels, `none` among them.
+    #[must_use]
+    pub fn all_levels(&self) -> BTreeSet<Level> {
+        self.levels.iter().cloned().chain([Level::none()]).collect()
+    }
+}
+
+/// What to change in a realm, in order. [`fmt::Display`] prints it for people; it serialises to
+/// JSON with the changes as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The realm.
+    pub realm: String,
+    /// The changes.
+    pub steps: Vec<Change>,
+    /// What to know before applying.
+    pub notes: Vec<String>,
+    /// What must be settled first: nothing is applied while there is one.
+    pub blockers: Vec<String>,
+}
+
+impl Plan {
+    /// Is there nothing to change?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.steps.len() {
+            0 => writeln!(out, "Realm {}: nothing to change.", self.realm)?,
+            1 => writeln!(out, "Realm {}: 1 change.", self.realm)?,
+            count => writeln!(out, "Realm {}: {count} changes.", self.realm)?,
+        }
+        for step in &self.steps {
+            writeln!(out, "  {step}")?;
+        }
+        for note in &self.notes {
+            writeln!(out, "Note: {note}.")?;
+        }
+        for blocker in &self.blockers {
+            writeln!(out, "Settle first: {blocker}.")?;
+        }
+        Ok(())
+    }
+}
+
+/// Told before each step: its number from 1, how many there are, what it is.
+pub type Report<'a> = &'a (dyn Fn(usize, usize, &str) + Send + Sync);
+
+/// What applying a plan brought.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Number of changes made.
+    pub changes: usize,
+    /// Secrets of the clients made, by `client_id`. They are shown or stored by the caller, once.
+    pub secrets: BTreeMap<String, SecretString>,
+}
+
+/// Why wiring failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// A call failed.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// A change failed; those before it were made. Running the same command again goes on from there.
+    #[error("{done} of {total} changes made, then failed at: {step}: {source}")]
+    Step {
+        /// Changes made.
+        done: usize,
+        /// Changes planned.
+        total: usize,
+        /// The change that failed.
+        step: String,
+        /// Why.
+        source: AdminError,
+    },
+    /// The plan has blockers.
+    #[error("settle first: {}", .0.join("; "))]
+    Blocked(Vec<String>),
+    /// Accounts are in a hold.
+    #[error("accounts are held ({}): lift them first, or they would be left without their default role", .0.join(", "))]
+    Held(Vec<String>),
+    /// There is no record of a wiring.
+    #[error("this realm has no record of a wiring in client `{0}`: nothing to take back")]
+    NotWired(String),
+    /// The record cannot be read.
+    #[error("the record of the wiring cannot be read: {0}")]
+    Record(String),
+}
+
+fn recorded(snapshot: &Snapshot, runtime_client: &str) -> Result<Option<Record>, WireError> {
+    let text = snapshot.client(runtime_client).and_then(|client| client.attributes.get(RECORD));
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let record: Record = serde_json::from_str(text).map_err(|error| WireError::Record(error.to_string()))?;
+    if record.version == record::VERSION {
+        Ok(Some(record))
+    } else {
+        Err(WireError::Record(format!("it is of version {}, this program writes {}", record.version, record::VERSION)))
+    }
+}
+
+/// What is to be changed so that the realm is as `input` says. Changes nothing.
+///
+/// # Errors
+/// [`WireError::Admin`], [`WireError::Record`].
+pub async fn plan(admin: &Admin, input: &WirePlanInput) -> Result<Plan, WireError> {
+    let snapshot = Snapshot::read(admin, &input.runtime_client).await?;
+    let record = recorded(&snapshot, &input.runtime_client)?.unwrap_or_default();
+    Ok(planner::plan(input, &snapshot, &record))
+}
+
+/// Carries a plan out, step by step.
+///
+/// # Errors
+/// [`WireError::Blocked`] before anything is changed; [`WireError::Step`].
+pub async fn apply(admin: &Admin, plan: &Plan, report: Report<'_>) -> Result<Applied, WireError> {
+    if !plan.blockers.is_empty() {
+        return Err(WireError::Blocked(plan.blockers.clone()));
+    }
+    let mut applier = apply::Applier::new(admin);
+    let total = plan.steps.len();
+    for (done, step) in plan.steps.iter().enumerate() {
+        report(done + 1, total, &step.to_string());
+        applier.apply(step).await.map_err(|source| WireError::Step { done, total, step: step.to_string(), source })?;
+    }
+    Ok(Applied { changes: total, secrets: applier.secrets })
+}
+
+/// The plan that takes back exactly what was made and changed; [`apply`] carries it out.
+///
+/// # Errors
+/// [`WireError::Held`] while any account is in a hold group; [`WireError::NotWired`].
+pub async fn undo(admin: &Admin, input: &WirePlanInput) -> Result<Plan, WireError> {
+    let snapshot = Snapshot::read(admin, &input.runtime_client).await?;
+    let record = recorded(&snapshot, &input.runtime_client)?;
+    let record = record.ok_or_else(|| WireError::NotWired(input.runtime_client.clone()))?;
+    let held = held(admin, &snapshot).await?;
+    if !held.is_empty() {
+        return Err(WireError::Held(held));
+    }
+    Ok(undo::plan(&input.runtime_client, &snapshot, &record))
+}
+
+/// Members of the hold groups: `name at level`, at most ten of each level.
+async fn held(admin: &Admin, snapshot: &Snapshot) -> Result<Vec<String>, AdminError> {
+    let mut held = Vec::new();
+    for group in snapshot.groups().into_iter().filter(|group| group.path.starts_with(&format!("{GROUP}/"))) {
+        for user in admin.group_members(&group.id, 0, 10).await? {
+            held.push(format!("{} in {}", user.username.or(user.id).unwrap_or_default(), group.path));
+        }
+    }
+    Ok(held)
+}
+
+/// Looks for everything that would keep a hold from holding: drift from `input`, ways around the
+/// gates, accounts that cannot be held; then holds and lifts a user of its own at every level and
+/// asks what each client would give it. An [`Severity::Error`] among the findings means: not safe.
+///
+/// # Errors
+/// [`WireError::Admin`], [`WireError::Record`].
+pub async fn check(admin: &Admin, input: &WirePlanInput, report: Report<'_>) -> Result<Vec<Finding>, WireError> {
+    let snapshot = Snapshot::read(admin, &input.runtime_client).await?;
+    let record = recorded(&snapshot, &input.runtime_client)?.unwrap_or_default();
+    let plan = planner::plan(input, &snapshot, &record);
+    if snapshot.role(FULL).is_none() && snapshot.group(GROUP).is_none() {
+        return Ok(vec![Finding::error("not-wired", "this realm is not wired".to_owned())]);
+    }
+    let drifted = plan.steps.iter().filter(|step| !matches!(step, Change::WriteRecord { .. }));
+    let drifted = drifted.map(|step| Finding::error(step.code(), format!("drifted; `wire --yes` mends it: {step}")));
+    let mut findings: Vec<Finding> = drifted.collect();
+    findings.extend(plan.blockers.into_iter().map(|text| Finding::error("blocked", text)));
+    findings.extend(audit::reach(&snapshot));
+    findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
+    findings.extend(audit::storage(snapshot.user_storage()));
+    findings.extend(accounts(admin, &snapshot, report).await?);
+    let notes: Vec<String> =
+        plan.notes.into_iter().filter(|note| !findings.iter().any(|finding| finding.text == *note)).collect();
+    findings.extend(notes.into_iter().map(|text| Finding::warning("note", text)));
+    findings.extend(canary::run(admin, input, &snapshot, &record, report).await?);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(findings)
+}
+
+/// Most users that a check goes through one by one.
+const ACCOUNTS: u32 = 50_000;
+/// Users per page.
+const PAGE: u32 = 500;
+
+/// Accounts with `reentry-full` mapped directly (a hold does not take it), and accounts that are
+/// neither free nor held (they read `none`).
+async fn accounts(admin: &Admin, snapshot: &Snapshot, report: Report<'_>) -> Result<Vec<Finding>, AdminError> {
+    let mut findings = Vec::new();
+    if snapshot.role(FULL).is_some() {
+        for user in admin.users_with_role(FULL, 0, PAGE).await? {
+            let name = user.username.unwrap_or_default();
+            let text = format!("user `{name}` has `{FULL}` mapped directly and cannot be held; take it away");
+            findings.push(Finding::error("full-direct", text));
+        }
+    }
+    let default = &snapshot.default_role().name;
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut first = 0;
+    while first < ACCOUNTS {
+        report(first as usize, ACCOUNTS as usize, "accounts with the default role");
+        let page = admin.users_with_role(default, first, PAGE).await?;
+        let last = page.len() < PAGE as usize;
+        known.extend(page.into_iter().filter_map(|user| user.id));
+        if last {
+            break;
+        }
+        first += PAGE;
+    }
+    for group in snapshot.groups().into_iter().filter(|group| group.path.starts_with(&format!("{GROUP}/"))) {
+        let members = admin.group_members(&group.id, 0, ACCOUNTS).await?;
+        known.extend(members.into_iter().filter_map(|user| user.id));
+    }
+    if first >= ACCOUNTS {
+        let text = format!("more than {ACCOUNTS} accounts: who lacks the default role was not looked for");
+        findings.push(Finding::warning("accounts", text));
+        return Ok(findings);
+    }
+    let mut without: Vec<String> = Vec::new();
+    first = 0;
+    while first < ACCOUNTS {
+        let page = admin.users(first, PAGE).await?;
+        let last = page.len() < PAGE as usize;
+        let unknown = page.into_iter().filter(|user| user.id.as_ref().is_some_and(|id| !known.contains(id)));
+        without.extend(unknown.filter_map(|user| user.username));
+        if last {
+            break;
+        }
+        first += PAGE;
+    }
+    if !without.is_empty() {
+        let shown: Vec<&str> = without.iter().take(10).map(String::as_str).collect();
+        let text = format!(
+            "{} accounts have neither the default role nor a hold, so their tokens read `none`: {}",
+            without.len(),
+            shown.join(", ")
+        );
+        findings.push(Finding::warning("accounts-without-default-role", text));
+    }
+    Ok(findings)
+}
+
+/// Does any finding mean that the wiring is not safe?
+#[must_use]
+pub fn fails(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Error)
+}
+
+/// The objects of the wiring as Terraform resources. Changes nothing.
+///
+/// # Errors
+/// [`WireError::Admin`].
+pub async fn terraform(admin: &Admin, input: &WirePlanInput) -> Result<String, WireError> {
+    let snapshot = Snapshot::read(admin, &input.runtime_client).await?;
+    let record = recorded(&snapshot, &input.runtime_client)?.unwrap_or_default();
+    Ok(terraform::render(input, &snapshot, &record))
+}

@@ -1,0 +1,453 @@
+//! What a realm looks like now, read by one partial export: roles with their composites, groups,
+//! client scopes with mappers and role mappings, clients, flows and event settings, all of one
+//! moment. Seen on 26.7.4: the export tells an empty list of event types (the server's defaults)
+//! from a full one, `GET events/config` does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::names::RoleRef;
+use crate::idp::keycloak::admin::{Admin, AdminError};
+use crate::idp::keycloak::representations::{Attributes, Client, ClientScope, ProtocolMapper, Role};
+
+/// Children of a composite role.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Composites {
+    realm: BTreeSet<String>,
+    client: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A role as exported.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ExportedRole {
+    /// Name.
+    pub name: String,
+    #[serde(default)]
+    composites: Composites,
+}
+
+impl ExportedRole {
+    /// Direct children.
+    #[must_use]
+    pub fn children(&self) -> BTreeSet<RoleRef> {
+        refs(&self.composites.realm, &self.composites.client)
+    }
+}
+
+fn refs<'a>(
+    realm: impl IntoIterator<Item = &'a String>,
+    client: &BTreeMap<String, BTreeSet<String>>,
+) -> BTreeSet<RoleRef> {
+    let realm = realm.into_iter().map(|name| RoleRef::realm(name));
+    let client = client.iter().flat_map(|(id, names)| names.iter().map(|name| RoleRef::client(id, name)));
+    realm.chain(client).collect()
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Roles {
+    realm: Vec<ExportedRole>,
+    client: BTreeMap<String, Vec<ExportedRole>>,
+}
+
+/// A group as exported, with its children.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ExportedGroup {
+    /// Id.
+    pub id: String,
+    /// Last segment of the path.
+    pub name: String,
+    /// Path from the root.
+    pub path: String,
+    /// Attributes.
+    pub attributes: Attributes,
+    realm_roles: BTreeSet<String>,
+    client_roles: BTreeMap<String, BTreeSet<String>>,
+    /// Children.
+    pub sub_groups: Vec<ExportedGroup>,
+}
+
+impl ExportedGroup {
+    /// Roles mapped to the group itself.
+    #[must_use]
+    pub fn roles(&self) -> BTreeSet<RoleRef> {
+        refs(&self.realm_roles, &self.client_roles)
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ScopeMapping {
+    client_scope: Option<String>,
+    roles: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Execution {
+    authenticator: Option<String>,
+    authenticator_config: Option<String>,
+    flow_alias: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Flow {
+    alias: String,
+    authentication_executions: Vec<Execution>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ExecutionConfig {
+    alias: String,
+    config: BTreeMap<String, Option<String>>,
+}
+
+/// A component, such as a user storage provider, with its mappers below it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Component {
+    /// Name.
+    pub name: String,
+    /// Kind, such as `ldap`.
+    pub provider_id: String,
+    /// Settings; each has a list of values.
+    pub config: BTreeMap<String, Vec<String>>,
+    /// Components below it, by provider type.
+    pub sub_components: BTreeMap<String, Vec<Component>>,
+}
+
+impl Component {
+    /// First value of a setting.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.config.get(name).and_then(|values| values.first()).map(String::as_str)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Export {
+    realm: String,
+    default_role: Role,
+    #[serde(default)]
+    keycloak_version: Option<String>,
+    #[serde(default)]
+    roles: Roles,
+    #[serde(default)]
+    groups: Vec<ExportedGroup>,
+    #[serde(default)]
+    scope_mappings: Vec<ScopeMapping>,
+    #[serde(default)]
+    client_scope_mappings: BTreeMap<String, Vec<ScopeMapping>>,
+    #[serde(default)]
+    clients: Vec<Client>,
+    #[serde(default)]
+    client_scopes: Vec<ClientScope>,
+    #[serde(default)]
+    default_default_client_scopes: BTreeSet<String>,
+    #[serde(default)]
+    events_enabled: bool,
+    #[serde(default)]
+    events_expiration: Option<i64>,
+    #[serde(default)]
+    enabled_event_types: BTreeSet<String>,
+    #[serde(default)]
+    admin_events_enabled: bool,
+    #[serde(default)]
+    admin_events_details_enabled: Option<bool>,
+    #[serde(default)]
+    attributes: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    reset_credentials_flow: Option<String>,
+    #[serde(default)]
+    authentication_flows: Vec<Flow>,
+    #[serde(default)]
+    authenticator_config: Vec<ExecutionConfig>,
+    #[serde(default)]
+    components: BTreeMap<String, Vec<Component>>,
+}
+
+/// What the run-time account may do, as mapped to its user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuntimeAccount {
+    /// Id of the service account's user.
+    pub user: String,
+    /// Roles mapped to it.
+    pub roles: BTreeSet<RoleRef>,
+    /// Paths of the groups it is in.
+    pub groups: Vec<String>,
+}
+
+/// A realm at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    export: Export,
+    /// The run-time account, when its client exists.
+    pub runtime: Option<RuntimeAccount>,
+    /// Event types that the server knows.
+    pub known_event_types: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// Reads the realm. Roles: `manage-realm` and `manage-clients` (an administrator's credential).
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn read(admin: &Admin, runtime_client: &str) -> Result<Self, AdminError> {
+        let value = admin.partial_export().await?;
+        let export: Export = serde_json::from_value(value).map_err(|error| AdminError::Malformed {
+            what: "POST partial-export".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let mut snapshot = Self { export, runtime: None, known_event_types: BTreeSet::new() };
+        snapshot.known_event_types =
+            admin.server_info().await?.enums.remove("eventType").unwrap_or_default().into_iter().collect();
+        let account = snapshot
+            .client(runtime_client)
+            .filter(|client| client.rest.get("serviceAccountsEnabled") == Some(&true.into()))
+            .and_then(|client| client.id.clone());
+        if let Some(id) = account {
+            snapshot.runtime = Some(runtime_account(admin, &id).await?);
+        }
+        Ok(snapshot)
+    }
+
+    /// Name of the realm.
+    #[must_use]
+    pub fn realm(&self) -> &str {
+        &self.export.realm
+    }
+
+    /// Version of the server, such as `26.7.4`.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.export.keycloak_version.as_deref()
+    }
+
+    /// The composite that every user gets; never looked up by name.
+    #[must_use]
+    pub fn default_role(&self) -> &Role {
+        &self.export.default_role
+    }
+
+    /// A realm role.
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<&ExportedRole> {
+        self.export.roles.realm.iter().find(|role| role.name == name)
+    }
+
+    /// Direct children of a realm role; empty when there is no such role.
+    #[must_use]
+    pub fn children(&self, name: &str) -> BTreeSet<RoleRef> {
+        self.role(name).map(ExportedRole::children).unwrap_or_default()
+    }
+
+    /// Every role with its direct children.
+    pub fn all_roles(&self) -> impl Iterator<Item = (RoleRef, BTreeSet<RoleRef>)> + '_ {
+        let realm = self.export.roles.realm.iter().map(|role| (RoleRef::realm(&role.name), role.children()));
+        let client = self
+            .export
+            .roles
+            .client
+            .iter()
+            .flat_map(|(id, roles)| roles.iter().map(|role| (RoleRef::client(id, &role.name), role.children())));
+        realm.chain(client)
+    }
+
+    /// Everything that somebody with `roles` has in effect.
+    #[must_use]
+    pub fn closure(&self, roles: impl IntoIterator<Item = RoleRef>) -> BTreeSet<RoleRef> {
+        let children: BTreeMap<RoleRef, BTreeSet<RoleRef>> = self.all_roles().collect();
+        let mut found: BTreeSet<RoleRef> = BTreeSet::new();
+        let mut open: Vec<RoleRef> = roles.into_iter().collect();
+        while let Some(role) = open.pop() {
+            if let Some(below) = children.get(&role) {
+                open.extend(below.iter().filter(|child| !found.contains(*child)).cloned());
+            }
+            found.insert(role);
+        }
+        found
+    }
+
+    /// Every group, children after their parents.
+    #[must_use]
+    pub fn groups(&self) -> Vec<&ExportedGroup> {
+        let mut all = Vec::new();
+        let mut open: Vec<&ExportedGroup> = self.export.groups.iter().collect();
+        while let Some(group) = open.pop() {
+            open.extend(group.sub_groups.iter());
+            all.push(group);
+        }
+        all
+    }
+
+    /// The group at a path.
+    #[must_use]
+    pub fn group(&self, path: &str) -> Option<&ExportedGroup> {
+        self.groups().into_iter().find(|group| group.path == path)
+    }
+
+    /// All clients.
+    #[must_use]
+    pub fn clients(&self) -> &[Client] {
+        &self.export.clients
+    }
+
+    /// Clients that get tokens from this realm.
+    pub fn token_clients(&self) -> impl Iterator<Item = &Client> + '_ {
+        self.export.clients.iter().filter(|client| {
+            client.protocol.as_deref().is_none_or(|protocol| protocol == "openid-connect") && !client.bearer_only
+        })
+    }
+
+    /// The client with this `client_id`.
+    #[must_use]
+    pub fn client(&self, client_id: &str) -> Option<&Client> {
+        self.export.clients.iter().find(|client| client.client_id == client_id)
+    }
+
+    /// All client scopes.
+    #[must_use]
+    pub fn scopes(&self) -> &[ClientScope] {
+        &self.export.client_scopes
+    }
+
+    /// A client scope.
+    #[must_use]
+    pub fn scope(&self, name: &str) -> Option<&ClientScope> {
+        self.export.client_scopes.iter().find(|scope| scope.name == name)
+    }
+
+    /// Roles in a client scope's role mappings.
+    #[must_use]
+    pub fn gate(&self, scope: &str) -> BTreeSet<RoleRef> {
+        let of = |mapping: &&ScopeMapping| mapping.client_scope.as_deref() == Some(scope);
+        let realm = self.export.scope_mappings.iter().filter(of);
+        let realm = realm.flat_map(|mapping| mapping.roles.iter().map(|name| RoleRef::realm(name)));
+        let client = self.export.client_scope_mappings.iter().flat_map(|(id, mappings)| {
+            let roles = mappings.iter().filter(of).flat_map(|mapping| mapping.roles.iter());
+            roles.map(|name| RoleRef::client(id, name))
+        });
+        realm.chain(client).collect()
+    }
+
+    /// Scopes that new clients get by default.
+    #[must_use]
+    pub fn realm_default_scopes(&self) -> &BTreeSet<String> {
+        &self.export.default_default_client_scopes
+    }
+
+    /// Are user events stored?
+    #[must_use]
+    pub fn events_enabled(&self) -> bool {
+        self.export.events_enabled
+    }
+
+    /// Seconds that user events are kept; `None` = for ever.
+    #[must_use]
+    pub fn events_expiration(&self) -> Option<i64> {
+        self.export.events_expiration.filter(|seconds| *seconds > 0)
+    }
+
+    /// Types that are stored; empty = the server's defaults, which hold all that are needed here.
+    #[must_use]
+    pub fn event_types(&self) -> &BTreeSet<String> {
+        &self.export.enabled_event_types
+    }
+
+    /// Are admin events stored?
+    #[must_use]
+    pub fn admin_events_enabled(&self) -> bool {
+        self.export.admin_events_enabled
+    }
+
+    /// Do admin events carry what was sent?
+    #[must_use]
+    pub fn admin_events_details(&self) -> bool {
+        self.export.admin_events_details_enabled.unwrap_or_default()
+    }
+
+    /// An attribute of the realm.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.export.attributes.get(name).and_then(Option::as_deref)
+    }
+
+    /// Alias of the flow of "Forgot password?".
+    #[must_use]
+    pub fn reset_flow(&self) -> Option<&str> {
+        self.export.reset_credentials_flow.as_deref()
+    }
+
+    /// Is there a flow of this alias?
+    #[must_use]
+    pub fn has_flow(&self, alias: &str) -> bool {
+        self.export.authentication_flows.iter().any(|flow| flow.alias == alias)
+    }
+
+    /// Does this reset flow end without a log-in for everybody (*Force login after reset*)?
+    #[must_use]
+    pub fn forces_login(&self, alias: &str) -> bool {
+        self.flow_config(alias, "reset-credential-email")
+            .is_some_and(|config| config.get("force-login").and_then(Option::as_deref) == Some("true"))
+    }
+
+    fn flow_config(&self, alias: &str, authenticator: &str) -> Option<&BTreeMap<String, Option<String>>> {
+        let mut open = vec![alias];
+        let mut seen = BTreeSet::new();
+        while let Some(alias) = open.pop() {
+            if !seen.insert(alias) {
+                continue;
+            }
+            let flow = self.export.authentication_flows.iter().find(|flow| flow.alias == alias)?;
+            for execution in &flow.authentication_executions {
+                if execution.authenticator.as_deref() == Some(authenticator) {
+                    let config = execution.authenticator_config.as_deref()?;
+                    let found = self.export.authenticator_config.iter().find(|entry| entry.alias == config);
+                    return found.map(|entry| &entry.config);
+                }
+                open.extend(execution.flow_alias.as_deref());
+            }
+        }
+        None
+    }
+
+    /// User storage providers.
+    #[must_use]
+    pub fn user_storage(&self) -> &[Component] {
+        let kind = "org.keycloak.storage.UserStorageProvider";
+        self.export.components.get(kind).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// A list of names in a client's representation.
+#[must_use]
+pub fn names_in(client: &Client, member: &str) -> BTreeSet<String> {
+    let list = client.rest.get(member).and_then(|value| value.as_array());
+    list.into_iter().flatten().filter_map(|name| name.as_str()).map(str::to_owned).collect()
+}
+
+/// Mappers of a client's own.
+#[must_use]
+pub fn mappers_of(client: &Client) -> Vec<ProtocolMapper> {
+    let mappers = client.rest.get("protocolMappers").cloned().unwrap_or_default();
+    serde_json::from_value(mappers).unwrap_or_default()
+}
+
+async fn runtime_account(admin: &Admin, client: &str) -> Result<RuntimeAccount, AdminError> {
+    let user = admin.service_account(client).await?.id.unwrap_or_default();
+    let mappings = admin.role_mappings(&user).await?;
+    let realm = mappings.realm_mappings.iter().map(|role| RoleRef::realm(&role.name));
+    let of_clients = mappings.client_mappings.values();
+    let of_clients =
+        of_clients.flat_map(|of| of.mappings.iter().map(|role| RoleRef::client(&of.client, &role.name)));
+    let roles = realm.chain(of_clients).collect();
+    let groups = admin.user_groups(&user).await?;
+    let groups = groups.into_iter().map(|group| group.path.unwrap_or(group.name)).collect();
+    Ok(RuntimeAccount { user, roles, groups })
+}
