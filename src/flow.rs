@@ -76,7 +76,9 @@ impl Flow {
     /// # Errors
     /// [`FlowError::Unknown`] when it is not configured (any more).
     pub fn idp(&self, upstream: &UpstreamId) -> Result<&Arc<dyn IdentityProvider>, FlowError> {
-        self.upstreams.get(upstream).ok_or_else(|| FlowError::Unknown(upstream.to_string()))
+        self.upstreams
+            .get(upstream)
+            .ok_or_else(|| FlowError::Unknown(upstream.to_string()))
     }
 
     /// The store's key of a subject.

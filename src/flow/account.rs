@@ -39,21 +39,49 @@ pub async fn view(flow: &Flow, subject: &Subject) -> Result<View, FlowError> {
     let loaded = flow.store.read(&key, Parts::ALL).await?;
     let now = flow.now(loaded.store_time);
     let idp = flow.idp(&subject.upstream)?;
-    let (sessions, reading) = futures_util::future::join(idp.sessions(&subject.sub), flow.reading(subject)).await;
+    let (sessions, reading) =
+        futures_util::future::join(idp.sessions(&subject.sub), flow.reading(subject)).await;
     let stored = loaded.account.unwrap_or_default();
     let account = match reading {
         Ok(live) => stored.refreshed(&live.account, now.latest()),
         Err(_) => stored,
     };
-    let audit = flow.store.audit(Some(&key), Timestamp::from_millis(i64::MAX), 200).await?;
-    let told = audit.into_iter().map(|(_, e)| e).filter(|e| e.action == "notice_accepted").collect();
-    let ours = loaded.grants.unwrap_or_default().sessions.into_iter().filter(|s| s.ended.is_none());
+    let audit = flow
+        .store
+        .audit(Some(&key), Timestamp::from_millis(i64::MAX), 200)
+        .await?;
+    let told = audit
+        .into_iter()
+        .map(|(_, e)| e)
+        .filter(|e| e.action == "notice_accepted")
+        .collect();
+    let ours = loaded
+        .grants
+        .unwrap_or_default()
+        .sessions
+        .into_iter()
+        .filter(|s| s.ended.is_none());
     let lives = |s: &Session| {
-        loaded.record.as_ref().is_none_or(|r| r.session_lives(s.began, s.upstream_sid.as_deref()))
+        loaded
+            .record
+            .as_ref()
+            .is_none_or(|r| r.session_lives(s.began, s.upstream_sid.as_deref()))
     };
     let sessions_ours: Vec<Session> = ours.filter(lives).collect();
-    let added = loaded.record.as_ref().map(|r| added_in_hold(r, &account, now)).unwrap_or_default();
-    Ok(View { record: loaded.record, account, sessions: sessions_ours, idp_sessions: sessions.ok(), added, told, now })
+    let added = loaded
+        .record
+        .as_ref()
+        .map(|r| added_in_hold(r, &account, now))
+        .unwrap_or_default();
+    Ok(View {
+        record: loaded.record,
+        account,
+        sessions: sessions_ours,
+        idp_sessions: sessions.ok(),
+        added,
+        told,
+        now,
+    })
 }
 
 /// Factors enrolled since the restriction under way began, that are still there.
@@ -62,18 +90,39 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
         return Vec::new();
     }
     let episode = record.episode();
-    let began = record.causes.iter().filter(|c| c.episode == episode && c.holds()).map(|c| c.at).min();
-    let Some(began) = began else { return Vec::new() };
-    account.factors.iter().filter(|f| f.gone.is_none() && f.created >= began).cloned().collect()
+    let began = record
+        .causes
+        .iter()
+        .filter(|c| c.episode == episode && c.holds())
+        .map(|c| c.at)
+        .min();
+    let Some(began) = began else {
+        return Vec::new();
+    };
+    account
+        .factors
+        .iter()
+        .filter(|f| f.gone.is_none() && f.created >= began)
+        .cloned()
+        .collect()
 }
 
 /// Ends one session at the IdP, and ours that came from it.
 ///
 /// # Errors
 /// [`FlowError`].
-pub async fn end_idp_session(flow: &Flow, subject: &Subject, session: &str) -> Result<(), FlowError> {
-    flow.idp(&subject.upstream)?.end_session(&subject.sub, session).await?;
-    end_where(flow, subject, &|s| s.upstream_sid.as_deref() == Some(session)).await
+pub async fn end_idp_session(
+    flow: &Flow,
+    subject: &Subject,
+    session: &str,
+) -> Result<(), FlowError> {
+    flow.idp(&subject.upstream)?
+        .end_session(&subject.sub, session)
+        .await?;
+    end_where(flow, subject, &|s| {
+        s.upstream_sid.as_deref() == Some(session)
+    })
+    .await
 }
 
 /// Ends one of our sessions with all its refresh families.
@@ -93,14 +142,23 @@ async fn end_where(
         .update(&flow.key(subject), Parts::GRANTS, None, &|loaded| {
             let mut grants = loaded.grants.clone()?;
             let now = flow.now(loaded.store_time).latest();
-            let ids: Vec<String> = grants.sessions.iter().filter(|s| which(s)).map(|s| s.id.clone()).collect();
+            let ids: Vec<String> = grants
+                .sessions
+                .iter()
+                .filter(|s| which(s))
+                .map(|s| s.id.clone())
+                .collect();
             let mut audit = Vec::new();
             for id in &ids {
                 grants.end_session(id, now);
                 let entry = Entry::system(format!("ended:{id}"), now, "session_ended", None);
                 audit.push(entry.by(Actor::Owner).with("sid", id));
             }
-            (!ids.is_empty()).then(|| Write { grants: Some(grants), audit, ..Write::default() })
+            (!ids.is_empty()).then(|| Write {
+                grants: Some(grants),
+                audit,
+                ..Write::default()
+            })
         })
         .await?;
     Ok(())
@@ -113,11 +171,26 @@ async fn end_where(
 pub async fn remove_factor(flow: &Flow, subject: &Subject, factor: &str) -> Result<(), FlowError> {
     let view = view(flow, subject).await?;
     if !view.added.iter().any(|f| f.id == factor) {
-        return Err(FlowError::Unknown("this was not added since the change".to_owned()));
+        return Err(FlowError::Unknown(
+            "this was not added since the change".to_owned(),
+        ));
     }
-    flow.idp(&subject.upstream)?.remove_factor(&subject.sub, factor).await?;
+    flow.idp(&subject.upstream)?
+        .remove_factor(&subject.sub, factor)
+        .await?;
     let now = flow.clock.now();
-    let entry = Entry::system(format!("factor_removed:{factor}:{}", now.millis()), now, "factor_removed", None);
-    flow.store.note(subject, &flow.key(subject), &entry.by(Actor::Owner).with("factor", factor)).await?;
+    let entry = Entry::system(
+        format!("factor_removed:{factor}:{}", now.millis()),
+        now,
+        "factor_removed",
+        None,
+    );
+    flow.store
+        .note(
+            subject,
+            &flow.key(subject),
+            &entry.by(Actor::Owner).with("factor", factor),
+        )
+        .await?;
     Ok(())
 }

@@ -34,16 +34,23 @@ async fn rounds(flow: &Flow, subject: &Subject) -> Result<(), FlowError> {
     for _ in 0..ROUNDS {
         let loaded = flow.store.read(&key, Parts::RECORD).await?;
         let now = flow.now(loaded.store_time);
-        let Some(record) = loaded.record else { return Ok(()) };
+        let Some(record) = loaded.record else {
+            return Ok(());
+        };
         let wanted = wanted(&record, now);
-        let done = match flow.idp(&subject.upstream)?.converge(&subject.sub, &wanted).await {
+        let done = match flow
+            .idp(&subject.upstream)?
+            .converge(&subject.sub, &wanted)
+            .await
+        {
             Err(IdpError::UnknownSubject) => return Ok(()),
             other => other?,
         };
         write_down(flow, subject, &record, &wanted, &done).await?;
         let again = flow.store.read(&key, Parts::RECORD).await?;
         let same = again.record.as_ref().is_some_and(|r| {
-            r.epoch == record.epoch && self::wanted(r, flow.now(again.store_time)).posture == wanted.posture
+            r.epoch == record.epoch
+                && self::wanted(r, flow.now(again.store_time)).posture == wanted.posture
         });
         if same {
             return Ok(());
@@ -58,12 +65,23 @@ pub fn wanted(record: &Record, now: Now) -> Wanted {
     let posture = record.posture(now);
     // A freeze rewritten as a hold, and a lift, end nothing new; token mode asks for a fresh log-in by ending
     // the sessions that began before the end of the hold.
-    let ended = (posture == Posture::Free && record.fresh_login_at_end()).then(|| last_end(record)).flatten();
-    Wanted { posture, cuts: record.cuts.clone(), end_before: ended }
+    let ended = (posture == Posture::Free && record.fresh_login_at_end())
+        .then(|| last_end(record))
+        .flatten();
+    Wanted {
+        posture,
+        cuts: record.cuts.clone(),
+        end_before: ended,
+    }
 }
 
 fn last_end(record: &Record) -> Option<Timestamp> {
-    record.causes.iter().filter(|c| c.holds()).map(crate::domain::hold::Cause::end).max()
+    record
+        .causes
+        .iter()
+        .filter(|c| c.holds())
+        .map(crate::domain::hold::Cause::end)
+        .max()
 }
 
 async fn write_down(
@@ -76,7 +94,12 @@ async fn write_down(
     if done.acts.is_empty() && done.cannot.is_none() {
         return Ok(());
     }
-    let id = format!("converged:{}:{}:{:?}", record.epoch, record.updated.millis(), wanted.posture);
+    let id = format!(
+        "converged:{}:{}:{:?}",
+        record.epoch,
+        record.updated.millis(),
+        wanted.posture
+    );
     let case = record.causes.last().map(|c| c.reference.as_str());
     let mut entry = Entry::system(id, flow.clock.now(), "idp_converged", case)
         .with("posture", format!("{:?}", wanted.posture))

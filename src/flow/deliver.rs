@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::domain::audit::Entry;
+use crate::domain::hold::Effect;
 use crate::domain::hold::apply::told;
 use crate::domain::hold::contest::freeze_told;
-use crate::domain::hold::Effect;
 use crate::domain::notice::{Message, Notice};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::link::{self, Link};
@@ -81,20 +81,32 @@ async fn one(flow: &Flow, owner: &str, entry: &Pending) -> Result<(), FlowError>
             Err(error) => Done::Later(error.to_string()),
         },
     };
-    let kind = if matches!(entry.effect, Effect::Converge) { "converge" } else { "notice" };
+    let kind = if matches!(entry.effect, Effect::Converge) {
+        "converge"
+    } else {
+        "notice"
+    };
     match done {
         Done::Yes => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "done").increment(1);
+            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "done")
+                .increment(1);
             flow.store.done(&entry.at).await?;
         }
         Done::Never(why) => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "never").increment(1);
+            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "never")
+                .increment(1);
             undeliverable(flow, entry, &why).await?;
             flow.store.done(&entry.at).await?;
         }
         Done::Later(why) => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "later").increment(1);
-            tracing::warn!(kind, attempts = entry.attempts, why, "an effect is tried again later");
+            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "later")
+                .increment(1);
+            tracing::warn!(
+                kind,
+                attempts = entry.attempts,
+                why,
+                "an effect is tried again later"
+            );
             let at = flow.clock.now().plus(pause(flow, entry.attempts));
             flow.store.retry(entry, at, &why).await?;
         }
@@ -121,8 +133,12 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
         };
         format!("{}/cancel/{}", flow.issuer, link::seal(flow, &link))
     });
-    let outgoing =
-        Outgoing { id: &entry.id, notice, link, account_page: format!("{}/account", flow.issuer) };
+    let outgoing = Outgoing {
+        id: &entry.id,
+        notice,
+        link,
+        account_page: format!("{}/account", flow.issuer),
+    };
     match flow.notifier.deliver(&outgoing).await {
         Ok(()) => {
             accepted(flow, entry, notice).await?;
@@ -137,10 +153,15 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
 async fn accepted(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<(), FlowError> {
     let key = flow.key(&entry.subject);
     let line = |at: Timestamp| {
-        Entry::system(format!("{}:accepted", entry.id), at, "notice_accepted", Some(&notice.case))
-            .with("message", notice.content.message.as_str())
-            .with("channel", &notice.channel.0)
-            .with("before", notice.before)
+        Entry::system(
+            format!("{}:accepted", entry.id),
+            at,
+            "notice_accepted",
+            Some(&notice.case),
+        )
+        .with("message", notice.content.message.as_str())
+        .with("channel", &notice.channel.0)
+        .with("before", notice.before)
     };
     flow.store
         .update(&key, Parts::RECORD, None, &|loaded| {
@@ -161,13 +182,22 @@ async fn accepted(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<(), F
 
 /// A notice that will never arrive is no silence: it is written down and raises an alarm (row C14).
 async fn undeliverable(flow: &Flow, entry: &Pending, why: &str) -> Result<(), FlowError> {
-    let mut line = Entry::system(format!("{}:undeliverable", entry.id), flow.clock.now(), "notice_undeliverable", None)
-        .alarming()
-        .with("why", why);
+    let mut line = Entry::system(
+        format!("{}:undeliverable", entry.id),
+        flow.clock.now(),
+        "notice_undeliverable",
+        None,
+    )
+    .alarming()
+    .with("why", why);
     if let Effect::Notice(notice) = &entry.effect {
-        line = line.with("message", notice.content.message.as_str()).with("channel", &notice.channel.0);
+        line = line
+            .with("message", notice.content.message.as_str())
+            .with("channel", &notice.channel.0);
         line.case = Some(notice.case.clone());
     }
-    flow.store.note(&entry.subject, &flow.key(&entry.subject), &line).await?;
+    flow.store
+        .note(&entry.subject, &flow.key(&entry.subject), &line)
+        .await?;
     Ok(())
 }

@@ -11,11 +11,17 @@ const PAGE: u32 = 100;
 ///
 /// # Errors
 /// [`FlowError`]: what was imported stays.
-pub async fn run(flow: &Flow, upstream: &UpstreamId, progress: &(dyn Fn(u32) + Sync)) -> Result<u32, FlowError> {
+pub async fn run(
+    flow: &Flow,
+    upstream: &UpstreamId,
+    progress: &(dyn Fn(u32) + Sync),
+) -> Result<u32, FlowError> {
     let (mut first, mut count) = (0, 0);
     loop {
         let page = flow.idp(upstream)?.accounts(first, PAGE).await?;
-        let Ok(size) = u32::try_from(page.len()) else { return Ok(count) };
+        let Ok(size) = u32::try_from(page.len()) else {
+            return Ok(count);
+        };
         if size == 0 {
             return Ok(count);
         }
@@ -30,9 +36,16 @@ pub async fn run(flow: &Flow, upstream: &UpstreamId, progress: &(dyn Fn(u32) + S
 }
 
 async fn one(flow: &Flow, upstream: &UpstreamId, sub: &str) -> Result<bool, FlowError> {
-    let Some(subject) = Subject::new(upstream.clone(), sub) else { return Ok(false) };
+    let Some(subject) = Subject::new(upstream.clone(), sub) else {
+        return Ok(false);
+    };
     let key = flow.key(&subject);
-    let known = flow.store.read(&key, crate::ports::store::Parts::ACCOUNT).await?.account.is_some();
+    let known = flow
+        .store
+        .read(&key, crate::ports::store::Parts::ACCOUNT)
+        .await?
+        .account
+        .is_some();
     if known {
         return Ok(false);
     }

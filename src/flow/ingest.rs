@@ -50,7 +50,8 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<Upd
 pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, FlowError> {
     let idp = flow.idp(&subject.upstream)?;
     let now = flow.now(None);
-    let (lines, reading) = futures_util::future::join(idp.latest(&subject.sub, now), flow.reading(subject)).await;
+    let (lines, reading) =
+        futures_util::future::join(idp.latest(&subject.sub, now), flow.reading(subject)).await;
     for one in lines? {
         line(flow, &subject.upstream, &one).await?;
     }
@@ -58,7 +59,11 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     let policy = flow.policy.load();
     let at = now.earliest();
     let eligible = !reading.account.factors.is_empty()
-        && reading.account.factors.iter().all(|f| f.eligible(at, policy.probation));
+        && reading
+            .account
+            .factors
+            .iter()
+            .all(|f| f.eligible(at, policy.probation));
     Ok(Checked { reading, eligible })
 }
 
@@ -86,7 +91,10 @@ async fn steady_reading(flow: &Flow, subject: &Subject) -> Result<Reading, FlowE
 
 /// The mark carries the kind, so that a stricter judgement of the same event passes.
 fn change_mark(change: &Change) -> Mark {
-    Mark { name: format!("{}:{}:{:?}", change.source.as_str(), change.id, change.kind), keep: MARK_KEEP }
+    Mark {
+        name: format!("{}:{}:{:?}", change.source.as_str(), change.id, change.kind),
+        keep: MARK_KEEP,
+    }
 }
 
 async fn store_change(
@@ -108,14 +116,29 @@ async fn store_change(
         .store
         .update(&key, Parts::ACCOUNT, Some(&mark), &|loaded| {
             let now = flow.now(loaded.store_time);
-            let setting = Setting { policy: &policy, tier, place: key.place(), now, reference: &case };
+            let setting = Setting {
+                policy: &policy,
+                tier,
+                place: key.place(),
+                now,
+                reference: &case,
+            };
             let before = with_previous(flow, loaded.account.as_ref().or(after), change);
             let change = with_channel(change, before.as_ref());
-            apply(subject, loaded.record.as_ref(), before.as_ref(), after, &change, setting).map(Write::from)
+            apply(
+                subject,
+                loaded.record.as_ref(),
+                before.as_ref(),
+                after,
+                &change,
+                setting,
+            )
+            .map(Write::from)
         })
         .await?;
     if matches!(updated, Updated::Stored) {
-        metrics::counter!("reentry_changes_total", "kind" => format!("{:?}", change.kind)).increment(1);
+        metrics::counter!("reentry_changes_total", "kind" => format!("{:?}", change.kind))
+            .increment(1);
         tracing::info!(upstream = %subject.upstream, kind = ?change.kind, source = change.source.as_str(), tier = %tier.name.0, "change stored");
     }
     Ok(updated)
@@ -124,13 +147,30 @@ async fn store_change(
 /// The snapshot with the address that the event itself names as the old one, in case the snapshot is younger.
 fn with_previous(flow: &Flow, before: Option<&Account>, change: &Change) -> Option<Account> {
     let mut account = before?.clone();
-    let kind = if change.kind == ChangeKind::PhoneChanged { ContactKind::Phone } else { ContactKind::Email };
-    if let Some(address) = change.previous_address.as_deref().filter(|_| change.kind.is_contact()) {
+    let kind = if change.kind == ChangeKind::PhoneChanged {
+        ContactKind::Phone
+    } else {
+        ContactKind::Email
+    };
+    if let Some(address) = change
+        .previous_address
+        .as_deref()
+        .filter(|_| change.kind.is_contact())
+    {
         let id = flow.seal.channel(kind, address);
         if !account.contacts.iter().any(|c| c.id == id) {
-            let since = account.created.min(change.start().minus(Span::from_millis(1)));
+            let since = account
+                .created
+                .min(change.start().minus(Span::from_millis(1)));
             let gone = Some(change.start());
-            account.contacts.push(Contact { id, kind, address: address.to_owned(), verified: false, since, gone });
+            account.contacts.push(Contact {
+                id,
+                kind,
+                address: address.to_owned(),
+                verified: false,
+                since,
+                gone,
+            });
         }
     }
     Some(account)
@@ -143,7 +183,9 @@ fn with_channel(change: &Change, account: Option<&Account>) -> Change {
         let start = change.start();
         let mailbox = account.and_then(|a| {
             a.contacts.iter().find(|c| {
-                c.kind == ContactKind::Email && c.since < start && c.gone.is_none_or(|gone| gone >= start)
+                c.kind == ContactKind::Email
+                    && c.since < start
+                    && c.gone.is_none_or(|gone| gone >= start)
             })
         });
         change.channel = mailbox.map(|c| c.id.clone());
@@ -172,7 +214,12 @@ async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, Fl
 /// Contacts the snapshot has as present and the IdP has no more.
 fn lost_contacts(before: &Account, now: &Account) -> Vec<(ContactKind, String)> {
     let present = |c: &&Contact| c.gone.is_none() && !now.contacts.iter().any(|n| n.id == c.id);
-    before.contacts.iter().filter(present).map(|c| (c.kind, c.address.clone())).collect()
+    before
+        .contacts
+        .iter()
+        .filter(present)
+        .map(|c| (c.kind, c.address.clone()))
+        .collect()
 }
 
 /// A contact change for which the IdP's log names no old address: seen by comparison, at our receipt.
@@ -203,33 +250,61 @@ fn contact_change(flow: &Flow, id: &str, kind: ContactKind, address: String, now
 ///
 /// # Errors
 /// [`FlowError::Store`].
-pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result<Updated, FlowError> {
+pub async fn refresh(
+    flow: &Flow,
+    key: &SubjectKey,
+    reading: &Account,
+) -> Result<Updated, FlowError> {
     let updated = flow
         .store
         .update(key, Parts::ACCOUNT, None, &|loaded| {
             let seen: Timestamp = flow.now(loaded.store_time).latest();
-            let next = loaded.account.as_ref().map_or_else(|| reading.clone(), |old| old.refreshed(reading, seen));
-            (loaded.account.as_ref() != Some(&next)).then(|| Write { account: Some(next), ..Write::default() })
+            let next = loaded
+                .account
+                .as_ref()
+                .map_or_else(|| reading.clone(), |old| old.refreshed(reading, seen));
+            (loaded.account.as_ref() != Some(&next)).then(|| Write {
+                account: Some(next),
+                ..Write::default()
+            })
         })
         .await?;
     Ok(updated)
 }
 
 /// Somebody moved what holds the account at the IdP: agree with the record again, at once, and say so.
-async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Result<Updated, FlowError> {
+async fn tampered(
+    flow: &Flow,
+    subject: &Subject,
+    id: &str,
+    what: &str,
+) -> Result<Updated, FlowError> {
     let key = flow.key(subject);
-    let mark = Mark { name: format!("{}:{id}", Source::AdminEvents.as_str()), keep: MARK_KEEP };
+    let mark = Mark {
+        name: format!("{}:{id}", Source::AdminEvents.as_str()),
+        keep: MARK_KEEP,
+    };
     let updated = flow
         .store
         .update(&key, Parts::RECORD, Some(&mark), &|loaded| {
             let record = loaded.record.as_ref()?;
             let now = flow.now(loaded.store_time);
             let restriction = record.restriction(now)?;
-            let entry = Entry::system(format!("tampered:{id}"), now.latest(), "tampered", Some(&restriction.reference))
-                .alarming()
-                .with("what", what);
+            let entry = Entry::system(
+                format!("tampered:{id}"),
+                now.latest(),
+                "tampered",
+                Some(&restriction.reference),
+            )
+            .alarming()
+            .with("what", what);
             let effects = vec![(format!("converge:tampered:{id}"), Effect::Converge)];
-            Some(Write { record: Some(record.clone()), effects, audit: vec![entry], ..Write::default() })
+            Some(Write {
+                record: Some(record.clone()),
+                effects,
+                audit: vec![entry],
+                ..Write::default()
+            })
         })
         .await?;
     if matches!(updated, Updated::Stored) {

@@ -60,7 +60,11 @@ pub fn seal(flow: &Flow, link: &Link) -> String {
 pub fn open(flow: &Flow, token: &str, valid: Span) -> Result<Link, LinkRefusal> {
     let link = read(flow, token).ok_or(LinkRefusal::Invalid)?;
     let now = flow.clock.now();
-    if now >= link.issued.plus(valid) { Err(LinkRefusal::Expired) } else { Ok(link) }
+    if now >= link.issued.plus(valid) {
+        Err(LinkRefusal::Expired)
+    } else {
+        Ok(link)
+    }
 }
 
 fn read(flow: &Flow, token: &str) -> Option<Link> {

@@ -40,7 +40,11 @@ pub async fn run(
                     metrics::counter!("reentry_log_alarms_total").increment(1);
                     tracing::error!(%upstream, alarm, "the identity provider's log cannot be relied on");
                 }
-                standing = Standing { caught_up: standing.caught_up || !more, fault: None, alarms };
+                standing = Standing {
+                    caught_up: standing.caught_up || !more,
+                    fault: None,
+                    alarms,
+                };
                 more
             }
             // Another replica polls: what it stores, we see.
@@ -76,7 +80,9 @@ pub async fn once(
     owner: &str,
 ) -> Result<Option<(bool, Vec<String>)>, FlowError> {
     let name = format!("poll:{upstream}");
-    let Some(lease) = flow.store.lease(&name, owner, Span::from_secs(30)).await? else { return Ok(None) };
+    let Some(lease) = flow.store.lease(&name, owner, Span::from_secs(30)).await? else {
+        return Ok(None);
+    };
     let setting = format!("cursor:{upstream}");
     let cursor = Cursor(flow.store.setting(&setting).await?.unwrap_or_default());
     let polled = flow.idp(upstream)?.poll(&cursor, flow.now(None)).await?;
@@ -84,7 +90,9 @@ pub async fn once(
         ingest::line(flow, upstream, line).await?;
     }
     if polled.next != cursor {
-        flow.store.set_setting(&setting, &polled.next.0, Some(&lease)).await?;
+        flow.store
+            .set_setting(&setting, &polled.next.0, Some(&lease))
+            .await?;
     }
     Ok(Some((polled.more, polled.alarms)))
 }

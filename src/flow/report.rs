@@ -49,11 +49,24 @@ pub enum Reported {
 /// [`ReportError`].
 pub async fn look(flow: &Flow, token: &str) -> Result<View, ReportError> {
     let link = link::open(flow, token, flow.policy.load().link_validity)?;
-    let loaded = flow.store.read(&link.key, Parts::RECORD).await.map_err(FlowError::from)?;
+    let loaded = flow
+        .store
+        .read(&link.key, Parts::RECORD)
+        .await
+        .map_err(FlowError::from)?;
     let record = loaded.record.ok_or(ReportRefusal::UnknownCase)?;
     let frozen = record.contest.is_some();
-    let cause = record.causes.into_iter().find(|c| c.reference == link.case).ok_or(ReportRefusal::UnknownCase)?;
-    Ok(View { link, cause, frozen, now: flow.clock.now() })
+    let cause = record
+        .causes
+        .into_iter()
+        .find(|c| c.reference == link.case)
+        .ok_or(ReportRefusal::UnknownCase)?;
+    Ok(View {
+        link,
+        cause,
+        frozen,
+        now: flow.clock.now(),
+    })
 }
 
 /// Acts on a link.
@@ -99,5 +112,9 @@ pub async fn act(flow: &Flow, token: &str) -> Result<Reported, ReportError> {
     if matches!(updated, Updated::Stored) {
         metrics::counter!("reentry_reports_total").increment(1);
     }
-    Ok(if spent.into_inner() { Reported::Repeated } else { Reported::Frozen })
+    Ok(if spent.into_inner() {
+        Reported::Repeated
+    } else {
+        Reported::Frozen
+    })
 }

@@ -44,7 +44,9 @@ pub async fn round(flow: &Flow) -> Result<usize, FlowError> {
 
 async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
     let loaded = flow.store.read(key, Parts::ACCOUNT).await?;
-    let Some(record) = loaded.record else { return Ok(()) };
+    let Some(record) = loaded.record else {
+        return Ok(());
+    };
     let now = flow.now(loaded.store_time);
     match thaw_step(&record, now) {
         ThawStep::Wait => {}
@@ -55,7 +57,10 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
             let restored = eligible.iter().all(|(_, ok)| *ok);
             if restored {
                 let subject = &record.subject;
-                let done = flow.idp(&subject.upstream)?.restore(&subject.sub, since, &account).await?;
+                let done = flow
+                    .idp(&subject.upstream)?
+                    .restore(&subject.sub, since, &account)
+                    .await?;
                 tracing::info!(upstream = %subject.upstream, acts = done.join("; "), "contested credentials removed");
             }
             return finish(flow, key, &eligible, true).await;
@@ -77,7 +82,11 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
 
 async fn recheck(flow: &Flow, record: &Record) -> Result<Vec<(String, bool)>, FlowError> {
     let thaw = record.contest.as_ref().and_then(|c| c.thaw.as_ref());
-    thaw::recheck(flow, thaw.map(|t| t.approvals.as_slice()).unwrap_or_default()).await
+    thaw::recheck(
+        flow,
+        thaw.map(|t| t.approvals.as_slice()).unwrap_or_default(),
+    )
+    .await
 }
 
 async fn finish(

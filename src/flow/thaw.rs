@@ -50,9 +50,13 @@ pub async fn eligible(flow: &Flow, approver: &Subject) -> Result<bool, FlowError
     let loaded = flow.store.read(&key, Parts::RECORD).await?;
     let now = flow.now(loaded.store_time);
     // Somebody whose own account is restricted approves nothing, unless it may still act on others.
-    let free = loaded.record.and_then(|r| r.restriction(now)).is_none_or(|r| {
-        crate::domain::ceiling::Class::parse("admin").is_some_and(|admin| r.allowed.allows(&admin))
-    });
+    let free = loaded
+        .record
+        .and_then(|r| r.restriction(now))
+        .is_none_or(|r| {
+            crate::domain::ceiling::Class::parse("admin")
+                .is_some_and(|admin| r.allowed.allows(&admin))
+        });
     Ok(has_role && reading.account.enabled && free)
 }
 
@@ -82,9 +86,13 @@ pub async fn approve(
         .update(&key, Parts::ACCOUNT, None, &|loaded| {
             let now = flow.now(loaded.store_time);
             let account = loaded.account.clone().unwrap_or_default();
-            let result = loaded.record.as_ref().ok_or(ThawRefusal::NotContested).and_then(|record| {
-                contest::approve_thaw(record, &account, &name, finding, now, &policy)
-            });
+            let result = loaded
+                .record
+                .as_ref()
+                .ok_or(ThawRefusal::NotContested)
+                .and_then(|record| {
+                    contest::approve_thaw(record, &account, &name, finding, now, &policy)
+                });
             let (answer, write) = match result {
                 Ok(t) => {
                     let thaw = t.record.contest.as_ref().and_then(|c| c.thaw.as_ref());
@@ -101,7 +109,12 @@ pub async fn approve(
         })
         .await
         .map_err(FlowError::from)?;
-    match outcome.into_inner().ok().flatten().unwrap_or(Err(ThawRefusal::NotContested)) {
+    match outcome
+        .into_inner()
+        .ok()
+        .flatten()
+        .unwrap_or(Err(ThawRefusal::NotContested))
+    {
         Ok(approved) => Ok(approved),
         Err(refusal) => {
             refused(flow, subject, approver, &refusal.to_string()).await?;
@@ -111,11 +124,21 @@ pub async fn approve(
 }
 
 /// Writes down that somebody was refused.
-async fn refused(flow: &Flow, subject: &Subject, approver: &Subject, why: &str) -> Result<(), FlowError> {
+async fn refused(
+    flow: &Flow,
+    subject: &Subject,
+    approver: &Subject,
+    why: &str,
+) -> Result<(), FlowError> {
     let now = flow.clock.now();
-    let entry = Entry::system(format!("thaw_refused:{}", flow.random::<9>()), now, "thaw_refused", None)
-        .by(Actor::Administrator(approver.name()))
-        .with("why", why);
+    let entry = Entry::system(
+        format!("thaw_refused:{}", flow.random::<9>()),
+        now,
+        "thaw_refused",
+        None,
+    )
+    .by(Actor::Administrator(approver.name()))
+    .with("why", why);
     flow.store.note(subject, &flow.key(subject), &entry).await?;
     Ok(())
 }

@@ -194,13 +194,22 @@ pub enum WireError {
 }
 
 fn recorded(snapshot: &Snapshot, runtime_client: &str) -> Result<Option<Record>, WireError> {
-    let text = snapshot.client(runtime_client).and_then(|client| client.attributes.get(RECORD));
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let record: Record = serde_json::from_str(text).map_err(|error| WireError::Record(error.to_string()))?;
+    let text = snapshot
+        .client(runtime_client)
+        .and_then(|client| client.attributes.get(RECORD));
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let record: Record =
+        serde_json::from_str(text).map_err(|error| WireError::Record(error.to_string()))?;
     if record.version == record::VERSION {
         Ok(Some(record))
     } else {
-        Err(WireError::Record(format!("it is of version {}, this program writes {}", record.version, record::VERSION)))
+        Err(WireError::Record(format!(
+            "it is of version {}, this program writes {}",
+            record.version,
+            record::VERSION
+        )))
     }
 }
 
@@ -226,9 +235,20 @@ pub async fn apply(admin: &Admin, plan: &Plan, report: Report<'_>) -> Result<App
     let total = plan.steps.len();
     for (done, step) in plan.steps.iter().enumerate() {
         report(done + 1, total, &step.to_string());
-        applier.apply(step).await.map_err(|source| WireError::Step { done, total, step: step.to_string(), source })?;
+        applier
+            .apply(step)
+            .await
+            .map_err(|source| WireError::Step {
+                done,
+                total,
+                step: step.to_string(),
+                source,
+            })?;
     }
-    Ok(Applied { changes: total, secrets: applier.secrets })
+    Ok(Applied {
+        changes: total,
+        secrets: applier.secrets,
+    })
 }
 
 /// The plan that takes back exactly what was made and changed; [`apply`] carries it out.
@@ -249,9 +269,17 @@ pub async fn undo(admin: &Admin, input: &WirePlanInput) -> Result<Plan, WireErro
 /// Members of the hold groups: `name at level`, at most ten of each level.
 async fn held(admin: &Admin, snapshot: &Snapshot) -> Result<Vec<String>, AdminError> {
     let mut held = Vec::new();
-    for group in snapshot.groups().into_iter().filter(|group| group.path.starts_with(&format!("{GROUP}/"))) {
+    for group in snapshot
+        .groups()
+        .into_iter()
+        .filter(|group| group.path.starts_with(&format!("{GROUP}/")))
+    {
         for user in admin.group_members(&group.id, 0, 10).await? {
-            held.push(format!("{} in {}", user.username.or(user.id).unwrap_or_default(), group.path));
+            held.push(format!(
+                "{} in {}",
+                user.username.or(user.id).unwrap_or_default(),
+                group.path
+            ));
         }
     }
     Ok(held)
@@ -263,23 +291,48 @@ async fn held(admin: &Admin, snapshot: &Snapshot) -> Result<Vec<String>, AdminEr
 ///
 /// # Errors
 /// [`WireError::Admin`], [`WireError::Record`].
-pub async fn check(admin: &Admin, input: &WirePlanInput, report: Report<'_>) -> Result<Vec<Finding>, WireError> {
+pub async fn check(
+    admin: &Admin,
+    input: &WirePlanInput,
+    report: Report<'_>,
+) -> Result<Vec<Finding>, WireError> {
     let snapshot = Snapshot::read(admin, &input.runtime_client).await?;
     let record = recorded(&snapshot, &input.runtime_client)?.unwrap_or_default();
     let plan = planner::plan(input, &snapshot, &record);
     if snapshot.role(FULL).is_none() && snapshot.group(GROUP).is_none() {
-        return Ok(vec![Finding::error("not-wired", "this realm is not wired".to_owned())]);
+        return Ok(vec![Finding::error(
+            "not-wired",
+            "this realm is not wired".to_owned(),
+        )]);
     }
-    let drifted = plan.steps.iter().filter(|step| !matches!(step, Change::WriteRecord { .. }));
-    let drifted = drifted.map(|step| Finding::error(step.code(), format!("drifted; `wire --yes` mends it: {step}")));
+    let drifted = plan
+        .steps
+        .iter()
+        .filter(|step| !matches!(step, Change::WriteRecord { .. }));
+    let drifted = drifted.map(|step| {
+        Finding::error(
+            step.code(),
+            format!("drifted; `wire --yes` mends it: {step}"),
+        )
+    });
     let mut findings: Vec<Finding> = drifted.collect();
-    findings.extend(plan.blockers.into_iter().map(|text| Finding::error("blocked", text)));
+    findings.extend(
+        plan.blockers
+            .into_iter()
+            .map(|text| Finding::error("blocked", text)),
+    );
     findings.extend(audit::reach(&snapshot));
-    findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
+    findings.extend(audit::held_defaults_leak(
+        &snapshot,
+        &input.dropped_defaults,
+    ));
     findings.extend(audit::storage(snapshot.user_storage()));
     findings.extend(accounts(admin, &snapshot, report).await?);
-    let notes: Vec<String> =
-        plan.notes.into_iter().filter(|note| !findings.iter().any(|finding| finding.text == *note)).collect();
+    let notes: Vec<String> = plan
+        .notes
+        .into_iter()
+        .filter(|note| !findings.iter().any(|finding| finding.text == *note))
+        .collect();
     findings.extend(notes.into_iter().map(|text| Finding::warning("note", text)));
     findings.extend(canary::run(admin, input, &snapshot, &record, report).await?);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -293,12 +346,18 @@ const PAGE: u32 = 500;
 
 /// Accounts with `reentry-full` mapped directly (a hold does not take it), and accounts that are
 /// neither free nor held (they read `none`).
-async fn accounts(admin: &Admin, snapshot: &Snapshot, report: Report<'_>) -> Result<Vec<Finding>, AdminError> {
+async fn accounts(
+    admin: &Admin,
+    snapshot: &Snapshot,
+    report: Report<'_>,
+) -> Result<Vec<Finding>, AdminError> {
     let mut findings = Vec::new();
     if snapshot.role(FULL).is_some() {
         for user in admin.users_with_role(FULL, 0, PAGE).await? {
             let name = user.username.unwrap_or_default();
-            let text = format!("user `{name}` has `{FULL}` mapped directly and cannot be held; take it away");
+            let text = format!(
+                "user `{name}` has `{FULL}` mapped directly and cannot be held; take it away"
+            );
             findings.push(Finding::error("full-direct", text));
         }
     }
@@ -306,7 +365,11 @@ async fn accounts(admin: &Admin, snapshot: &Snapshot, report: Report<'_>) -> Res
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut first = 0;
     while first < ACCOUNTS {
-        report(first as usize, ACCOUNTS as usize, "accounts with the default role");
+        report(
+            first as usize,
+            ACCOUNTS as usize,
+            "accounts with the default role",
+        );
         let page = admin.users_with_role(default, first, PAGE).await?;
         let last = page.len() < PAGE as usize;
         known.extend(page.into_iter().filter_map(|user| user.id));
@@ -315,12 +378,17 @@ async fn accounts(admin: &Admin, snapshot: &Snapshot, report: Report<'_>) -> Res
         }
         first += PAGE;
     }
-    for group in snapshot.groups().into_iter().filter(|group| group.path.starts_with(&format!("{GROUP}/"))) {
+    for group in snapshot
+        .groups()
+        .into_iter()
+        .filter(|group| group.path.starts_with(&format!("{GROUP}/")))
+    {
         let members = admin.group_members(&group.id, 0, ACCOUNTS).await?;
         known.extend(members.into_iter().filter_map(|user| user.id));
     }
     if first >= ACCOUNTS {
-        let text = format!("more than {ACCOUNTS} accounts: who lacks the default role was not looked for");
+        let text =
+            format!("more than {ACCOUNTS} accounts: who lacks the default role was not looked for");
         findings.push(Finding::warning("accounts", text));
         return Ok(findings);
     }
@@ -329,7 +397,9 @@ async fn accounts(admin: &Admin, snapshot: &Snapshot, report: Report<'_>) -> Res
     while first < ACCOUNTS {
         let page = admin.users(first, PAGE).await?;
         let last = page.len() < PAGE as usize;
-        let unknown = page.into_iter().filter(|user| user.id.as_ref().is_some_and(|id| !known.contains(id)));
+        let unknown = page
+            .into_iter()
+            .filter(|user| user.id.as_ref().is_some_and(|id| !known.contains(id)));
         without.extend(unknown.filter_map(|user| user.username));
         if last {
             break;
@@ -351,7 +421,9 @@ async fn accounts(admin: &Admin, snapshot: &Snapshot, report: Report<'_>) -> Res
 /// Does any finding mean that the wiring is not safe?
 #[must_use]
 pub fn fails(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.severity == Severity::Error)
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
 }
 
 /// The objects of the wiring as Terraform resources. Changes nothing.

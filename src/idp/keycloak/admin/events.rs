@@ -161,6 +161,7 @@ impl Admin {
     where
         T: serde::Serialize + Sync,
     {
-        self.send(reqwest::Method::PUT, &["events", "config"], members).await
+        self.send(reqwest::Method::PUT, &["events", "config"], members)
+            .await
     }
 }

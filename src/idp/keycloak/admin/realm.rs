@@ -327,10 +327,29 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn remove_group_roles(&self, id: &str, client: Option<&str>, roles: &[Role]) -> Result<(), AdminError> {
+    pub async fn remove_group_roles(
+        &self,
+        id: &str,
+        client: Option<&str>,
+        roles: &[Role],
+    ) -> Result<(), AdminError> {
         match client {
-            None => self.send(Method::DELETE, &["groups", id, "role-mappings", "realm"], roles).await,
-            Some(client) => self.send(Method::DELETE, &["groups", id, "role-mappings", "clients", client], roles).await,
+            None => {
+                self.send(
+                    Method::DELETE,
+                    &["groups", id, "role-mappings", "realm"],
+                    roles,
+                )
+                .await
+            }
+            Some(client) => {
+                self.send(
+                    Method::DELETE,
+                    &["groups", id, "role-mappings", "clients", client],
+                    roles,
+                )
+                .await
+            }
         }
     }
 
@@ -427,11 +446,28 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn remove_scope_gate(&self, scope: &str, client: Option<&str>, roles: &[Role]) -> Result<(), AdminError> {
+    pub async fn remove_scope_gate(
+        &self,
+        scope: &str,
+        client: Option<&str>,
+        roles: &[Role],
+    ) -> Result<(), AdminError> {
         match client {
-            None => self.send(Method::DELETE, &["client-scopes", scope, "scope-mappings", "realm"], roles).await,
+            None => {
+                self.send(
+                    Method::DELETE,
+                    &["client-scopes", scope, "scope-mappings", "realm"],
+                    roles,
+                )
+                .await
+            }
             Some(client) => {
-                self.send(Method::DELETE, &["client-scopes", scope, "scope-mappings", "clients", client], roles).await
+                self.send(
+                    Method::DELETE,
+                    &["client-scopes", scope, "scope-mappings", "clients", client],
+                    roles,
+                )
+                .await
             }
         }
     }

@@ -67,7 +67,10 @@ impl<'a> Applier<'a> {
     }
 
     /// Roles by the internal id of their client; realm roles under `None`.
-    async fn by_container(&mut self, wanted: &BTreeSet<RoleRef>) -> Result<Vec<(Option<String>, Vec<Role>)>, AdminError> {
+    async fn by_container(
+        &mut self,
+        wanted: &BTreeSet<RoleRef>,
+    ) -> Result<Vec<(Option<String>, Vec<Role>)>, AdminError> {
         let mut sorted: BTreeMap<Option<String>, Vec<Role>> = BTreeMap::new();
         for role in wanted {
             let container = match &role.client {
@@ -85,7 +88,9 @@ impl<'a> Applier<'a> {
             return Ok(id.clone());
         }
         let found = self.admin.client_by_client_id(client_id).await?;
-        let id = found.and_then(|client| client.id).ok_or_else(|| missing(format!("client {client_id}")))?;
+        let id = found
+            .and_then(|client| client.id)
+            .ok_or_else(|| missing(format!("client {client_id}")))?;
         self.clients.insert(client_id.to_owned(), id.clone());
         Ok(id)
     }
@@ -93,17 +98,29 @@ impl<'a> Applier<'a> {
     async fn scope(&mut self, name: &str) -> Result<String, AdminError> {
         if !self.scopes.contains_key(name) {
             let all = self.admin.client_scopes().await?;
-            self.scopes = all.into_iter().filter_map(|scope| Some((scope.name, scope.id?))).collect();
+            self.scopes = all
+                .into_iter()
+                .filter_map(|scope| Some((scope.name, scope.id?)))
+                .collect();
         }
-        self.scopes.get(name).cloned().ok_or_else(|| missing(format!("client scope {name}")))
+        self.scopes
+            .get(name)
+            .cloned()
+            .ok_or_else(|| missing(format!("client scope {name}")))
     }
 
     async fn group(&self, path: &str) -> Result<Group, AdminError> {
-        self.admin.group_by_path(path).await?.ok_or_else(|| missing(format!("group {path}")))
+        self.admin
+            .group_by_path(path)
+            .await?
+            .ok_or_else(|| missing(format!("group {path}")))
     }
 
     async fn group_id(&self, path: &str) -> Result<String, AdminError> {
-        self.group(path).await?.id.ok_or_else(|| missing(format!("id of group {path}")))
+        self.group(path)
+            .await?
+            .id
+            .ok_or_else(|| missing(format!("id of group {path}")))
     }
 
     /// Carries one change out.
@@ -114,7 +131,9 @@ impl<'a> Applier<'a> {
             | Change::WriteRecord { .. }
             | Change::GrantRuntime { .. }
             | Change::RevokeRuntime { .. } => self.apply_client(change).await,
-            Change::CreateRole { name, description } => self.admin.create_role(name, description).await,
+            Change::CreateRole { name, description } => {
+                self.admin.create_role(name, description).await
+            }
             Change::DeleteRole { name } => {
                 let id = self.role_id(name).await?;
                 self.roles.remove(&RoleRef::realm(name));
@@ -134,11 +153,18 @@ impl<'a> Applier<'a> {
             | Change::AddGroupRoles { .. }
             | Change::RemoveGroupRoles { .. } => self.apply_group(change).await,
             Change::SetEvents { settings } => self.admin.patch_events_config(settings).await,
-            Change::SetRealmAttribute { name, value } => self.set_realm_attribute(name, value.as_deref()).await,
+            Change::SetRealmAttribute { name, value } => {
+                self.set_realm_attribute(name, value.as_deref()).await
+            }
             Change::CopyFlow { from, to } => self.admin.copy_flow(from, to).await,
             Change::ForceLogin { flow } => self.force_login(flow).await,
             Change::SetResetFlow { flow } => {
-                self.admin.patch_realm(&Map::from_iter([("resetCredentialsFlow".to_owned(), json!(flow))])).await
+                self.admin
+                    .patch_realm(&Map::from_iter([(
+                        "resetCredentialsFlow".to_owned(),
+                        json!(flow),
+                    )]))
+                    .await
             }
             Change::DeleteFlow { flow } => self.delete_flow(flow).await,
             _ => self.apply_scope(change).await,
@@ -151,7 +177,8 @@ impl<'a> Applier<'a> {
                 let body = serde_json::to_value(client).unwrap_or_default();
                 let id = self.admin.create_client(&body).await?;
                 if let Some(secret) = self.admin.client_secret(&id).await? {
-                    self.secrets.insert(client.client_id.clone(), SecretString::from(secret));
+                    self.secrets
+                        .insert(client.client_id.clone(), SecretString::from(secret));
                 }
                 self.clients.insert(client.client_id.clone(), id);
                 Ok(())
@@ -161,8 +188,11 @@ impl<'a> Applier<'a> {
                 self.clients.remove(client_id);
                 self.admin.delete_client(&id).await
             }
-            Change::WriteRecord { client_id, record } => self.write_record(client_id, record.as_deref()).await,
-            Change::GrantRuntime { client_id, role } | Change::RevokeRuntime { client_id, role } => {
+            Change::WriteRecord { client_id, record } => {
+                self.write_record(client_id, record.as_deref()).await
+            }
+            Change::GrantRuntime { client_id, role }
+            | Change::RevokeRuntime { client_id, role } => {
                 let grant = matches!(change, Change::GrantRuntime { .. });
                 self.runtime_role(client_id, role, grant).await
             }
@@ -170,9 +200,19 @@ impl<'a> Applier<'a> {
         }
     }
 
-    async fn runtime_role(&mut self, client_id: &str, role: &RoleRef, grant: bool) -> Result<(), AdminError> {
+    async fn runtime_role(
+        &mut self,
+        client_id: &str,
+        role: &RoleRef,
+        grant: bool,
+    ) -> Result<(), AdminError> {
         let id = self.client(client_id).await?;
-        let user = self.admin.service_account(&id).await?.id.unwrap_or_default();
+        let user = self
+            .admin
+            .service_account(&id)
+            .await?
+            .id
+            .unwrap_or_default();
         let roles = [self.role(role).await?];
         match &role.client {
             Some(client) => {
@@ -180,7 +220,9 @@ impl<'a> Applier<'a> {
                 if grant {
                     self.admin.add_client_roles(&user, &container, &roles).await
                 } else {
-                    self.admin.remove_client_roles(&user, &container, &roles).await
+                    self.admin
+                        .remove_client_roles(&user, &container, &roles)
+                        .await
                 }
             }
             None if grant => self.admin.add_realm_roles(&user, &roles).await,
@@ -188,11 +230,17 @@ impl<'a> Applier<'a> {
         }
     }
 
-    async fn write_record(&mut self, client_id: &str, record: Option<&Record>) -> Result<(), AdminError> {
+    async fn write_record(
+        &mut self,
+        client_id: &str,
+        record: Option<&Record>,
+    ) -> Result<(), AdminError> {
         let found = self.admin.client_by_client_id(client_id).await?;
         let mut client = found.ok_or_else(|| missing(format!("client {client_id}")))?;
         // An empty value takes an attribute away; one that is left out stays.
-        let text = record.map(|record| serde_json::to_string(record).unwrap_or_default()).unwrap_or_default();
+        let text = record
+            .map(|record| serde_json::to_string(record).unwrap_or_default())
+            .unwrap_or_default();
         client.attributes.insert(RECORD.to_owned(), text);
         let id = client.id.clone().unwrap_or_default();
         self.admin.put_client(&id, &client).await
@@ -219,7 +267,9 @@ impl<'a> Applier<'a> {
             Change::RemoveGate { scope, roles } => {
                 let id = self.scope(scope).await?;
                 for (client, roles) in self.by_container(roles).await? {
-                    self.admin.remove_scope_gate(&id, client.as_deref(), &roles).await?;
+                    self.admin
+                        .remove_scope_gate(&id, client.as_deref(), &roles)
+                        .await?;
                 }
                 Ok(())
             }
@@ -237,7 +287,9 @@ impl<'a> Applier<'a> {
             }
             Change::RemoveClientDefault { client_id, scope } => {
                 let (client, scope) = (self.client(client_id).await?, self.scope(scope).await?);
-                self.admin.remove_client_default_scope(&client, &scope).await
+                self.admin
+                    .remove_client_default_scope(&client, &scope)
+                    .await
             }
             _ => Ok(()),
         }
@@ -250,7 +302,11 @@ impl<'a> Applier<'a> {
         scope.protocol.clone_from(&wanted.protocol);
         scope.attributes.extend(wanted.attributes.clone());
         self.admin.put_client_scope(&id, &scope).await?;
-        for mapper in now.protocol_mappers.iter().filter_map(|mapper| mapper.id.as_deref()) {
+        for mapper in now
+            .protocol_mappers
+            .iter()
+            .filter_map(|mapper| mapper.id.as_deref())
+        {
             self.admin.delete_scope_mapper(&id, mapper).await?;
         }
         for mapper in &wanted.protocol_mappers {
@@ -280,7 +336,9 @@ impl<'a> Applier<'a> {
             Change::RemoveGroupRoles { path, roles } => {
                 let id = self.group_id(path).await?;
                 for (client, roles) in self.by_container(roles).await? {
-                    self.admin.remove_group_roles(&id, client.as_deref(), &roles).await?;
+                    self.admin
+                        .remove_group_roles(&id, client.as_deref(), &roles)
+                        .await?;
                 }
                 Ok(())
             }
@@ -290,9 +348,20 @@ impl<'a> Applier<'a> {
 
     async fn create_group(&self, path: &str, attributes: &Attributes) -> Result<(), AdminError> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let parent = if parent.is_empty() { None } else { Some(self.group_id(parent).await?) };
-        let group = Group { name: name.to_owned(), attributes: attributes.clone(), ..Group::default() };
-        self.admin.create_group(parent.as_deref(), &group).await.map(|_| ())
+        let parent = if parent.is_empty() {
+            None
+        } else {
+            Some(self.group_id(parent).await?)
+        };
+        let group = Group {
+            name: name.to_owned(),
+            attributes: attributes.clone(),
+            ..Group::default()
+        };
+        self.admin
+            .create_group(parent.as_deref(), &group)
+            .await
+            .map(|_| ())
     }
 
     /// Sets or drops one attribute. The server drops every attribute that a PUT leaves out, so all go back.
@@ -302,19 +371,33 @@ impl<'a> Applier<'a> {
             Some(value) => attributes.insert(name.to_owned(), json!(value)),
             None => attributes.remove(name),
         };
-        self.admin.patch_realm(&Map::from_iter([("attributes".to_owned(), json!(attributes))])).await
+        self.admin
+            .patch_realm(&Map::from_iter([(
+                "attributes".to_owned(),
+                json!(attributes),
+            )]))
+            .await
     }
 
     async fn force_login(&self, flow: &str) -> Result<(), AdminError> {
         let executions = self.admin.executions(flow).await?;
-        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let text =
+            |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let mail = executions
             .iter()
-            .find(|execution| text(execution, "providerId").as_deref() == Some("reset-credential-email"))
+            .find(|execution| {
+                text(execution, "providerId").as_deref() == Some("reset-credential-email")
+            })
             .ok_or_else(|| missing(format!("the e-mail step of flow {flow}")))?;
         let id = text(mail, "id").unwrap_or_default();
         let mut config = match text(mail, "authenticationConfig") {
-            Some(config) => self.admin.execution_config(&config).await?.get("config").cloned().unwrap_or_default(),
+            Some(config) => self
+                .admin
+                .execution_config(&config)
+                .await?
+                .get("config")
+                .cloned()
+                .unwrap_or_default(),
             None => json!({}),
         };
         if let Some(members) = config.as_object_mut() {
@@ -327,8 +410,12 @@ impl<'a> Applier<'a> {
 
     async fn delete_flow(&self, alias: &str) -> Result<(), AdminError> {
         let flows = self.admin.flows().await?;
-        let flow = flows.iter().find(|flow| flow.get("alias").and_then(Value::as_str) == Some(alias));
+        let flow = flows
+            .iter()
+            .find(|flow| flow.get("alias").and_then(Value::as_str) == Some(alias));
         let id = flow.and_then(|flow| flow.get("id")).and_then(Value::as_str);
-        self.admin.delete_flow(id.ok_or_else(|| missing(format!("flow {alias}")))?).await
+        self.admin
+            .delete_flow(id.ok_or_else(|| missing(format!("flow {alias}")))?)
+            .await
     }
 }

@@ -33,32 +33,54 @@ pub struct Finding {
 
 impl Finding {
     pub(super) fn error(code: &'static str, text: String) -> Self {
-        Self { severity: Severity::Error, code, text }
+        Self {
+            severity: Severity::Error,
+            code,
+            text,
+        }
     }
 
     pub(super) fn warning(code: &'static str, text: String) -> Self {
-        Self { severity: Severity::Warning, code, text }
+        Self {
+            severity: Severity::Warning,
+            code,
+            text,
+        }
     }
 }
 
 fn sets_claim(mapper: &ProtocolMapper) -> bool {
-    mapper.config.get("claim.name").is_some_and(|claim| claim == CLAIM)
+    mapper
+        .config
+        .get("claim.name")
+        .is_some_and(|claim| claim == CLAIM)
 }
 
 /// Mappers of somebody else's that set our claim: two mappers of one claim have no defined order,
 /// and the wrong one was seen to win.
 #[must_use]
 pub fn foreign_claims(snapshot: &Snapshot) -> Vec<String> {
-    let scopes = snapshot.scopes().iter().filter(|scope| !is_ours(&scope.name)).flat_map(|scope| {
-        let mappers = scope.protocol_mappers.iter().filter(|mapper| sets_claim(mapper));
-        mappers.map(|mapper| format!("client scope `{}`, mapper `{}`", scope.name, mapper.name))
-    });
+    let scopes = snapshot
+        .scopes()
+        .iter()
+        .filter(|scope| !is_ours(&scope.name))
+        .flat_map(|scope| {
+            let mappers = scope
+                .protocol_mappers
+                .iter()
+                .filter(|mapper| sets_claim(mapper));
+            mappers.map(|mapper| format!("client scope `{}`, mapper `{}`", scope.name, mapper.name))
+        });
     let clients = snapshot.clients().iter().flat_map(|client| {
         let mappers = mappers_of(client).into_iter().filter(sets_claim);
         mappers.map(|mapper| format!("client `{}`, mapper `{}`", client.client_id, mapper.name))
     });
     let found = scopes.chain(clients);
-    found.map(|place| format!("{place} sets `{CLAIM}` too: with two mappers either may win; remove it")).collect()
+    found
+        .map(|place| {
+            format!("{place} sets `{CLAIM}` too: with two mappers either may win; remove it")
+        })
+        .collect()
 }
 
 /// Ways other than a direct mapping by which an account has the default role or `reentry-full`: a
@@ -69,19 +91,35 @@ pub fn reach(snapshot: &Snapshot) -> Vec<Finding> {
     let full = RoleRef::realm(FULL);
     let opens = |roles: BTreeSet<RoleRef>| {
         let all = snapshot.closure(roles);
-        [&default, &full].into_iter().find(|role| all.contains(*role)).map(ToString::to_string)
+        [&default, &full]
+            .into_iter()
+            .find(|role| all.contains(*role))
+            .map(ToString::to_string)
     };
     let mut found = Vec::new();
-    for group in snapshot.groups().into_iter().filter(|group| !group.path.starts_with(&format!("{GROUP}/"))) {
+    for group in snapshot
+        .groups()
+        .into_iter()
+        .filter(|group| !group.path.starts_with(&format!("{GROUP}/")))
+    {
         if let Some(role) = opens(group.roles()) {
-            let text = format!("members of group {} have `{role}` by the group: they cannot be held; unmap it", group.path);
+            let text = format!(
+                "members of group {} have `{role}` by the group: they cannot be held; unmap it",
+                group.path
+            );
             found.push(Finding::error("full-by-group", text));
         }
     }
-    for (parent, children) in snapshot.all_roles().filter(|(parent, children)| *parent != default && !children.is_empty()) {
-        let ours = parent.client.is_none() && (parent.name == HELD_DEFAULTS || is_ours(&parent.name));
+    for (parent, children) in snapshot
+        .all_roles()
+        .filter(|(parent, children)| *parent != default && !children.is_empty())
+    {
+        let ours =
+            parent.client.is_none() && (parent.name == HELD_DEFAULTS || is_ours(&parent.name));
         if let Some(role) = opens(children).filter(|_| !ours) {
-            let text = format!("whoever has role `{parent}` has `{role}` by it: they cannot be held; take it out of the composite");
+            let text = format!(
+                "whoever has role `{parent}` has `{role}` by it: they cannot be held; take it out of the composite"
+            );
             found.push(Finding::error("full-by-composite", text));
         }
     }
@@ -92,10 +130,20 @@ pub fn reach(snapshot: &Snapshot) -> Vec<Finding> {
 #[must_use]
 pub fn held_defaults_leak(snapshot: &Snapshot, dropped: &BTreeSet<RoleRef>) -> Vec<Finding> {
     let kept = snapshot.closure(snapshot.children(HELD_DEFAULTS));
-    let leaks = dropped.iter().chain([&RoleRef::realm(FULL)]).filter(|role| kept.contains(*role)).cloned().collect::<Vec<_>>();
+    let leaks = dropped
+        .iter()
+        .chain([&RoleRef::realm(FULL)])
+        .filter(|role| kept.contains(*role))
+        .cloned()
+        .collect::<Vec<_>>();
     leaks
         .into_iter()
-        .map(|role| Finding::error("held-defaults", format!("`{HELD_DEFAULTS}` brings `{role}` back by one of its children")))
+        .map(|role| {
+            Finding::error(
+                "held-defaults",
+                format!("`{HELD_DEFAULTS}` brings `{role}` back by one of its children"),
+            )
+        })
         .collect()
 }
 
@@ -110,23 +158,35 @@ fn provider(provider: &Component) -> Vec<Finding> {
     let name = &provider.name;
     let mut found = Vec::new();
     if provider.setting("importEnabled") == Some("false") {
-        let text = format!("user storage `{name}` does not import: some providers of that kind give the default role at every read, and their users cannot be held");
+        let text = format!(
+            "user storage `{name}` does not import: some providers of that kind give the default role at every read, and their users cannot be held"
+        );
         found.push(Finding::error("storage-not-imported", text));
     } else if !matches!(provider.provider_id.as_str(), "ldap" | "kerberos") {
-        let text = format!("user storage `{name}` is of kind `{}`: try a hold on one of its users before you rely on it", provider.provider_id);
+        let text = format!(
+            "user storage `{name}` is of kind `{}`: try a hold on one of its users before you rely on it",
+            provider.provider_id
+        );
         found.push(Finding::warning("storage-unknown", text));
     }
     let mappers = provider.sub_components.values().flatten();
     let only = mappers.filter(|mapper| {
-        matches!(mapper.provider_id.as_str(), "role-ldap-mapper" | "group-ldap-mapper")
-            && mapper.setting("mode") == Some("LDAP_ONLY")
+        matches!(
+            mapper.provider_id.as_str(),
+            "role-ldap-mapper" | "group-ldap-mapper"
+        ) && mapper.setting("mode") == Some("LDAP_ONLY")
     });
     for mapper in only {
-        let text = format!("mapper `{}` of user storage `{name}` is in mode LDAP_ONLY: it hides our roles and groups, so its users read `none` and cannot be held; use READ_ONLY", mapper.name);
+        let text = format!(
+            "mapper `{}` of user storage `{name}` is in mode LDAP_ONLY: it hides our roles and groups, so its users read `none` and cannot be held; use READ_ONLY",
+            mapper.name
+        );
         found.push(Finding::error("storage-ldap-only", text));
     }
     if provider.setting("editMode") == Some("READ_ONLY") {
-        let text = format!("user storage `{name}` is read-only: its users can be held, but their passwords and addresses cannot be set back from here");
+        let text = format!(
+            "user storage `{name}` is read-only: its users can be held, but their passwords and addresses cannot be set back from here"
+        );
         found.push(Finding::warning("storage-read-only", text));
     }
     found
@@ -141,7 +201,9 @@ mod tests {
             "name": "corp", "providerId": "ldap", "config": config,
             "subComponents": {"org.keycloak.storage.ldap.mappers.LDAPStorageMapper": [mapper]},
         });
-        serde_json::from_value(component).map(|component: Component| storage(&[component])).unwrap_or_default()
+        serde_json::from_value(component)
+            .map(|component: Component| storage(&[component]))
+            .unwrap_or_default()
     }
 
     fn codes(found: &[Finding]) -> Vec<&str> {

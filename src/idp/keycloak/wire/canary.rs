@@ -42,11 +42,23 @@ pub(super) async fn run(
         ("lastName".to_owned(), Value::from("Check")),
     ]);
     let email = Some(format!("{name}@reentry.invalid"));
-    let new = User { username: Some(name), email, enabled: true, rest, ..User::default() };
+    let new = User {
+        username: Some(name),
+        email,
+        enabled: true,
+        rest,
+        ..User::default()
+    };
     let user = admin.create_user(&new).await?;
     let levels = input.all_levels();
     let gates = desired::gates(input, snapshot, record, &levels);
-    let mut canary = Canary { admin, snapshot, gates, user, findings: Vec::new() };
+    let mut canary = Canary {
+        admin,
+        snapshot,
+        gates,
+        user,
+        findings: Vec::new(),
+    };
     let outcome = canary.tour(&levels, report).await;
     let deleted = admin.delete_user(&canary.user).await;
     outcome?;
@@ -55,12 +67,20 @@ pub(super) async fn run(
 }
 
 impl Canary<'_> {
-    async fn tour(&mut self, levels: &BTreeSet<Level>, report: Report<'_>) -> Result<(), AdminError> {
+    async fn tour(
+        &mut self,
+        levels: &BTreeSet<Level>,
+        report: Report<'_>,
+    ) -> Result<(), AdminError> {
         let total = levels.len() + 2;
         report(1, total, "every client, a free account");
         self.look(None).await?;
         for (place, level) in levels.iter().enumerate() {
-            report(place + 2, total, &format!("every client, an account held at {level}"));
+            report(
+                place + 2,
+                total,
+                &format!("every client, an account held at {level}"),
+            );
             if self.hold(level).await? {
                 self.look(Some(level)).await?;
                 self.lift(level).await?;
@@ -81,13 +101,20 @@ impl Canary<'_> {
 
     /// Takes the default role away first: between the two calls the account has no claim at all.
     async fn hold(&mut self, level: &Level) -> Result<bool, AdminError> {
-        let Some(group) = self.snapshot.group(&level.path()) else { return Ok(false) };
-        self.admin.remove_realm_roles(&self.user, &[self.default_role()]).await?;
+        let Some(group) = self.snapshot.group(&level.path()) else {
+            return Ok(false);
+        };
+        self.admin
+            .remove_realm_roles(&self.user, &[self.default_role()])
+            .await?;
         self.admin.join_group(&self.user, &group.id).await?;
         let roles = self.effective().await?;
         if roles.contains(FULL) || !roles.contains(&level.object()) {
             let has: Vec<&str> = roles.iter().map(String::as_str).collect();
-            let text = format!("a new user cannot be held at {level}: it has {} in the hold", has.join(", "));
+            let text = format!(
+                "a new user cannot be held at {level}: it has {} in the hold",
+                has.join(", ")
+            );
             self.findings.push(Finding::error("canary-hold", text));
         }
         Ok(true)
@@ -97,7 +124,9 @@ impl Canary<'_> {
         if let Some(group) = self.snapshot.group(&level.path()) {
             self.admin.leave_group(&self.user, &group.id).await?;
         }
-        self.admin.add_realm_roles(&self.user, &[self.default_role()]).await?;
+        self.admin
+            .add_realm_roles(&self.user, &[self.default_role()])
+            .await?;
         let roles = self.effective().await?;
         if !roles.contains(FULL) || roles.contains(&level.object()) {
             let text = format!("a user held at {level} does not become free by the lift");
@@ -115,21 +144,41 @@ impl Canary<'_> {
     }
 
     async fn look_at(&mut self, client: &Client, level: Option<&Level>) -> Result<(), AdminError> {
-        let Some(id) = client.id.as_deref() else { return Ok(()) };
+        let Some(id) = client.id.as_deref() else {
+            return Ok(());
+        };
         let optional = names_in(client, "optionalClientScopes");
-        let asked: Vec<&str> = self.gates.keys().filter(|scope| optional.contains(*scope)).map(String::as_str).collect();
-        let asked = std::iter::once("openid").chain(asked).collect::<Vec<_>>().join(" ");
-        let token = self.admin.example_access_token(id, &self.user, &asked).await?;
+        let asked: Vec<&str> = self
+            .gates
+            .keys()
+            .filter(|scope| optional.contains(*scope))
+            .map(String::as_str)
+            .collect();
+        let asked = std::iter::once("openid")
+            .chain(asked)
+            .collect::<Vec<_>>()
+            .join(" ");
+        let token = self
+            .admin
+            .example_access_token(id, &self.user, &asked)
+            .await?;
         let state = level.map_or_else(|| "free".to_owned(), |level| format!("held at {level}"));
         let client_id = &client.client_id;
         let wanted = level.map_or_else(|| "full".to_owned(), Level::claim);
         let claim = token.get(CLAIM).and_then(Value::as_str);
         if claim != Some(wanted.as_str()) {
             let seen = claim.map_or_else(|| "no claim".to_owned(), |claim| format!("\"{claim}\""));
-            let text = format!("client `{client_id}` gives {seen} to an account that is {state}, not \"{wanted}\"");
+            let text = format!(
+                "client `{client_id}` gives {seen} to an account that is {state}, not \"{wanted}\""
+            );
             self.findings.push(Finding::error("canary-claim", text));
         }
-        let words: BTreeSet<&str> = token.get("scope").and_then(Value::as_str).unwrap_or_default().split(' ').collect();
+        let words: BTreeSet<&str> = token
+            .get("scope")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .split(' ')
+            .collect();
         let role = RoleRef::realm(&level.map_or_else(|| FULL.to_owned(), Level::object));
         let open = names_in(client, "defaultClientScopes");
         let shown = |scope: &String| {
@@ -137,12 +186,17 @@ impl Canary<'_> {
             let hidden = scope.and_then(|scope| scope.attributes.get("include.in.token.scope"));
             hidden.is_none_or(|value| value == "true")
         };
-        let assigned = self.gates.iter().filter(|(scope, _)| open.contains(*scope) || optional.contains(*scope));
+        let assigned = self
+            .gates
+            .iter()
+            .filter(|(scope, _)| open.contains(*scope) || optional.contains(*scope));
         for (scope, roles) in assigned.filter(|(scope, _)| shown(scope)) {
             let (has, may) = (words.contains(scope.as_str()), roles.contains(&role));
             if has != may {
                 let gives = if has { "gives" } else { "does not give" };
-                let text = format!("client `{client_id}` {gives} scope `{scope}` to an account that is {state}");
+                let text = format!(
+                    "client `{client_id}` {gives} scope `{scope}` to an account that is {state}"
+                );
                 self.findings.push(Finding::error("canary-scope", text));
             }
         }

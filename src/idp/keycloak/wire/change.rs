@@ -41,6 +41,10 @@ impl EventSettings {
     }
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the members are those of Keycloak's client representation"
+)]
 /// A client to make, without its secret: Keycloak makes that up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -274,13 +278,18 @@ impl Change {
             Self::AddGate { .. } => "scope-gate-missing",
             Self::RemoveGate { .. } => "scope-gate-extra",
             Self::AddRealmDefault { .. } | Self::RemoveRealmDefault { .. } => "realm-default-scope",
-            Self::AddClientDefault { .. } | Self::RemoveClientDefault { .. } => "client-default-scope",
-            Self::CreateGroup { .. } | Self::DeleteGroup { .. } | Self::SetGroupAttributes { .. } => "group",
+            Self::AddClientDefault { .. } | Self::RemoveClientDefault { .. } => {
+                "client-default-scope"
+            }
+            Self::CreateGroup { .. }
+            | Self::DeleteGroup { .. }
+            | Self::SetGroupAttributes { .. } => "group",
             Self::AddGroupRoles { .. } | Self::RemoveGroupRoles { .. } => "group-roles",
             Self::SetEvents { .. } | Self::SetRealmAttribute { .. } => "events",
-            Self::CopyFlow { .. } | Self::ForceLogin { .. } | Self::SetResetFlow { .. } | Self::DeleteFlow { .. } => {
-                "reset-flow"
-            }
+            Self::CopyFlow { .. }
+            | Self::ForceLogin { .. }
+            | Self::SetResetFlow { .. }
+            | Self::DeleteFlow { .. } => "reset-flow",
         }
     }
 }
@@ -302,36 +311,80 @@ impl fmt::Display for List<'_> {
 impl fmt::Display for Change {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateClient { client } => write!(out, "+ client `{}`: {}", client.client_id, client.description),
+            Self::CreateClient { client } => write!(
+                out,
+                "+ client `{}`: {}",
+                client.client_id, client.description
+            ),
             Self::DeleteClient { client_id } => write!(out, "- client `{client_id}`"),
-            Self::WriteRecord { client_id, record: Some(_) } => {
-                write!(out, "~ client `{client_id}`: keep what was there before, for --undo")
+            Self::WriteRecord {
+                client_id,
+                record: Some(_),
+            } => {
+                write!(
+                    out,
+                    "~ client `{client_id}`: keep what was there before, for --undo"
+                )
             }
-            Self::WriteRecord { client_id, record: None } => {
-                write!(out, "~ client `{client_id}`: drop the record of what was there before")
+            Self::WriteRecord {
+                client_id,
+                record: None,
+            } => {
+                write!(
+                    out,
+                    "~ client `{client_id}`: drop the record of what was there before"
+                )
             }
-            Self::GrantRuntime { client_id, role } => write!(out, "+ service account of `{client_id}`: role {role}"),
-            Self::RevokeRuntime { client_id, role } => write!(out, "- service account of `{client_id}`: role {role}"),
+            Self::GrantRuntime { client_id, role } => {
+                write!(out, "+ service account of `{client_id}`: role {role}")
+            }
+            Self::RevokeRuntime { client_id, role } => {
+                write!(out, "- service account of `{client_id}`: role {role}")
+            }
             Self::CreateRole { name, description } => write!(out, "+ role `{name}`: {description}"),
             Self::DeleteRole { name } => write!(out, "- role `{name}`"),
-            Self::AddChildren { role, children } => write!(out, "~ role `{role}`: + {}", List(children)),
-            Self::RemoveChildren { role, children } => write!(out, "~ role `{role}`: - {}", List(children)),
+            Self::AddChildren { role, children } => {
+                write!(out, "~ role `{role}`: + {}", List(children))
+            }
+            Self::RemoveChildren { role, children } => {
+                write!(out, "~ role `{role}`: - {}", List(children))
+            }
             Self::CreateScope { scope } => {
-                write!(out, "+ client scope `{}`: {CLAIM} = \"{}\"", scope.name, claim_of(scope))
+                write!(
+                    out,
+                    "+ client scope `{}`: {CLAIM} = \"{}\"",
+                    scope.name,
+                    claim_of(scope)
+                )
             }
             Self::RepairScope { scope } => {
-                write!(out, "~ client scope `{}`: only {CLAIM} = \"{}\"", scope.name, claim_of(scope))
+                write!(
+                    out,
+                    "~ client scope `{}`: only {CLAIM} = \"{}\"",
+                    scope.name,
+                    claim_of(scope)
+                )
             }
             Self::DeleteScope { name } => write!(out, "- client scope `{name}`"),
-            Self::AddGate { scope, roles } => write!(out, "~ client scope `{scope}`: only for {}", List(roles)),
-            Self::RemoveGate { scope, roles } => {
-                write!(out, "~ client scope `{scope}`: no longer for {}", List(roles))
+            Self::AddGate { scope, roles } => {
+                write!(out, "~ client scope `{scope}`: only for {}", List(roles))
             }
-            Self::AddRealmDefault { scope } => write!(out, "~ new clients: + default scope `{scope}`"),
+            Self::RemoveGate { scope, roles } => {
+                write!(
+                    out,
+                    "~ client scope `{scope}`: no longer for {}",
+                    List(roles)
+                )
+            }
+            Self::AddRealmDefault { scope } => {
+                write!(out, "~ new clients: + default scope `{scope}`")
+            }
             Self::AddClientDefault { client_id, scope } => {
                 write!(out, "~ client `{client_id}`: + default scope `{scope}`")
             }
-            Self::RemoveRealmDefault { scope } => write!(out, "~ new clients: - default scope `{scope}`"),
+            Self::RemoveRealmDefault { scope } => {
+                write!(out, "~ new clients: - default scope `{scope}`")
+            }
             Self::RemoveClientDefault { client_id, scope } => {
                 write!(out, "~ client `{client_id}`: - default scope `{scope}`")
             }
@@ -339,9 +392,14 @@ impl fmt::Display for Change {
             Self::SetGroupAttributes { path, .. } => write!(out, "~ group {path}: attributes"),
             Self::DeleteGroup { path } => write!(out, "- group {path}"),
             Self::AddGroupRoles { path, roles } => write!(out, "~ group {path}: + {}", List(roles)),
-            Self::RemoveGroupRoles { path, roles } => write!(out, "~ group {path}: - {}", List(roles)),
+            Self::RemoveGroupRoles { path, roles } => {
+                write!(out, "~ group {path}: - {}", List(roles))
+            }
             Self::SetEvents { settings } => write!(out, "~ events: {settings}"),
-            Self::SetRealmAttribute { name, value: Some(value) } => write!(out, "~ realm: {name} = {value}"),
+            Self::SetRealmAttribute {
+                name,
+                value: Some(value),
+            } => write!(out, "~ realm: {name} = {value}"),
             Self::SetRealmAttribute { name, value: None } => write!(out, "~ realm: no {name}"),
             Self::CopyFlow { from, to } => write!(out, "+ flow `{to}`: a copy of `{from}`"),
             Self::ForceLogin { flow } => write!(out, "~ flow `{flow}`: Force login after reset"),
@@ -355,19 +413,34 @@ impl fmt::Display for EventSettings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = |value: bool| if value { "on" } else { "off" };
         let mut parts: Vec<String> = Vec::new();
-        parts.extend(self.events_enabled.map(|value| format!("user events {}", on(value))));
+        parts.extend(
+            self.events_enabled
+                .map(|value| format!("user events {}", on(value))),
+        );
         parts.extend(self.events_expiration.map(|seconds| match seconds {
             0 => "kept for ever".to_owned(),
             seconds => format!("kept {} d", seconds / 86_400),
         }));
-        parts.extend(self.enabled_event_types.as_ref().map(|types| format!("{} types stored", types.len())));
-        parts.extend(self.admin_events_enabled.map(|value| format!("admin events {}", on(value))));
-        parts.extend(self.admin_events_details_enabled.map(|value| format!("their details {}", on(value))));
+        parts.extend(
+            self.enabled_event_types
+                .as_ref()
+                .map(|types| format!("{} types stored", types.len())),
+        );
+        parts.extend(
+            self.admin_events_enabled
+                .map(|value| format!("admin events {}", on(value))),
+        );
+        parts.extend(
+            self.admin_events_details_enabled
+                .map(|value| format!("their details {}", on(value))),
+        );
         out.write_str(&parts.join(", "))
     }
 }
 
 fn claim_of(scope: &ClientScope) -> &str {
     let mapper = scope.protocol_mappers.first();
-    mapper.and_then(|mapper| mapper.config.get("claim.value")).map_or("", String::as_str)
+    mapper
+        .and_then(|mapper| mapper.config.get("claim.value"))
+        .map_or("", String::as_str)
 }

@@ -81,9 +81,18 @@ pub fn is_ours(scope: &str) -> bool {
 /// The plain roles, each with what it is for.
 #[must_use]
 pub fn plain_roles(levels: &BTreeSet<Level>) -> Vec<(String, String)> {
-    let full = (FULL.to_owned(), "Held by every account that is not in a recovery hold.".to_owned());
+    let full = (
+        FULL.to_owned(),
+        "Held by every account that is not in a recovery hold.".to_owned(),
+    );
     let holds = levels.iter().map(|level| {
-        (level.object(), format!("Held by accounts in a recovery hold that allows: {}.", level.claim()))
+        (
+            level.object(),
+            format!(
+                "Held by accounts in a recovery hold that allows: {}.",
+                level.claim()
+            ),
+        )
     });
     std::iter::once(full).chain(holds).collect()
 }
@@ -95,7 +104,10 @@ pub fn scopes(levels: &BTreeSet<Level>) -> Vec<(ClientScope, RoleRef)> {
     // so that a tampered realm cannot hide it (contract, section 2 rule 5).
     let full = (claim_scope(FULL, "full", false), RoleRef::realm(FULL));
     let holds = levels.iter().map(|level| {
-        (claim_scope(&level.object(), &level.claim(), true), RoleRef::realm(&level.object()))
+        (
+            claim_scope(&level.object(), &level.claim(), true),
+            RoleRef::realm(&level.object()),
+        )
     });
     std::iter::once(full).chain(holds).collect()
 }
@@ -103,7 +115,10 @@ pub fn scopes(levels: &BTreeSet<Level>) -> Vec<(ClientScope, RoleRef)> {
 /// A client scope with one hard-coded claim.
 fn claim_scope(name: &str, value: &str, in_scope: bool) -> ClientScope {
     let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     };
     let mapper = ProtocolMapper {
         id: None,
@@ -125,11 +140,16 @@ fn claim_scope(name: &str, value: &str, in_scope: bool) -> ClientScope {
     ClientScope {
         id: None,
         name: name.to_owned(),
-        description: Some(format!("Says what tokens may be used for after an account recovery: {value}.")),
+        description: Some(format!(
+            "Says what tokens may be used for after an account recovery: {value}."
+        )),
         protocol: Some("openid-connect".to_owned()),
         // Shown on the consent screen, it would make refreshes fail for who consented before.
         attributes: text(&[
-            ("include.in.token.scope", if in_scope { "true" } else { "false" }),
+            (
+                "include.in.token.scope",
+                if in_scope { "true" } else { "false" },
+            ),
             ("display.on.consent.screen", "false"),
         ]),
         protocol_mappers: vec![mapper],
@@ -147,7 +167,10 @@ pub fn held_defaults(snapshot: &Snapshot, dropped: &BTreeSet<RoleRef>) -> BTreeS
 /// Roles that a level's group maps.
 #[must_use]
 pub fn group_roles(level: &Level) -> BTreeSet<RoleRef> {
-    BTreeSet::from([RoleRef::realm(&level.object()), RoleRef::realm(HELD_DEFAULTS)])
+    BTreeSet::from([
+        RoleRef::realm(&level.object()),
+        RoleRef::realm(HELD_DEFAULTS),
+    ])
 }
 
 /// Attributes of the root group: what the run-time account must know and may not read elsewhere.
@@ -155,7 +178,10 @@ pub fn group_roles(level: &Level) -> BTreeSet<RoleRef> {
 pub fn root_attributes(snapshot: &Snapshot) -> Attributes {
     let role = snapshot.default_role();
     BTreeMap::from([
-        (DEFAULT_ROLE_ID.to_owned(), vec![role.id.clone().unwrap_or_default()]),
+        (
+            DEFAULT_ROLE_ID.to_owned(),
+            vec![role.id.clone().unwrap_or_default()],
+        ),
         (DEFAULT_ROLE_NAME.to_owned(), vec![role.name.clone()]),
     ])
 }
@@ -180,8 +206,12 @@ pub fn gates(
         if snapshot.scope(scope).is_none() {
             continue;
         }
-        let open = levels.iter().filter(|level| classes.iter().all(|class| level.allows(class)));
-        let roles = open.map(|level| RoleRef::realm(&level.object())).chain([RoleRef::realm(FULL)]);
+        let open = levels
+            .iter()
+            .filter(|level| classes.iter().all(|class| level.allows(class)));
+        let roles = open
+            .map(|level| RoleRef::realm(&level.object()))
+            .chain([RoleRef::realm(FULL)]);
         gates.insert(scope.to_owned(), roles.collect());
     }
     if input.gate_unlisted {
@@ -199,16 +229,28 @@ pub fn unlisted(input: &WirePlanInput, snapshot: &Snapshot, record: &Record) -> 
     let listed: BTreeSet<&String> = input.scopes.values().flatten().collect();
     let open = snapshot.scopes().iter().filter(|scope| {
         scope.protocol.as_deref() == Some("openid-connect")
-            && scope.attributes.get("include.in.token.scope").is_none_or(|value| value == "true")
+            && scope
+                .attributes
+                .get("include.in.token.scope")
+                .is_none_or(|value| value == "true")
             && !UNGATED.contains(&scope.name.as_str())
             && !is_ours(&scope.name)
             && !listed.contains(&scope.name)
     });
     // A scope that depends on roles of the customer's own is conditional already.
     let ours = |scope: &str, role: &RoleRef| {
-        *role == RoleRef::realm(FULL) || record.gates.get(scope).is_some_and(|ours| ours.contains(role))
+        *role == RoleRef::realm(FULL)
+            || record
+                .gates
+                .get(scope)
+                .is_some_and(|ours| ours.contains(role))
     };
-    let open = open.filter(|scope| snapshot.gate(&scope.name).iter().all(|role| ours(&scope.name, role)));
+    let open = open.filter(|scope| {
+        snapshot
+            .gate(&scope.name)
+            .iter()
+            .all(|role| ours(&scope.name, role))
+    });
     open.map(|scope| scope.name.clone()).collect()
 }
 
@@ -218,7 +260,8 @@ pub fn runtime_client(client_id: &str, record: String) -> NewClient {
     NewClient {
         client_id: client_id.to_owned(),
         name: "Reentry".to_owned(),
-        description: "run-time account of Reentry; reads events and users, holds and lifts".to_owned(),
+        description: "run-time account of Reentry; reads events and users, holds and lifts"
+            .to_owned(),
         protocol: "openid-connect",
         enabled: true,
         public_client: false,
@@ -235,15 +278,20 @@ pub fn runtime_client(client_id: &str, record: String) -> NewClient {
 /// The client by which Reentry, as a broker, is a relying party of this realm.
 #[must_use]
 pub fn broker_client(broker: &super::BrokerClient) -> NewClient {
-    let mut attributes = BTreeMap::from([("pkce.code.challenge.method".to_owned(), "S256".to_owned())]);
+    let mut attributes =
+        BTreeMap::from([("pkce.code.challenge.method".to_owned(), "S256".to_owned())]);
     if let Some(url) = &broker.backchannel_logout {
         attributes.insert("backchannel.logout.url".to_owned(), url.to_string());
-        attributes.insert("backchannel.logout.session.required".to_owned(), "true".to_owned());
+        attributes.insert(
+            "backchannel.logout.session.required".to_owned(),
+            "true".to_owned(),
+        );
     }
     NewClient {
         client_id: broker.client_id.clone(),
         name: "Reentry broker".to_owned(),
-        description: "Reentry as a relying party of this realm, for its own relying parties".to_owned(),
+        description: "Reentry as a relying party of this realm, for its own relying parties"
+            .to_owned(),
         protocol: "openid-connect",
         enabled: true,
         public_client: false,

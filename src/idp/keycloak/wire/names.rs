@@ -87,7 +87,8 @@ impl Level {
     /// The level that a group's name below [`GROUP`] stands for.
     #[must_use]
     pub fn of_group(name: &str) -> Option<Self> {
-        name.strip_prefix("hold.").and_then(|level| level.parse().ok())
+        name.strip_prefix("hold.")
+            .and_then(|level| level.parse().ok())
     }
 }
 
@@ -99,12 +100,18 @@ impl FromStr for Level {
         let distinct: BTreeSet<&str> = words.iter().copied().collect();
         let word = |word: &&str| {
             (1..=32).contains(&word.len())
-                && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+                && word
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
                 && *word != "full"
                 && (*word != "none" || words.len() == 1)
         };
         let fits = words.len() <= 16 && text.len() <= CLAIM_OCTETS && distinct.len() == words.len();
-        if fits && words.iter().all(word) { Ok(Self(text.to_owned())) } else { Err(LevelError(text.to_owned())) }
+        if fits && words.iter().all(word) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(LevelError(text.to_owned()))
+        }
     }
 }
 
@@ -142,13 +149,19 @@ impl RoleRef {
     /// A realm role.
     #[must_use]
     pub fn realm(name: &str) -> Self {
-        Self { client: None, name: name.to_owned() }
+        Self {
+            client: None,
+            name: name.to_owned(),
+        }
     }
 
     /// A client's role.
     #[must_use]
     pub fn client(client: &str, name: &str) -> Self {
-        Self { client: Some(client.to_owned()), name: name.to_owned() }
+        Self {
+            client: Some(client.to_owned()),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -170,7 +183,17 @@ mod tests {
         for good in ["none", "read", "read.write", "x_trade.read"] {
             assert_eq!(good.parse::<Level>().map(String::from), Ok(good.to_owned()));
         }
-        for bad in ["", "full", "read.full", "none.read", "read.read", "Read", "read write", ".read", "a/b"] {
+        for bad in [
+            "",
+            "full",
+            "read.full",
+            "none.read",
+            "read.read",
+            "Read",
+            "read write",
+            ".read",
+            "a/b",
+        ] {
             assert!(bad.parse::<Level>().is_err(), "{bad}");
         }
         let level: Level = "read.write".parse().unwrap_or_else(|_| Level::none());

@@ -98,10 +98,16 @@ impl Record {
                 self.flows.insert(to.clone());
             }
             Change::AddChildren { role, children } if !self.roles.contains(role) => {
-                self.children.entry(role.clone()).or_default().extend(children.iter().cloned());
+                self.children
+                    .entry(role.clone())
+                    .or_default()
+                    .extend(children.iter().cloned());
             }
             Change::AddGate { scope, roles } if !self.scopes.contains(scope) => {
-                self.gates.entry(scope.clone()).or_default().extend(roles.iter().cloned());
+                self.gates
+                    .entry(scope.clone())
+                    .or_default()
+                    .extend(roles.iter().cloned());
             }
             Change::RemoveGate { scope, roles } => {
                 if let Some(ours) = self.gates.get_mut(scope) {
@@ -115,7 +121,10 @@ impl Record {
             Change::AddClientDefault { client_id, scope }
                 if !self.scopes.contains(scope) && !self.clients.contains(client_id) =>
             {
-                self.client_defaults.entry(client_id.clone()).or_default().insert(scope.clone());
+                self.client_defaults
+                    .entry(client_id.clone())
+                    .or_default()
+                    .insert(scope.clone());
             }
             Change::GrantRuntime { client_id, role } if !self.clients.contains(client_id) => {
                 self.runtime_roles.insert(role.clone());
@@ -128,7 +137,10 @@ impl Record {
             }
             Change::SetResetFlow { flow } => {
                 let before = || snapshot.reset_flow().unwrap_or_default().to_owned();
-                let was = self.reset_flow.get_or_insert_with(|| Was { before: before(), set: String::new() });
+                let was = self.reset_flow.get_or_insert_with(|| Was {
+                    before: before(),
+                    set: String::new(),
+                });
                 was.set.clone_from(flow);
             }
             Change::SetEvents { settings } => {
@@ -138,7 +150,9 @@ impl Record {
                 events.admin_details |= settings.admin_events_details_enabled == Some(true);
                 let stored = snapshot.event_types();
                 let types = settings.enabled_event_types.iter().flatten();
-                events.types.extend(types.filter(|kind| !stored.contains(*kind)).cloned());
+                events
+                    .types
+                    .extend(types.filter(|kind| !stored.contains(*kind)).cloned());
                 if let Some(set) = settings.events_expiration {
                     let before = snapshot.events_expiration().unwrap_or_default();
                     let was = events.expiration.get_or_insert(Was { before, set });

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use super::names::RoleRef;
 use crate::idp::keycloak::admin::{Admin, AdminError};
-use crate::idp::keycloak::representations::{Attributes, Client, ClientScope, ProtocolMapper, Role};
+use crate::idp::keycloak::representations::{
+    Attributes, Client, ClientScope, ProtocolMapper, Role,
+};
 
 /// Children of a composite role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -41,7 +43,9 @@ fn refs<'a>(
     client: &BTreeMap<String, BTreeSet<String>>,
 ) -> BTreeSet<RoleRef> {
     let realm = realm.into_iter().map(|name| RoleRef::realm(name));
-    let client = client.iter().flat_map(|(id, names)| names.iter().map(|name| RoleRef::client(id, name)));
+    let client = client
+        .iter()
+        .flat_map(|(id, names)| names.iter().map(|name| RoleRef::client(id, name)));
     realm.chain(client).collect()
 }
 
@@ -125,7 +129,10 @@ impl Component {
     /// First value of a setting.
     #[must_use]
     pub fn setting(&self, name: &str) -> Option<&str> {
-        self.config.get(name).and_then(|values| values.first()).map(String::as_str)
+        self.config
+            .get(name)
+            .and_then(|values| values.first())
+            .map(String::as_str)
     }
 }
 
@@ -154,6 +161,8 @@ struct Export {
     events_enabled: bool,
     #[serde(default)]
     events_expiration: Option<i64>,
+    #[serde(default)]
+    events_listeners: BTreeSet<String>,
     #[serde(default)]
     enabled_event_types: BTreeSet<String>,
     #[serde(default)]
@@ -200,13 +209,24 @@ impl Snapshot {
     /// [`AdminError`].
     pub async fn read(admin: &Admin, runtime_client: &str) -> Result<Self, AdminError> {
         let value = admin.partial_export().await?;
-        let export: Export = serde_json::from_value(value).map_err(|error| AdminError::Malformed {
-            what: "POST partial-export".to_owned(),
-            reason: error.to_string(),
-        })?;
-        let mut snapshot = Self { export, runtime: None, known_event_types: BTreeSet::new() };
-        snapshot.known_event_types =
-            admin.server_info().await?.enums.remove("eventType").unwrap_or_default().into_iter().collect();
+        let export: Export =
+            serde_json::from_value(value).map_err(|error| AdminError::Malformed {
+                what: "POST partial-export".to_owned(),
+                reason: error.to_string(),
+            })?;
+        let mut snapshot = Self {
+            export,
+            runtime: None,
+            known_event_types: BTreeSet::new(),
+        };
+        snapshot.known_event_types = admin
+            .server_info()
+            .await?
+            .enums
+            .remove("eventType")
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         let account = snapshot
             .client(runtime_client)
             .filter(|client| client.rest.get("serviceAccountsEnabled") == Some(&true.into()))
@@ -238,24 +258,34 @@ impl Snapshot {
     /// A realm role.
     #[must_use]
     pub fn role(&self, name: &str) -> Option<&ExportedRole> {
-        self.export.roles.realm.iter().find(|role| role.name == name)
+        self.export
+            .roles
+            .realm
+            .iter()
+            .find(|role| role.name == name)
     }
 
     /// Direct children of a realm role; empty when there is no such role.
     #[must_use]
     pub fn children(&self, name: &str) -> BTreeSet<RoleRef> {
-        self.role(name).map(ExportedRole::children).unwrap_or_default()
+        self.role(name)
+            .map(ExportedRole::children)
+            .unwrap_or_default()
     }
 
     /// Every role with its direct children.
     pub fn all_roles(&self) -> impl Iterator<Item = (RoleRef, BTreeSet<RoleRef>)> + '_ {
-        let realm = self.export.roles.realm.iter().map(|role| (RoleRef::realm(&role.name), role.children()));
-        let client = self
+        let realm = self
             .export
             .roles
-            .client
+            .realm
             .iter()
-            .flat_map(|(id, roles)| roles.iter().map(|role| (RoleRef::client(id, &role.name), role.children())));
+            .map(|role| (RoleRef::realm(&role.name), role.children()));
+        let client = self.export.roles.client.iter().flat_map(|(id, roles)| {
+            roles
+                .iter()
+                .map(|role| (RoleRef::client(id, &role.name), role.children()))
+        });
         realm.chain(client)
     }
 
@@ -267,7 +297,12 @@ impl Snapshot {
         let mut open: Vec<RoleRef> = roles.into_iter().collect();
         while let Some(role) = open.pop() {
             if let Some(below) = children.get(&role) {
-                open.extend(below.iter().filter(|child| !found.contains(*child)).cloned());
+                open.extend(
+                    below
+                        .iter()
+                        .filter(|child| !found.contains(*child))
+                        .cloned(),
+                );
             }
             found.insert(role);
         }
@@ -301,14 +336,21 @@ impl Snapshot {
     /// Clients that get tokens from this realm.
     pub fn token_clients(&self) -> impl Iterator<Item = &Client> + '_ {
         self.export.clients.iter().filter(|client| {
-            client.protocol.as_deref().is_none_or(|protocol| protocol == "openid-connect") && !client.bearer_only
+            client
+                .protocol
+                .as_deref()
+                .is_none_or(|protocol| protocol == "openid-connect")
+                && !client.bearer_only
         })
     }
 
     /// The client with this `client_id`.
     #[must_use]
     pub fn client(&self, client_id: &str) -> Option<&Client> {
-        self.export.clients.iter().find(|client| client.client_id == client_id)
+        self.export
+            .clients
+            .iter()
+            .find(|client| client.client_id == client_id)
     }
 
     /// All client scopes.
@@ -320,7 +362,10 @@ impl Snapshot {
     /// A client scope.
     #[must_use]
     pub fn scope(&self, name: &str) -> Option<&ClientScope> {
-        self.export.client_scopes.iter().find(|scope| scope.name == name)
+        self.export
+            .client_scopes
+            .iter()
+            .find(|scope| scope.name == name)
     }
 
     /// Roles in a client scope's role mappings.
@@ -329,10 +374,17 @@ impl Snapshot {
         let of = |mapping: &&ScopeMapping| mapping.client_scope.as_deref() == Some(scope);
         let realm = self.export.scope_mappings.iter().filter(of);
         let realm = realm.flat_map(|mapping| mapping.roles.iter().map(|name| RoleRef::realm(name)));
-        let client = self.export.client_scope_mappings.iter().flat_map(|(id, mappings)| {
-            let roles = mappings.iter().filter(of).flat_map(|mapping| mapping.roles.iter());
-            roles.map(|name| RoleRef::client(id, name))
-        });
+        let client = self
+            .export
+            .client_scope_mappings
+            .iter()
+            .flat_map(|(id, mappings)| {
+                let roles = mappings
+                    .iter()
+                    .filter(of)
+                    .flat_map(|mapping| mapping.roles.iter());
+                roles.map(|name| RoleRef::client(id, name))
+            });
         realm.chain(client).collect()
     }
 
@@ -358,6 +410,12 @@ impl Snapshot {
     #[must_use]
     pub fn event_types(&self) -> &BTreeSet<String> {
         &self.export.enabled_event_types
+    }
+
+    /// Listeners of the event log.
+    #[must_use]
+    pub fn event_listeners(&self) -> &BTreeSet<String> {
+        &self.export.events_listeners
     }
 
     /// Are admin events stored?
@@ -387,28 +445,45 @@ impl Snapshot {
     /// Is there a flow of this alias?
     #[must_use]
     pub fn has_flow(&self, alias: &str) -> bool {
-        self.export.authentication_flows.iter().any(|flow| flow.alias == alias)
+        self.export
+            .authentication_flows
+            .iter()
+            .any(|flow| flow.alias == alias)
     }
 
     /// Does this reset flow end without a log-in for everybody (*Force login after reset*)?
     #[must_use]
     pub fn forces_login(&self, alias: &str) -> bool {
         self.flow_config(alias, "reset-credential-email")
-            .is_some_and(|config| config.get("force-login").and_then(Option::as_deref) == Some("true"))
+            .is_some_and(|config| {
+                config.get("force-login").and_then(Option::as_deref) == Some("true")
+            })
     }
 
-    fn flow_config(&self, alias: &str, authenticator: &str) -> Option<&BTreeMap<String, Option<String>>> {
+    fn flow_config(
+        &self,
+        alias: &str,
+        authenticator: &str,
+    ) -> Option<&BTreeMap<String, Option<String>>> {
         let mut open = vec![alias];
         let mut seen = BTreeSet::new();
         while let Some(alias) = open.pop() {
             if !seen.insert(alias) {
                 continue;
             }
-            let flow = self.export.authentication_flows.iter().find(|flow| flow.alias == alias)?;
+            let flow = self
+                .export
+                .authentication_flows
+                .iter()
+                .find(|flow| flow.alias == alias)?;
             for execution in &flow.authentication_executions {
                 if execution.authenticator.as_deref() == Some(authenticator) {
                     let config = execution.authenticator_config.as_deref()?;
-                    let found = self.export.authenticator_config.iter().find(|entry| entry.alias == config);
+                    let found = self
+                        .export
+                        .authenticator_config
+                        .iter()
+                        .find(|entry| entry.alias == config);
                     return found.map(|entry| &entry.config);
                 }
                 open.extend(execution.flow_alias.as_deref());
@@ -421,7 +496,11 @@ impl Snapshot {
     #[must_use]
     pub fn user_storage(&self) -> &[Component] {
         let kind = "org.keycloak.storage.UserStorageProvider";
-        self.export.components.get(kind).map(Vec::as_slice).unwrap_or_default()
+        self.export
+            .components
+            .get(kind)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 }
 
@@ -429,25 +508,46 @@ impl Snapshot {
 #[must_use]
 pub fn names_in(client: &Client, member: &str) -> BTreeSet<String> {
     let list = client.rest.get(member).and_then(|value| value.as_array());
-    list.into_iter().flatten().filter_map(|name| name.as_str()).map(str::to_owned).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Mappers of a client's own.
 #[must_use]
 pub fn mappers_of(client: &Client) -> Vec<ProtocolMapper> {
-    let mappers = client.rest.get("protocolMappers").cloned().unwrap_or_default();
+    let mappers = client
+        .rest
+        .get("protocolMappers")
+        .cloned()
+        .unwrap_or_default();
     serde_json::from_value(mappers).unwrap_or_default()
 }
 
 async fn runtime_account(admin: &Admin, client: &str) -> Result<RuntimeAccount, AdminError> {
     let user = admin.service_account(client).await?.id.unwrap_or_default();
     let mappings = admin.role_mappings(&user).await?;
-    let realm = mappings.realm_mappings.iter().map(|role| RoleRef::realm(&role.name));
+    let realm = mappings
+        .realm_mappings
+        .iter()
+        .map(|role| RoleRef::realm(&role.name));
     let of_clients = mappings.client_mappings.values();
-    let of_clients =
-        of_clients.flat_map(|of| of.mappings.iter().map(|role| RoleRef::client(&of.client, &role.name)));
+    let of_clients = of_clients.flat_map(|of| {
+        of.mappings
+            .iter()
+            .map(|role| RoleRef::client(&of.client, &role.name))
+    });
     let roles = realm.chain(of_clients).collect();
     let groups = admin.user_groups(&user).await?;
-    let groups = groups.into_iter().map(|group| group.path.unwrap_or(group.name)).collect();
-    Ok(RuntimeAccount { user, roles, groups })
+    let groups = groups
+        .into_iter()
+        .map(|group| group.path.unwrap_or(group.name))
+        .collect();
+    Ok(RuntimeAccount {
+        user,
+        roles,
+        groups,
+    })
 }

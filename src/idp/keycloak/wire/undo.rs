@@ -13,14 +13,24 @@ use super::snapshot::Snapshot;
 /// that an interrupted run can be repeated.
 #[must_use]
 pub fn plan(runtime_client: &str, snapshot: &Snapshot, record: &Record) -> Plan {
-    let mut undo = Undo { snapshot, record, steps: Vec::new(), notes: Vec::new() };
+    let mut undo = Undo {
+        snapshot,
+        record,
+        steps: Vec::new(),
+        notes: Vec::new(),
+    };
     undo.reset_flow();
     undo.scopes();
     undo.groups();
     undo.roles();
     undo.events();
     undo.clients(runtime_client);
-    Plan { realm: snapshot.realm().to_owned(), steps: undo.steps, notes: undo.notes, blockers: Vec::new() }
+    Plan {
+        realm: snapshot.realm().to_owned(),
+        steps: undo.steps,
+        notes: undo.notes,
+        blockers: Vec::new(),
+    }
 }
 
 struct Undo<'a> {
@@ -35,9 +45,16 @@ impl Undo<'_> {
         if let Some(Was { before, set }) = &self.record.reset_flow
             && self.snapshot.reset_flow() == Some(set)
         {
-            self.steps.push(Change::SetResetFlow { flow: before.clone() });
+            self.steps.push(Change::SetResetFlow {
+                flow: before.clone(),
+            });
         }
-        for flow in self.record.flows.iter().filter(|flow| self.snapshot.has_flow(flow)) {
+        for flow in self
+            .record
+            .flows
+            .iter()
+            .filter(|flow| self.snapshot.has_flow(flow))
+        {
             self.steps.push(Change::DeleteFlow { flow: flow.clone() });
         }
     }
@@ -45,23 +62,39 @@ impl Undo<'_> {
     fn scopes(&mut self) {
         let snapshot = self.snapshot;
         for (scope, ours) in &self.record.gates {
-            let roles: BTreeSet<RoleRef> = snapshot.gate(scope).intersection(ours).cloned().collect();
+            let roles: BTreeSet<RoleRef> =
+                snapshot.gate(scope).intersection(ours).cloned().collect();
             if !roles.is_empty() {
-                self.steps.push(Change::RemoveGate { scope: scope.clone(), roles });
+                self.steps.push(Change::RemoveGate {
+                    scope: scope.clone(),
+                    roles,
+                });
             }
         }
-        for scope in self.record.realm_defaults.intersection(snapshot.realm_default_scopes()) {
-            self.steps.push(Change::RemoveRealmDefault { scope: scope.clone() });
+        for scope in self
+            .record
+            .realm_defaults
+            .intersection(snapshot.realm_default_scopes())
+        {
+            self.steps.push(Change::RemoveRealmDefault {
+                scope: scope.clone(),
+            });
         }
         for (client_id, scopes) in &self.record.client_defaults {
             if snapshot.client(client_id).is_some() {
-                self.steps.extend(scopes.iter().map(|scope| Change::RemoveClientDefault {
-                    client_id: client_id.clone(),
-                    scope: scope.clone(),
-                }));
+                self.steps
+                    .extend(scopes.iter().map(|scope| Change::RemoveClientDefault {
+                        client_id: client_id.clone(),
+                        scope: scope.clone(),
+                    }));
             }
         }
-        for name in self.record.scopes.iter().filter(|name| snapshot.scope(name).is_some()) {
+        for name in self
+            .record
+            .scopes
+            .iter()
+            .filter(|name| snapshot.scope(name).is_some())
+        {
             self.steps.push(Change::DeleteScope { name: name.clone() });
         }
     }
@@ -69,10 +102,18 @@ impl Undo<'_> {
     fn groups(&mut self) {
         // A child's path is longer than its parent's and sorts behind it.
         for path in self.record.groups.iter().rev() {
-            let Some(group) = self.snapshot.group(path) else { continue };
-            let foreign = group.sub_groups.iter().find(|child| !self.record.groups.contains(&child.path));
+            let Some(group) = self.snapshot.group(path) else {
+                continue;
+            };
+            let foreign = group
+                .sub_groups
+                .iter()
+                .find(|child| !self.record.groups.contains(&child.path));
             match foreign {
-                Some(child) => self.notes.push(format!("group {path} stays: {} in it was not made by wire", child.path)),
+                Some(child) => self.notes.push(format!(
+                    "group {path} stays: {} in it was not made by wire",
+                    child.path
+                )),
                 None => self.steps.push(Change::DeleteGroup { path: path.clone() }),
             }
         }
@@ -80,12 +121,25 @@ impl Undo<'_> {
 
     fn roles(&mut self) {
         for (role, ours) in &self.record.children {
-            let children: BTreeSet<RoleRef> = self.snapshot.children(role).intersection(ours).cloned().collect();
+            let children: BTreeSet<RoleRef> = self
+                .snapshot
+                .children(role)
+                .intersection(ours)
+                .cloned()
+                .collect();
             if !children.is_empty() {
-                self.steps.push(Change::RemoveChildren { role: role.clone(), children });
+                self.steps.push(Change::RemoveChildren {
+                    role: role.clone(),
+                    children,
+                });
             }
         }
-        for name in self.record.roles.iter().filter(|name| self.snapshot.role(name).is_some()) {
+        for name in self
+            .record
+            .roles
+            .iter()
+            .filter(|name| self.snapshot.role(name).is_some())
+        {
             self.steps.push(Change::DeleteRole { name: name.clone() });
         }
     }
@@ -118,25 +172,47 @@ impl Undo<'_> {
         }
         for (name, Was { before, set }) in &self.record.realm_attributes {
             if now.attribute(name) == set.as_deref() {
-                self.steps.push(Change::SetRealmAttribute { name: name.clone(), value: before.clone() });
+                self.steps.push(Change::SetRealmAttribute {
+                    name: name.clone(),
+                    value: before.clone(),
+                });
             }
         }
     }
 
     fn clients(&mut self, runtime_client: &str) {
         let exists = |client_id: &&String| self.snapshot.client(client_id).is_some();
-        for client_id in self.record.clients.iter().filter(exists).filter(|id| *id != runtime_client) {
-            self.steps.push(Change::DeleteClient { client_id: client_id.clone() });
+        for client_id in self
+            .record
+            .clients
+            .iter()
+            .filter(exists)
+            .filter(|id| *id != runtime_client)
+        {
+            self.steps.push(Change::DeleteClient {
+                client_id: client_id.clone(),
+            });
         }
         let client_id = runtime_client.to_owned();
         if self.record.clients.contains(runtime_client) {
             self.steps.push(Change::DeleteClient { client_id });
             return;
         }
-        let held = self.snapshot.runtime.as_ref().map(|account| account.roles.clone()).unwrap_or_default();
+        let held = self
+            .snapshot
+            .runtime
+            .as_ref()
+            .map(|account| account.roles.clone())
+            .unwrap_or_default();
         for role in self.record.runtime_roles.intersection(&held) {
-            self.steps.push(Change::RevokeRuntime { client_id: client_id.clone(), role: role.clone() });
+            self.steps.push(Change::RevokeRuntime {
+                client_id: client_id.clone(),
+                role: role.clone(),
+            });
         }
-        self.steps.push(Change::WriteRecord { client_id, record: None });
+        self.steps.push(Change::WriteRecord {
+            client_id,
+            record: None,
+        });
     }
 }
