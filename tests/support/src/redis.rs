@@ -1,0 +1,226 @@
+//! A real `redis-server` with a directory and a port of its own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::{children, clock, free_port};
+
+/// How to start the server. The default keeps nothing on disk.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    appendfsync: Option<String>,
+    extra: Vec<String>,
+}
+
+impl Options {
+    /// Turns the append-only file on; `fsync` is `always`, `everysec` or `no`.
+    #[must_use]
+    pub fn append_only(mut self, fsync: &str) -> Self {
+        self.appendfsync = Some(fsync.to_owned());
+        self
+    }
+
+    /// One more argument of `redis-server`, as `arg("--maxmemory-policy").arg("noeviction")`.
+    #[must_use]
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.extra.push(argument.to_owned());
+        self
+    }
+
+    /// Starts the server and waits until it answers `PING`.
+    pub fn start(self) -> Redis {
+        let directory = tempfile::Builder::new()
+            .prefix("reentry-redis-")
+            .tempdir()
+            .expect("a directory");
+        let mut redis = Redis {
+            port: 0,
+            directory,
+            options: self,
+            child: None,
+        };
+        for _ in 0..5 {
+            redis.port = free_port();
+            if redis.launch() {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start; its log:\n{}", redis.log());
+    }
+}
+
+/// A running (or killed) Redis; it ends with this value.
+#[derive(Debug)]
+pub struct Redis {
+    port: u16,
+    directory: TempDir,
+    options: Options,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// A server without persistence.
+    pub fn start() -> Self {
+        Options::default().start()
+    }
+
+    /// A server whose every acknowledged write survives [`Redis::kill9`].
+    pub fn durable() -> Self {
+        Options::default().append_only("always").start()
+    }
+
+    /// Options to choose from, then `start()`.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// The port, the same over all restarts.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// `redis://127.0.0.1:PORT/0`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// SIGKILL, as a power cut for this process.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("kill redis-server");
+            child.wait().expect("redis-server ends");
+        }
+    }
+
+    /// Starts it again on the same port, with the files it left.
+    pub fn restart(&mut self) {
+        self.kill9();
+        for _ in 0..20 {
+            if self.launch() {
+                return;
+            }
+            clock::pause(Duration::from_millis(100));
+        }
+        panic!("redis-server does not come back; its log:\n{}", self.log());
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nothing.
+    pub fn hang(&self) {
+        children::signal(self.child.as_ref().expect("a running redis-server"), "STOP");
+    }
+
+    /// SIGCONT, after [`Redis::hang`].
+    pub fn resume(&self) {
+        children::signal(self.child.as_ref().expect("a running redis-server"), "CONT");
+    }
+
+    /// What `redis-cli` prints for this command; panics on an error reply.
+    pub fn cli(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-e", "-h", "127.0.0.1", "-p"])
+            .arg(self.port.to_string())
+            .args(command)
+            .output()
+            .expect("redis-cli, which comes with redis-server");
+        let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        assert!(
+            output.status.success(),
+            "redis-cli {command:?}: {text} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("redis.log")).unwrap_or_default()
+    }
+
+    fn launch(&mut self) -> bool {
+        let mut command = children::tied("redis-server");
+        command
+            .current_dir(self.directory.path())
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--daemonize",
+                "no",
+            ])
+            .args(["--logfile", "redis.log", "--dir", "."])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        match &self.options.appendfsync {
+            Some(fsync) => command.args(["--save", "", "--appendonly", "yes", "--appendfsync", fsync]),
+            None => command.args(["--save", "", "--appendonly", "no"]),
+        };
+        command.args(&self.options.extra);
+        let mut child = children::spawn(command).expect("redis-server (Debian package redis-server)");
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20) {
+            if child.try_wait().expect("the state of redis-server").is_some() {
+                return false;
+            }
+            // Our own child must be the one that answers: a stranger on the port would make ours exit.
+            if self.pings() && child.try_wait().expect("the state of redis-server").is_none() {
+                self.child = Some(child);
+                return true;
+            }
+            clock::pause(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+
+    fn pings(&self) -> bool {
+        let ask = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect_timeout(&self.address(), Duration::from_millis(500))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"PING\r\n")?;
+            let mut answer = [0_u8; 5];
+            stream.read_exact(&mut answer)?;
+            // With a password set it answers -NOAUTH, which is ready as well.
+            Ok(answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAU"))
+        };
+        ask().unwrap_or(false)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Redis;
+
+    #[test]
+    fn a_durable_server_keeps_its_data_over_kill_and_restart() {
+        let mut redis = Redis::durable();
+        assert_eq!(redis.cli(&["SET", "k", "v"]), "OK");
+        redis.kill9();
+        redis.restart();
+        assert_eq!(redis.cli(&["GET", "k"]), "v");
+    }
+
+    #[test]
+    fn a_server_without_persistence_forgets() {
+        let mut redis = Redis::start();
+        assert_eq!(redis.cli(&["SET", "k", "v"]), "OK");
+        redis.restart();
+        assert_eq!(redis.cli(&["EXISTS", "k"]), "0");
+    }
+}
