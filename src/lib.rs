@@ -5,6 +5,7 @@
 
 pub mod domain;
 pub mod flow;
+pub mod http;
 pub mod idp;
 pub mod oidc;
 pub mod ports;

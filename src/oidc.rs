@@ -3,5 +3,58 @@
 //! Keys and the checking of our own tokens stand here beside the broker's rules, because both sides of a token
 //! have to agree on one thing: which key says which algorithm.
 
+pub mod digest;
+pub mod discovery;
 pub mod keys;
+pub mod params;
+pub mod settings;
 pub mod verify;
+
+use std::sync::Arc;
+
+use crate::domain::time::Timestamp;
+use crate::ports::signer::Signer;
+use keys::KeyRing;
+use settings::BrokerSettings;
+use verify::{Expected, Refusal, Verified};
+
+/// Everything the protocol needs: who may ask, who is asked, and the keys.
+#[derive(Debug)]
+pub struct Broker {
+    /// Issuer, clients, upstreams.
+    pub settings: BrokerSettings,
+    /// Signs, and verifies what it signed.
+    pub keys: Arc<KeyRing>,
+}
+
+impl Broker {
+    /// A broker.
+    #[must_use]
+    pub const fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Self {
+        Self { settings, keys }
+    }
+
+    /// The signer.
+    #[must_use]
+    pub fn signer(&self) -> &dyn Signer {
+        self.keys.as_ref()
+    }
+
+    /// Checks one of our access tokens; any audience.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn access_token(&self, token: &str, audience: Option<&str>, now: Timestamp) -> Result<Verified, Refusal> {
+        let expected = Expected { issuer: &self.settings.issuer, audience, typ: verify::ACCESS_TOKEN, expired: false };
+        verify::verify(&self.keys, token, &expected, now)
+    }
+
+    /// Checks one of our ID tokens as a hint: an expired one is good enough (OIDC RP-Initiated Logout §4).
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn hint(&self, token: &str, now: Timestamp) -> Result<Verified, Refusal> {
+        let expected = Expected { issuer: &self.settings.issuer, audience: None, typ: verify::ID_TOKEN, expired: true };
+        verify::verify(&self.keys, token, &expected, now)
+    }
+}

@@ -1,0 +1,57 @@
+//! What handlers work with: one extractor, not twelve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::flow::Flow;
+use crate::http::views::Views;
+use crate::oidc::Broker;
+
+/// Bounds on what a request may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest body in octets.
+    pub body: usize,
+    /// Longest handling; 503 afterwards.
+    pub time: Duration,
+    /// Most requests at once on one listener; the rest are shed with 503 and `Retry-After`.
+    pub concurrent: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: 64 * 1024, time: Duration::from_secs(20), concurrent: 1024 }
+    }
+}
+
+/// Everything a handler needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The use cases.
+    pub flow: Arc<Flow>,
+    /// Protocol rules: settings, signing, upstreams.
+    pub broker: Arc<Broker>,
+    /// How pages look.
+    pub views: Arc<dyn Views>,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Places for requests under way.
+    pub places: Arc<tokio::sync::Semaphore>,
+}
+
+impl Context {
+    /// A context with default limits.
+    #[must_use]
+    pub fn new(flow: Arc<Flow>, broker: Arc<Broker>, views: Arc<dyn Views>) -> Self {
+        let limits = Limits::default();
+        Self { flow, broker, views, limits, places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)) }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self.places = Arc::new(tokio::sync::Semaphore::new(limits.concurrent));
+        self
+    }
+}

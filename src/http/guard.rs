@@ -1,0 +1,137 @@
+//! What is done around every request: a place for it or 503, a deadline, panics caught, security headers, one wide
+//! log line with the matched route and never the path, and a trace id as the only word of a 5xx.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+
+use crate::http::context::Context;
+use crate::http::problem::{Fault, Problem, fault_document};
+
+/// What a page without a policy of its own gets.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+     base-uri 'none'; frame-ancestors 'none'";
+
+/// Marks a response whose faults are told in the words of RFC 6749.
+#[derive(Clone, Copy, Debug)]
+pub struct OAuthFault(pub &'static str);
+
+/// Words a handler adds to the log line of its request: the client, the outcome. No secret, no address, no `sub`.
+#[derive(Clone, Debug, Default)]
+pub struct LogWords {
+    /// The OAuth client.
+    pub client: Option<String>,
+    /// A stable word for what came out.
+    pub outcome: Option<&'static str>,
+}
+
+/// The guard.
+pub async fn around(
+    State(context): State<Context>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let trace_id = context.flow.random::<12>();
+    let method = request.method().clone();
+    let route = matched.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
+    let mut response = match context.places.clone().try_acquire_owned() {
+        Ok(_place) => {
+            let work = AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
+            match work.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(_)) => Problem::unavailable("the request took too long").into_response(),
+                Err(_) => Problem::fault("a handler panicked").into_response(),
+            }
+        }
+        Err(_) => Problem::unavailable("too many requests at once").retry_after(1).into_response(),
+    };
+    let cause = explain(&mut response, &trace_id);
+    secure(response.headers_mut(), context.broker.settings.is_https());
+    let words = response.extensions().get::<LogWords>().cloned().unwrap_or_default();
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    metrics::histogram!("reentry_http_seconds", "route" => route.clone(), "method" => method.to_string(), "status" => status.to_string())
+        .record(elapsed.as_secs_f64());
+    if let Some(cause) = cause {
+        tracing::error!(%trace_id, %method, %route, status, cause, "request failed");
+    }
+    tracing::info!(
+        %trace_id, %method, %route, status,
+        ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        client = words.client, outcome = words.outcome, "request"
+    );
+    response
+}
+
+/// Gives a 5xx its only word, and the cause for the log.
+fn explain(response: &mut Response, trace_id: &str) -> Option<String> {
+    let status = response.status();
+    if !status.is_server_error() {
+        return None;
+    }
+    let cause = response.extensions().get::<Fault>().map_or_else(|| "unexplained".to_owned(), |f| f.0.clone());
+    let oauth = response.extensions().get::<OAuthFault>().copied();
+    if response.extensions().get::<Rendered>().is_some() {
+        return Some(cause);
+    }
+    let (kind, body) = match oauth {
+        Some(OAuthFault(error)) => {
+            ("application/json", serde_json::json!({ "error": error, "trace_id": trace_id }))
+        }
+        None => ("application/problem+json", fault_document(status, trace_id)),
+    };
+    let retry = response.headers().get(header::RETRY_AFTER).cloned();
+    let words = response.extensions().get::<LogWords>().cloned();
+    *response = (status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response();
+    if let Some(retry) = retry {
+        response.headers_mut().insert(header::RETRY_AFTER, retry);
+    }
+    if let Some(words) = words {
+        response.extensions_mut().insert(words);
+    }
+    Some(cause)
+}
+
+/// Marks a 5xx that is a page already.
+#[derive(Clone, Copy, Debug)]
+pub struct Rendered;
+
+/// Security headers; a handler's own stand.
+fn secure(headers: &mut HeaderMap, https: bool) {
+    let mut put = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    put(header::CACHE_CONTROL, "no-store");
+    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    put(header::REFERRER_POLICY, "no-referrer");
+    put(header::X_FRAME_OPTIONS, "DENY");
+    put(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
+    if https {
+        put(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
+    }
+}
+
+/// 503 in the words of RFC 6749.
+#[must_use]
+pub fn oauth_unavailable(cause: &str) -> Response {
+    oauth_fault(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", cause)
+}
+
+/// A 5xx in the words of RFC 6749; `cause` goes to the log.
+#[must_use]
+pub fn oauth_fault(status: StatusCode, error: &'static str, cause: &str) -> Response {
+    let mut response = status.into_response();
+    response.extensions_mut().insert(Fault(cause.to_owned()));
+    response.extensions_mut().insert(OAuthFault(error));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}

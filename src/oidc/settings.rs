@@ -1,0 +1,321 @@
+//! What the broker has to know of the configuration; the program builds it, so the protocol needs no more of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::domain::subject::{Subject, UpstreamId};
+use crate::oidc::digest;
+use crate::ports::signer::Algorithm;
+
+/// Claims an upstream may never decide (contract section 3, "Broker claims").
+pub const RESERVED_CLAIMS: [&str; 28] = [
+    "iss", "aud", "exp", "iat", "nbf", "jti", "nonce", "azp", "client_id", "scope", "sid", "acr", "amr", "auth_time",
+    "at_hash", "c_hash", "s_hash", "cnf", "act", "may_act", "events", "typ", "sub", "recovery_scope", "recovery_lift",
+    "recovery_until", "recovery_epoch", "recovery_ref",
+];
+/// The scope that opens the admin API, for clients that are allowed it.
+pub const ADMIN_SCOPE: &str = "reentry:admin";
+/// The scope for refresh tokens that outlive the session.
+pub const OFFLINE_SCOPE: &str = "offline_access";
+
+/// Whether a scope word is ours alone: a ceiling, or the name of one of our claims (ISS-9).
+#[must_use]
+pub fn is_reserved_scope(word: &str) -> bool {
+    word.starts_with("reentry-") || word.starts_with("recovery_")
+}
+
+/// A client secret, kept as its hash only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretHash(Vec<u8>);
+
+impl SecretHash {
+    /// Of a secret.
+    #[must_use]
+    pub fn of(secret: &str) -> Self {
+        Self(digest::sha256(secret.as_bytes()))
+    }
+
+    /// Whether this is the secret, in constant time.
+    #[must_use]
+    pub fn is(&self, secret: &str) -> bool {
+        digest::same(&self.0, &digest::sha256(secret.as_bytes()))
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
+/// How a client proves who it is at the token endpoint (OIDC Core §9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// A public client: nothing but PKCE.
+    None,
+    /// A shared secret by `client_secret_basic` or `client_secret_post`; two during a change of secrets.
+    Secret {
+        /// Any of these.
+        secrets: Vec<SecretHash>,
+        /// `client_secret_basic` is taken.
+        basic: bool,
+        /// `client_secret_post` is taken.
+        post: bool,
+    },
+}
+
+/// A relying party.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// Its name on pages.
+    pub name: String,
+    /// How it proves who it is.
+    pub auth: ClientAuth,
+    /// Exactly these redirect URIs.
+    pub redirect_uris: Vec<String>,
+    /// Exactly these URIs after a log-out.
+    pub post_logout_redirect_uris: Vec<String>,
+    /// Scopes it may ask for.
+    pub scopes: BTreeSet<String>,
+    /// `aud` of its access tokens; its id when absent.
+    pub audience: Option<String>,
+    /// Whether a request without PKCE is refused.
+    pub pkce_required: bool,
+    /// Algorithm of its ID tokens.
+    pub id_token_alg: Algorithm,
+    /// Algorithm of its access tokens.
+    pub access_token_alg: Algorithm,
+    /// Knows nothing of holds and keeps its own session: in a hold it gets no token at all (contract section 2, 10).
+    pub refuse_in_hold: bool,
+    /// Its IdP; the first configured one when absent.
+    pub upstream: Option<UpstreamId>,
+}
+
+impl Client {
+    /// A confidential client with the defaults: PKCE required, ID tokens RS256, access tokens ES256.
+    #[must_use]
+    pub fn confidential(id: &str, secret: &str, redirect_uri: &str, scopes: &[&str]) -> Self {
+        let auth = ClientAuth::Secret { secrets: vec![SecretHash::of(secret)], basic: true, post: true };
+        Self { auth, ..Self::public(id, redirect_uri, scopes) }
+    }
+
+    /// A public client with the defaults.
+    #[must_use]
+    pub fn public(id: &str, redirect_uri: &str, scopes: &[&str]) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            auth: ClientAuth::None,
+            redirect_uris: vec![redirect_uri.to_owned()],
+            post_logout_redirect_uris: Vec::new(),
+            scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
+            audience: None,
+            pkce_required: true,
+            id_token_alg: Algorithm::Rs256,
+            access_token_alg: Algorithm::Es256,
+            refuse_in_hold: false,
+            upstream: None,
+        }
+    }
+
+    /// Whether it has a secret.
+    #[must_use]
+    pub const fn is_confidential(&self) -> bool {
+        matches!(self.auth, ClientAuth::Secret { .. })
+    }
+
+    /// `aud` of its access tokens.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        self.audience.as_deref().unwrap_or(&self.id)
+    }
+}
+
+/// The IdP as an OpenID provider.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its configured id.
+    pub id: UpstreamId,
+    /// Its issuer URL, as it says it.
+    pub issuer: String,
+    /// Our client there.
+    pub client_id: String,
+    /// Our secret there.
+    pub client_secret: Option<SecretString>,
+    /// Scopes we ask for besides `openid`.
+    pub scopes: Vec<String>,
+    /// What its `sub`s are prefixed with; at most one upstream has none.
+    pub subject_prefix: String,
+    /// Whether a log-out here is a log-out there (by its `end_session_endpoint`).
+    pub end_session: bool,
+}
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// The issuer, without a slash at the end.
+    pub issuer: String,
+    /// Relying parties by `client_id`.
+    pub clients: BTreeMap<String, Client>,
+    /// IdPs; the first one is the default.
+    pub upstreams: Vec<Upstream>,
+    /// Unknown `prompt` values are ignored instead of refused.
+    pub ignore_unknown_prompt: bool,
+    /// `acr` values the upstreams give, for discovery (RFC 9470 §7).
+    pub acr_values: Vec<String>,
+    /// An alias of the claim `recovery_scope` that is sent beside it (contract section 2, rule 4).
+    pub alias: Option<String>,
+    base: String,
+}
+
+/// Why settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsFault {
+    /// The issuer is no URL, has a query or fragment, or is plain http and not on loopback.
+    #[error("the issuer {0} must be an https URL without query or fragment (plain http only on loopback)")]
+    Issuer(String),
+    /// No upstream at all, or a client's is none of them.
+    #[error("there is no identity provider {0}")]
+    NoUpstream(String),
+    /// Two upstreams whose subjects could be taken for one another (contract section 3).
+    #[error("subjects of the identity providers {0} and {1} could be taken for one another: give each its own prefix")]
+    Prefixes(String, String),
+    /// A client asks for a word that is ours (ISS-9).
+    #[error("the client {0} may not have the reserved scope {1}")]
+    ReservedScope(String, String),
+    /// A confidential-client rule.
+    #[error("the client {0} has no usable secret, or a public client may not go without PKCE")]
+    ClientSecret(String),
+}
+
+impl BrokerSettings {
+    /// Settings, checked.
+    ///
+    /// # Errors
+    /// Every [`SettingsFault`] there is.
+    pub fn new(issuer: &str, clients: Vec<Client>, upstreams: Vec<Upstream>) -> Result<Self, Vec<SettingsFault>> {
+        let issuer = issuer.trim_end_matches('/').to_owned();
+        let mut faults = Vec::new();
+        let base = issuer_path(&issuer).unwrap_or_else(|| {
+            faults.push(SettingsFault::Issuer(issuer.clone()));
+            String::new()
+        });
+        if upstreams.is_empty() {
+            faults.push(SettingsFault::NoUpstream("at all".to_owned()));
+        }
+        for (at, one) in upstreams.iter().enumerate() {
+            for other in upstreams.iter().skip(at + 1) {
+                let (a, b) = (&one.subject_prefix, &other.subject_prefix);
+                // The empty prefix is told apart at log-in; two that extend each other could not be.
+                if one.id == other.id || a == b || (!a.is_empty() && !b.is_empty() && (a.starts_with(b.as_str()) || b.starts_with(a.as_str()))) {
+                    faults.push(SettingsFault::Prefixes(one.id.to_string(), other.id.to_string()));
+                }
+            }
+        }
+        for client in &clients {
+            faults.extend(client_faults(client, &upstreams));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let clients = clients.into_iter().map(|c| (c.id.clone(), c)).collect();
+        Ok(Self { issuer, clients, upstreams, ignore_unknown_prompt: false, acr_values: Vec::new(), alias: None, base })
+    }
+
+    /// The path of the issuer: empty, or `/…` without a slash at the end.
+    #[must_use]
+    pub fn base_path(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether the issuer is https, so that cookies are `Secure` and browsers told to stay on https.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.issuer.starts_with("https://")
+    }
+
+    /// A URL below the issuer.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.issuer)
+    }
+
+    /// A client.
+    #[must_use]
+    pub fn client(&self, id: &str) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
+    /// An upstream.
+    #[must_use]
+    pub fn upstream(&self, id: &UpstreamId) -> Option<&Upstream> {
+        self.upstreams.iter().find(|u| u.id == *id)
+    }
+
+    /// The upstream of a client.
+    #[must_use]
+    pub fn upstream_of(&self, client: &Client) -> Option<&Upstream> {
+        client.upstream.as_ref().map_or_else(|| self.upstreams.first(), |id| self.upstream(id))
+    }
+
+    /// `sub` of our tokens: the IdP's, with its prefix. `None` for a `sub` that could be taken for another's.
+    #[must_use]
+    pub fn sub(&self, subject: &Subject) -> Option<String> {
+        let upstream = self.upstream(&subject.upstream)?;
+        let prefixed = format!("{}{}", upstream.subject_prefix, subject.sub);
+        (self.subject(&prefixed).as_ref() == Some(subject)).then_some(prefixed)
+    }
+
+    /// Whose `sub` it is.
+    #[must_use]
+    pub fn subject(&self, sub: &str) -> Option<Subject> {
+        let named = self.upstreams.iter().filter(|u| !u.subject_prefix.is_empty());
+        let owner = named.into_iter().find_map(|u| sub.strip_prefix(&u.subject_prefix).map(|rest| (u, rest)));
+        let plain = || self.upstreams.iter().find(|u| u.subject_prefix.is_empty()).map(|u| (u, sub));
+        let (upstream, rest) = owner.or_else(plain)?;
+        Subject::new(upstream.id.clone(), rest)
+    }
+
+    /// Scopes any client may ask for.
+    #[must_use]
+    pub fn scopes(&self) -> BTreeSet<String> {
+        self.clients.values().flat_map(|c| c.scopes.iter().cloned()).chain(["openid".to_owned()]).collect()
+    }
+}
+
+fn issuer_path(issuer: &str) -> Option<String> {
+    let url = Url::parse(issuer).ok()?;
+    let loopback = match url.host()? {
+        url::Host::Domain(name) => name == "localhost",
+        url::Host::Ipv4(ip) => ip.is_loopback(),
+        url::Host::Ipv6(ip) => ip.is_loopback(),
+    };
+    let fits = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && (url.scheme() == "https" || (url.scheme() == "http" && loopback));
+    fits.then(|| url.path().trim_end_matches('/').to_owned())
+}
+
+fn client_faults(client: &Client, upstreams: &[Upstream]) -> Vec<SettingsFault> {
+    let mut faults = Vec::new();
+    if let Some(word) = client.scopes.iter().find(|s| is_reserved_scope(s)) {
+        faults.push(SettingsFault::ReservedScope(client.id.clone(), word.clone()));
+    }
+    if let Some(id) = client.upstream.as_ref().filter(|id| !upstreams.iter().any(|u| u.id == **id)) {
+        faults.push(SettingsFault::NoUpstream(id.to_string()));
+    }
+    let usable = match &client.auth {
+        ClientAuth::None => client.pkce_required,
+        ClientAuth::Secret { secrets, basic, post } => !secrets.is_empty() && (*basic || *post),
+    };
+    if !usable {
+        faults.push(SettingsFault::ClientSecret(client.id.clone()));
+    }
+    faults
+}
