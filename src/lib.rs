@@ -3,6 +3,7 @@
 //! The house has one direction: `cli → app → http → flow → ports → domain`. Adapters (`store idp oidc
 //! notify`) know the ports and the domain and never each other; `tests/architecture.rs` is the wall.
 
+pub mod app;
 pub mod domain;
 pub mod flow;
 pub mod http;

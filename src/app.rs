@@ -1,0 +1,4 @@
+//! The only place that names concrete adapters: wiring, workers, life cycle.
+
+pub mod clock;
+pub mod workers;

@@ -1,0 +1,62 @@
+//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, the first import.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::subject::UpstreamId;
+use crate::flow::{Flow, deliver, import, poll, sweep};
+
+/// How often the workers look.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Between two polls of each IdP.
+    pub poll: BTreeMap<UpstreamId, Duration>,
+    /// Between two looks at what is due.
+    pub sweep: Duration,
+}
+
+/// Starts every worker. They end by themselves when `stop` is cancelled, each after the step it is in.
+pub fn start(flow: &Arc<Flow>, pace: &Pace, report: &poll::Report, stop: &CancellationToken) -> JoinSet<()> {
+    let owner: Arc<str> = flow.random::<12>().into();
+    let mut tasks = JoinSet::new();
+    for (upstream, interval) in &pace.poll {
+        let (flow, upstream, interval) = (Arc::clone(flow), upstream.clone(), *interval);
+        let (owner, report, stop) = (Arc::clone(&owner), Arc::clone(report), stop.clone());
+        tasks.spawn(async move { poll::run(&flow, &upstream, interval, &owner, &report, &stop).await });
+    }
+    for upstream in pace.poll.keys() {
+        let (flow, upstream, stop) = (Arc::clone(flow), upstream.clone(), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = import_all(&flow, &upstream) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+    let (outbox, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
+    tasks.spawn(async move { deliver::run(&outbox, &name, &token).await });
+    let (sweeper, token, pause) = (Arc::clone(flow), stop.clone(), pace.sweep);
+    tasks.spawn(async move { sweep::run(&sweeper, pause, &token).await });
+    tasks
+}
+
+/// Imports snapshots until it succeeds once.
+async fn import_all(flow: &Flow, upstream: &UpstreamId) {
+    let said = |n: u32| tracing::info!(%upstream, accounts = n, "importing contacts and factors");
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match import::run(flow, upstream, &said).await {
+            Ok(count) => {
+                tracing::info!(%upstream, new = count, "contacts and factors of every account are known");
+                return;
+            }
+            Err(error) => tracing::warn!(%upstream, %error, "the import is tried again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+    }
+}
