@@ -14,3 +14,4 @@ pub mod session;
 pub mod subject;
 pub mod tier;
 pub mod time;
+pub mod wording;

@@ -8,5 +8,6 @@ pub mod domain;
 pub mod flow;
 pub mod http;
 pub mod idp;
+pub mod notify;
 pub mod oidc;
 pub mod ports;

@@ -1,0 +1,336 @@
+//! The words in which an owner is told what happened: the same in page, mail and text message.
+//!
+//! A deployment may call the action classes by its own names ("send money", "move shares"). Nothing internal
+//! gets out: whoever reads this has just lost a phone, or is being robbed, and has never heard of a tier.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use crate::domain::ceiling::{Ceiling, Class, STANDARD};
+use crate::domain::change::ChangeKind;
+use crate::domain::subject::account::{ContactKind, FactorClass};
+use crate::domain::time::{Span, Timestamp};
+
+/// How the standard classes are called unless a deployment says otherwise; each completes "you can …".
+const DEFAULT: [(&str, &str); 6] = [
+    ("read", "look at everything"),
+    ("write", "make everyday changes"),
+    ("export", "export data"),
+    ("pay", "send money"),
+    ("credential", "change sign-in or contact details"),
+    ("admin", "manage other people's accounts"),
+];
+
+/// The order in which what waits is said: what hurts most first.
+const GRAVITY: [&str; 6] = ["pay", "export", "credential", "admin", "write", "read"];
+
+/// Longest name or place that is repeated to anybody, in characters.
+const MAX_QUOTED: usize = 64;
+
+/// What things are called, and in which zone times are said.
+#[derive(Clone, Debug)]
+pub struct Wording {
+    classes: BTreeMap<Class, String>,
+    zone: TimeZone,
+}
+
+impl Default for Wording {
+    fn default() -> Self {
+        Self::new(TimeZone::UTC, &BTreeMap::new())
+    }
+}
+
+impl Wording {
+    /// The default words with a deployment's `own` names of classes, each completing "you can …".
+    #[must_use]
+    pub fn new(zone: TimeZone, own: &BTreeMap<Class, String>) -> Self {
+        let mut classes: BTreeMap<Class, String> = DEFAULT
+            .iter()
+            .filter_map(|(class, words)| Some((Class::parse(class)?, (*words).to_owned())))
+            .collect();
+        classes.extend(own.clone());
+        Self { classes, zone }
+    }
+
+    /// A date and a time of day with the zone's name: `21 November 2026, 09:12 UTC`.
+    #[must_use]
+    pub fn moment(&self, at: Timestamp) -> String {
+        self.formatted("%-d %B %Y, %H:%M %Z", at)
+    }
+
+    /// The same without the year and the zone, for a line with marks: `21 Nov, 09:12`.
+    #[must_use]
+    pub fn short(&self, at: Timestamp) -> String {
+        self.formatted("%-d %b, %H:%M", at)
+    }
+
+    fn formatted(&self, format: &str, at: Timestamp) -> String {
+        jiff::Timestamp::from_millisecond(at.millis()).map_or_else(
+            |_| at.secs().to_string(),
+            |t| t.to_zoned(self.zone.clone()).strftime(format).to_string(),
+        )
+    }
+
+    /// The instant as RFC 3339 in UTC, for `<time datetime>`.
+    #[must_use]
+    pub fn machine(at: Timestamp) -> String {
+        jiff::Timestamp::from_second(at.secs()).map_or_else(|_| at.secs().to_string(), |t| t.to_string())
+    }
+
+    /// A length of time as people say it, in its two largest units: `1 day 3 hours`, `12 minutes`.
+    #[must_use]
+    pub fn length(span: Span) -> String {
+        let minutes = span.secs().max(0).saturating_add(59) / 60;
+        let parts = [
+            (minutes / 1440, "day"),
+            (minutes / 60 % 24, "hour"),
+            (minutes % 60, "minute"),
+        ];
+        let said: Vec<String> = parts
+            .iter()
+            .skip_while(|(n, _)| *n == 0)
+            .take(2)
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, unit)| format!("{n} {unit}{}", if *n == 1 { "" } else { "s" }))
+            .collect();
+        if said.is_empty() {
+            "less than a minute".to_owned()
+        } else {
+            said.join(" ")
+        }
+    }
+
+    /// The name of a class, completing "you can …".
+    #[must_use]
+    pub fn class(&self, class: &Class) -> String {
+        self.classes
+            .get(class)
+            .cloned()
+            .unwrap_or_else(|| class.as_str().trim_start_matches("x_").replace(['_', '-'], " "))
+    }
+
+    /// What a ceiling leaves working, in the standard order.
+    #[must_use]
+    pub fn works(&self, allowed: &Ceiling) -> Vec<String> {
+        self.known(&STANDARD)
+            .into_iter()
+            .filter(|c| allowed.allows(c))
+            .map(|c| self.class(&c))
+            .collect()
+    }
+
+    /// What waits under a ceiling, what hurts most first. Managing others is only mentioned where everyday changes
+    /// wait too: such holds are those of people who may do it.
+    #[must_use]
+    pub fn waits(&self, allowed: &Ceiling) -> Vec<String> {
+        let writes = Class::parse("write").is_some_and(|write| allowed.allows(&write));
+        self.known(&GRAVITY)
+            .into_iter()
+            .filter(|c| !allowed.allows(c) && !(writes && c.as_str() == "admin"))
+            .map(|c| self.class(&c))
+            .collect()
+    }
+
+    /// The classes that have a name here: the standard ones in `order`, then the deployment's own.
+    fn known(&self, order: &[&str]) -> Vec<Class> {
+        let standard = order.iter().filter_map(|word| Class::parse(word));
+        let own = self
+            .classes
+            .keys()
+            .filter(|c| !STANDARD.contains(&c.as_str()))
+            .cloned();
+        standard.chain(own).collect()
+    }
+
+    /// What the restriction means, in one sentence.
+    #[must_use]
+    pub fn restriction(&self, allowed: &Ceiling, until: Option<Timestamp>) -> String {
+        let until = until.map_or_else(|| "For now".to_owned(), |at| format!("Until {}", self.moment(at)));
+        if allowed.is_none() {
+            return format!("{until} nobody can use the account, you included.");
+        }
+        let mut works = vec!["sign in".to_owned()];
+        works.extend(self.works(allowed));
+        let works = list(&works, "and");
+        let waits = list(&self.waits(allowed), "or");
+        if waits.is_empty() {
+            format!("{until} you can {works}.")
+        } else {
+            format!("{until} you can {works}, but not {waits}.")
+        }
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+#[must_use]
+pub fn list(items: &[String], last: &str) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., end] => format!("{} {last} {end}", first.join(", ")),
+    }
+}
+
+/// What happened, as the beginning of a sentence that goes on with when and where.
+#[must_use]
+pub const fn happened(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::PasswordReset => "Your password was reset",
+        ChangeKind::PasswordChanged => "Your password was changed",
+        ChangeKind::PasswordSetByAdmin => "Your password was set by an administrator",
+        ChangeKind::FactorAdded => "A way to sign in was added to your account",
+        ChangeKind::FactorRemoved => "A way to sign in was removed from your account",
+        ChangeKind::RecoveryCodesReset => "Your recovery codes were replaced",
+        ChangeKind::RecoveryCodeUsed => "A recovery code was used to sign in",
+        ChangeKind::EmailChanged => "The e-mail address of your account was changed",
+        ChangeKind::PhoneChanged => "The phone number of your account was changed",
+        ChangeKind::IntermediaryChanged => "A trusted contact of your account was changed",
+        ChangeKind::FederatedLinkChanged => "A linked sign-in of your account was changed",
+        ChangeKind::CredentialInitialised => "A first way to sign in was set up",
+        ChangeKind::AllFactorsReplaced => "Every way to sign in to your account was replaced",
+    }
+}
+
+/// What a factor is called.
+#[must_use]
+pub const fn factor(class: FactorClass) -> &'static str {
+    match class {
+        FactorClass::Password => "Password",
+        FactorClass::Otp => "Authenticator app",
+        FactorClass::Passkey => "Passkey or security key",
+        FactorClass::RecoveryCodes => "Recovery codes",
+        FactorClass::FederatedLink => "Linked sign-in",
+        FactorClass::Other => "Another way to sign in",
+    }
+}
+
+/// An address of which only enough is left to recognise one's own: `a…@example.org`, `…12`.
+#[must_use]
+pub fn masked(kind: ContactKind, address: &str) -> String {
+    match (kind, address.rsplit_once('@')) {
+        (ContactKind::Email, Some((local, domain))) => {
+            format!("{}…@{}", local.chars().take(1).collect::<String>(), plain(domain))
+        }
+        (ContactKind::Email, None) => "…".to_owned(),
+        (ContactKind::Phone, _) => {
+            let digits: Vec<char> = address.chars().filter(char::is_ascii_digit).collect();
+            let end: String = digits.iter().skip(digits.len().saturating_sub(2)).collect();
+            format!("…{end}")
+        }
+    }
+}
+
+/// What somebody else chose (a name, a place), in one line and no longer than 64 characters: control and
+/// direction characters are left out.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    plain_line(text, MAX_QUOTED)
+}
+
+/// The same, no longer than `most` characters.
+#[must_use]
+pub fn plain_line(text: &str, most: usize) -> String {
+    let visible = |c: &char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .filter(visible)
+        .take(most)
+        .collect()
+}
+
+/// The name for a greeting. A name is what its owner typed: one that reads like an address or a link would make
+/// our mail carry somebody else's, so it is not repeated.
+#[must_use]
+pub fn greeting(name: &str) -> Option<String> {
+    let name = plain(name);
+    let suspicious = name.chars().any(|c| {
+        matches!(
+            c,
+            '/' | '\\' | '@' | ':' | '<' | '>' | '"' | '{' | '}' | '[' | ']' | '(' | ')'
+        )
+    }) || name
+        .split('.')
+        .zip(name.split('.').skip(1))
+        .any(|(before, after)| {
+            before.ends_with(char::is_alphanumeric) && after.starts_with(char::is_alphanumeric)
+        });
+    (!name.is_empty() && !suspicious).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restriction_is_one_sentence_without_internal_words() {
+        let words = Wording::default();
+        assert_eq!(
+            words.restriction(
+                &Ceiling::of(&["read", "write"]),
+                Some(Timestamp::from_secs(1_795_338_720))
+            ),
+            "Until 22 November 2026, 09:12 UTC you can sign in, look at everything and make everyday changes, \
+             but not send money, export data or change sign-in or contact details."
+        );
+        assert_eq!(
+            words.restriction(&Ceiling::none(), None),
+            "For now nobody can use the account, you included."
+        );
+    }
+
+    #[test]
+    fn a_deployment_names_its_own_classes() {
+        let own = BTreeMap::from([
+            (Class::parse("pay").unwrap(), "transfer shares".to_owned()),
+            (Class::parse("x_vote").unwrap(), "vote".to_owned()),
+        ]);
+        let words = Wording::new(TimeZone::UTC, &own);
+        let waits = words.waits(&Ceiling::of(&["read", "write"]));
+        assert!(waits.contains(&"transfer shares".to_owned()) && waits.contains(&"vote".to_owned()));
+    }
+
+    #[test]
+    fn a_zone_is_said_with_the_time() {
+        let lisbon = Wording::new(TimeZone::get("Europe/Berlin").unwrap(), &BTreeMap::new());
+        assert_eq!(
+            lisbon.moment(Timestamp::from_secs(1_795_338_720)),
+            "22 November 2026, 10:12 CET"
+        );
+    }
+
+    #[test]
+    fn addresses_are_masked() {
+        assert_eq!(masked(ContactKind::Email, "ana@example.org"), "a…@example.org");
+        assert_eq!(masked(ContactKind::Phone, "+351 912 345 678"), "…78");
+    }
+
+    #[test]
+    fn a_name_that_carries_a_link_is_not_repeated() {
+        assert_eq!(greeting("Ana Sousa").as_deref(), Some("Ana Sousa"));
+        assert_eq!(greeting("J. R. Ewing jr.").as_deref(), Some("J. R. Ewing jr."));
+        for bad in [
+            "https://evil.example",
+            "visit evil.example now",
+            "a@b",
+            "",
+            "\r\n",
+            "<b>x</b>",
+        ] {
+            assert_eq!(greeting(bad), None, "{bad}");
+        }
+        assert_eq!(plain("a\r\nBcc: x\u{202e}y"), "a Bcc: xy");
+    }
+
+    #[test]
+    fn lengths_are_said_in_two_units() {
+        assert_eq!(Wording::length(Span::from_hours(27)), "1 day 3 hours");
+        assert_eq!(Wording::length(Span::from_mins(12)), "12 minutes");
+        assert_eq!(Wording::length(Span::ZERO), "less than a minute");
+    }
+}
