@@ -11,6 +11,7 @@
 //! * Path segments are encoded one by one: a user id or a role name can never leave its place.
 
 mod events;
+mod own;
 mod realm;
 mod users;
 
@@ -24,6 +25,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 pub use events::{AdminEventQuery, Direction, EventQuery};
+pub use own::{AdminOnly, ClientRole, Own};
 
 /// Largest answer that is read, in octets.
 pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
@@ -170,6 +172,8 @@ struct Token {
     value: SecretString,
     renew_at: Instant,
     generation: u64,
+    /// Our wall clock, milliseconds since the epoch, half-way between asking and the answer.
+    fetched: i64,
 }
 
 /// The admin API of one realm.
@@ -315,6 +319,7 @@ impl Admin {
         };
         let asked = Instant::now();
         let reply = receive(what, self.http.post(url).form(&form)).await?;
+        let fetched = own::wall_clock(asked.elapsed() / 2);
         if reply.status.is_success() {
             let grant: Grant = decode(what, &reply.body)?;
             let life = Duration::from_secs(grant.expires_in);
@@ -323,6 +328,7 @@ impl Admin {
                 value: grant.access_token,
                 renew_at,
                 generation,
+                fetched,
             });
         }
         // 400 and 401 carry an OAuth error; anything else did not come from the token endpoint proper.
