@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 
 /// A session at the broker: one log-in at the IdP, one browser.
@@ -14,6 +15,8 @@ use crate::domain::time::{Span, Timestamp};
 pub struct Session {
     /// The OIDC `sid`; stays what it is for as long as the session lives (ISS-7).
     pub id: String,
+    /// Whose it is: opaque tokens carry only the store's key.
+    pub subject: Subject,
     /// The IdP's session id, if it told us.
     pub upstream_sid: Option<String>,
     /// When it began here.
@@ -34,7 +37,7 @@ pub struct Session {
     pub checked: bool,
     /// Whether the log-in was with factors past their probation only.
     pub eligible: bool,
-    /// SHA-256 of the browser cookie's secret.
+    /// MAC of the browser cookie's secret; empty when the cookie was replaced by that of a later log-in.
     pub cookie: Vec<u8>,
     /// The IdP's ID token, for logging out there.
     pub id_token: String,
@@ -96,8 +99,9 @@ pub struct Family {
     pub rotated: Timestamp,
     /// Revoked: by the client, by a log-out, or because an old token came back.
     pub revoked: Option<Timestamp>,
-    /// Access tokens out of this family carry this `jti` prefix, so that they die with it.
-    pub tokens: Vec<String>,
+    /// Access tokens of this family that were revoked one by one, by `jti` (every `jti` begins with the family's id,
+    /// so that all of them die with it).
+    pub denied: Vec<String>,
 }
 
 /// Everything of one subject at the broker.
@@ -117,6 +121,8 @@ pub const MAX_SESSIONS: usize = 32;
 pub const MAX_FAMILIES: usize = 128;
 /// The most codes one subject has open.
 pub const MAX_CODES: usize = 32;
+/// The most access tokens of one family that are revoked one by one.
+pub const MAX_DENIED: usize = 64;
 /// How long a client that lost the reply may use the former refresh token again.
 pub const REPLAY_GRACE: Span = Span::from_secs(10);
 /// How long a used or expired code is remembered.
@@ -245,6 +251,18 @@ impl Grants {
             .filter(|f| f.id == family && f.revoked.is_none())
         {
             f.revoked = Some(now);
+        }
+    }
+
+    /// Revokes one access token of a family; beyond [`MAX_DENIED`] of them the family goes.
+    pub fn deny_token(&mut self, family: &str, jti: &str, now: Timestamp) {
+        let Some(found) = self.families.iter_mut().find(|f| f.id == family && f.revoked.is_none()) else {
+            return;
+        };
+        if found.denied.len() >= MAX_DENIED {
+            found.revoked = Some(now);
+        } else if !found.denied.iter().any(|d| d == jti) {
+            found.denied.push(jti.to_owned());
         }
     }
 
