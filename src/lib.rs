@@ -11,3 +11,4 @@ pub mod idp;
 pub mod notify;
 pub mod oidc;
 pub mod ports;
+pub mod store;

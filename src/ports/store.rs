@@ -30,6 +30,9 @@ pub enum StoreError {
     /// Too many writers at once; nothing was stored.
     #[error("too many concurrent changes to one account")]
     Contended,
+    /// The lease has a newer holder; nothing was stored.
+    #[error("the lease `{0}` has a newer holder")]
+    StaleLease(String),
 }
 
 /// Which of a subject's values are wanted.
@@ -80,6 +83,8 @@ pub struct Loaded {
 /// What to store; what is `None` stays as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Write {
+    /// Whose it is; needed only for effects and audit lines of a subject without a record, old or new.
+    pub subject: Option<Subject>,
     /// New record. Its due entry follows from [`Record::due`].
     pub record: Option<Record>,
     /// New snapshot.
@@ -95,6 +100,7 @@ pub struct Write {
 impl From<crate::domain::hold::Transition> for Write {
     fn from(t: crate::domain::hold::Transition) -> Self {
         Self {
+            subject: None,
             record: Some(t.record),
             account: t.account,
             grants: None,
@@ -187,7 +193,8 @@ pub trait Store: Send + Sync {
     /// gives nothing to store.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is stored then.
+    /// [`StoreError`]; nothing is stored then, except that after [`StoreError::Unavailable`] it may have been:
+    /// the answer of a commit can get lost. So callers repeat, and marks and ids make the repetition harmless.
     async fn update(
         &self,
         key: &SubjectKey,

@@ -1,0 +1,204 @@
+//! What an adapter has to do: read octets, and commit octets if nothing it was told about has changed meanwhile.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::marker::{Expected, Marker};
+use crate::domain::time::{Span, Timestamp};
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Lease, Parts, PendingId, Soundness, StoreError};
+
+/// A subject's values and what they are judged by, as found in one round trip.
+#[derive(Debug, Default)]
+pub(crate) struct Raw {
+    /// The partition's marker.
+    pub(crate) marker: Option<Marker>,
+    /// Whether the dedupe mark that was asked about is there.
+    pub(crate) marked: bool,
+    /// Whether the subject is in the due queue. Read before the record, which is written with it.
+    pub(crate) due: bool,
+    /// The record.
+    pub(crate) record: Option<Vec<u8>>,
+    /// The snapshot, if asked for.
+    pub(crate) account: Option<Vec<u8>>,
+    /// The grants, if asked for.
+    pub(crate) grants: Option<Vec<u8>>,
+    /// The store's clock.
+    pub(crate) time: Option<Timestamp>,
+}
+
+/// A subject's value in a commit.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    /// What must still be there; the outer `None` when the closure never saw it.
+    pub(crate) former: Option<Option<Vec<u8>>>,
+    /// What to put there.
+    pub(crate) put: Option<Vec<u8>>,
+    /// How long to keep it from now on; for ever when `None`.
+    pub(crate) keep: Option<Span>,
+}
+
+/// What to do about the due queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Leave it.
+    Leave,
+    /// The subject is due then.
+    At(Timestamp),
+    /// The subject is not due.
+    Never,
+}
+
+/// One atomic step.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Whose it is.
+    pub(crate) key: SubjectKey,
+    /// What the marker must be.
+    pub(crate) marker: Expected,
+    /// A dedupe mark that must not be there, and is from now on.
+    pub(crate) mark: Option<(String, Span)>,
+    /// The record.
+    pub(crate) record: Cell,
+    /// The snapshot.
+    pub(crate) account: Cell,
+    /// The grants.
+    pub(crate) grants: Cell,
+    /// The due entry.
+    pub(crate) due: Due,
+    /// Sealed outbox entries.
+    pub(crate) outbox: Vec<Vec<u8>>,
+    /// Audit lines with their place in the order of time.
+    pub(crate) audit: Vec<(i64, Vec<u8>)>,
+}
+
+impl Batch {
+    /// A step that changes nothing yet.
+    pub(crate) fn new(key: SubjectKey, marker: Expected) -> Self {
+        Self {
+            key,
+            marker,
+            mark: None,
+            record: Cell::default(),
+            account: Cell::default(),
+            grants: Cell::default(),
+            due: Due::Leave,
+            outbox: Vec::new(),
+            audit: Vec::new(),
+        }
+    }
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// Done; the fence is this now.
+    Stored(u64),
+    /// The mark was there; nothing was done.
+    Duplicate,
+    /// A value is not what it was; nothing was done.
+    Conflict,
+    /// The marker is not what it must be; nothing was done.
+    Unsound(Option<Marker>),
+}
+
+/// An outbox entry as stored.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Where it is.
+    pub(crate) at: PendingId,
+    /// The sealed entry.
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// An audit line as stored.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Its place in the order of time.
+    pub(crate) order: i64,
+    /// The encoded line.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A place that keeps octets. Names of marks, states, settings and leases come ready for use in a key.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// Reads a subject.
+    async fn read(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        mark: Option<&str>,
+    ) -> Result<Raw, StoreError>;
+
+    /// Compares and writes, wholly or not at all.
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<Committed, StoreError>;
+
+    /// Outbox entries of these partitions that are due at `now`, at most `max` in all.
+    async fn outbox(
+        &self,
+        partitions: &[u8],
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<Waiting>, StoreError>;
+
+    /// Removes an outbox entry.
+    async fn remove(&self, at: &PendingId) -> Result<(), StoreError>;
+
+    /// Replaces an outbox entry by one that is not due before `until`, in one step. Nothing if it is gone.
+    async fn defer(
+        &self,
+        at: &PendingId,
+        sealed: &[u8],
+        until: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Subjects due at `now`.
+    async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError>;
+
+    /// Puts a value that is not there yet.
+    async fn put_state(&self, name: &str, sealed: &[u8], keep: Span) -> Result<(), StoreError>;
+
+    /// Takes a value away.
+    async fn take_state(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Reads a setting.
+    async fn setting(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Writes a setting, if the lease given is the newest.
+    async fn set_setting(
+        &self,
+        name: &str,
+        value: &str,
+        lease: Option<&Lease>,
+    ) -> Result<(), StoreError>;
+
+    /// Takes or extends a lease.
+    async fn lease(&self, name: &str, owner: &str, keep: Span)
+    -> Result<Option<Lease>, StoreError>;
+
+    /// Gives a lease back.
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError>;
+
+    /// Audit lines before `before` in the order of time, newest first: of one partition, or of all.
+    async fn audit(
+        &self,
+        partition: Option<u8>,
+        before: i64,
+        max: usize,
+    ) -> Result<Vec<Line>, StoreError>;
+
+    /// Every marker there is, by partition.
+    async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError>;
+
+    /// The installation's own note of who it is. `fresh` is noted when there is none, or one of the same
+    /// incarnation with a lower fence; the answer is what is noted afterwards.
+    async fn installation(&self, fresh: Option<&Marker>) -> Result<Option<Marker>, StoreError>;
+
+    /// Creates the marker of every partition that has none.
+    async fn create_markers(&self, marker: &Marker) -> Result<(), StoreError>;
+
+    /// Faults that are the adapter's own business.
+    async fn check(&self) -> Result<Soundness, StoreError>;
+}

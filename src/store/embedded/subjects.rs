@@ -1,0 +1,205 @@
+//! Subjects and markers in the file.
+
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
+
+use super::fault;
+use super::queues;
+use super::tables::{
+    ACCOUNT, AUDIT, DUE, DUE_ORDER, EXPIRING, GRANTS, INSTALLATION, MARKERS, Name, OUTBOX, RECORD,
+    StoredMarker, VALUES, bytes, number,
+};
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Parts, StoreError};
+use crate::store::backend::{Batch, Cell, Committed, Due, Raw};
+use crate::store::marker::Marker;
+use crate::store::retention::AUDIT_RETENTION;
+use crate::store::shared::{order, order_span, wall_clock};
+
+pub(super) fn read(
+    t: &ReadTransaction,
+    key: &SubjectKey,
+    parts: Parts,
+    mark: Option<&str>,
+) -> Result<Raw, StoreError> {
+    let values = t.open_table(VALUES).map_err(fault)?;
+    let value = |kind: u8, wanted: bool| {
+        if wanted {
+            bytes(&values, (kind, key.0))
+        } else {
+            Ok(None)
+        }
+    };
+    let marked = match mark {
+        Some(mark) => queues::alive(&t.open_table(EXPIRING).map_err(fault)?, mark)?.is_some(),
+        None => false,
+    };
+    let due = t.open_table(DUE).map_err(fault)?;
+    Ok(Raw {
+        marker: marker(&t.open_table(MARKERS).map_err(fault)?, key.partition())?,
+        marked,
+        due: due.get(key.0).map_err(fault)?.is_some(),
+        record: value(RECORD, true)?,
+        account: value(ACCOUNT, parts.account)?,
+        grants: value(GRANTS, parts.grants)?,
+        time: None,
+    })
+}
+
+pub(super) fn marker(
+    table: &impl ReadableTable<u8, StoredMarker>,
+    partition: u8,
+) -> Result<Option<Marker>, StoreError> {
+    let found = table.get(partition).map_err(fault)?;
+    Ok(found.map(|found| {
+        let (incarnation, fingerprint, fence) = found.value();
+        Marker {
+            incarnation: incarnation.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            fence,
+        }
+    }))
+}
+
+/// Compares, then writes. The transaction is one, and alone: what was compared cannot change before the commit.
+pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, StoreError> {
+    let partition = batch.key.partition();
+    let mut markers = t.open_table(MARKERS).map_err(fault)?;
+    let found = marker(&markers, partition)?;
+    let Some(found) = found
+        .clone()
+        .filter(|m| batch.marker.fault(Some(m)).is_none())
+    else {
+        return Ok(Committed::Unsound(found));
+    };
+    if let Some((mark, keep)) = &batch.mark {
+        let there = queues::alive(&t.open_table(EXPIRING).map_err(fault)?, mark)?;
+        if there.is_some() {
+            return Ok(Committed::Duplicate);
+        }
+        queues::put_expiring(t, mark, &[], *keep)?;
+    }
+    let cells = [
+        (RECORD, &batch.record),
+        (ACCOUNT, &batch.account),
+        (GRANTS, &batch.grants),
+    ];
+    {
+        let mut values = t.open_table(VALUES).map_err(fault)?;
+        for (kind, cell) in cells {
+            if let Some(former) = &cell.former
+                && bytes(&values, (kind, batch.key.0))? != *former
+            {
+                return Ok(Committed::Conflict);
+            }
+            if let Cell { put: Some(put), .. } = cell {
+                values
+                    .insert((kind, batch.key.0), put.as_slice())
+                    .map_err(fault)?;
+            }
+        }
+    }
+    set_due(t, batch.key.0, batch.due)?;
+    for sealed in &batch.outbox {
+        let place = (0, number(t)?);
+        t.open_table(OUTBOX)
+            .map_err(fault)?
+            .insert(place, (partition, sealed.as_slice()))
+            .map_err(fault)?;
+    }
+    add_audit(t, batch)?;
+    let fence = found.fence.saturating_add(1);
+    markers
+        .insert(
+            partition,
+            (
+                found.incarnation.as_str(),
+                found.fingerprint.as_str(),
+                fence,
+            ),
+        )
+        .map_err(fault)?;
+    Ok(Committed::Stored(fence))
+}
+
+fn set_due(t: &WriteTransaction, name: Name, due: Due) -> Result<(), StoreError> {
+    if due == Due::Leave {
+        return Ok(());
+    }
+    let mut times = t.open_table(DUE).map_err(fault)?;
+    let mut order = t.open_table(DUE_ORDER).map_err(fault)?;
+    if let Some(old) = times.remove(name).map_err(fault)? {
+        order.remove((old.value(), name)).map_err(fault)?;
+    }
+    if let Due::At(at) = due {
+        times.insert(name, at.millis()).map_err(fault)?;
+        order.insert((at.millis(), name), ()).map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Adds audit lines, and drops those past their retention: counted from the older of the real time and the newest
+/// line, so that one clock that is far ahead cannot empty the log.
+fn add_audit(t: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+    let Some(newest) = batch.audit.iter().map(|(place, _)| *place).max() else {
+        return Ok(());
+    };
+    let partition = batch.key.partition();
+    for (place, line) in &batch.audit {
+        let place = (*place, number(t)?);
+        t.open_table(AUDIT)
+            .map_err(fault)?
+            .insert(place, (partition, line.as_slice()))
+            .map_err(fault)?;
+    }
+    let cutoff = newest
+        .min(order(wall_clock()))
+        .saturating_sub(order_span(AUDIT_RETENTION));
+    let mut lines = t.open_table(AUDIT).map_err(fault)?;
+    lines
+        .retain_in(..(cutoff, 0), |_, _| false)
+        .map_err(fault)?;
+    Ok(())
+}
+
+pub(super) fn installation(
+    t: &WriteTransaction,
+    fresh: Option<&Marker>,
+) -> Result<(Option<Marker>, bool), StoreError> {
+    let mut table = t.open_table(INSTALLATION).map_err(fault)?;
+    let known = marker(&table, 0)?;
+    let Some(fresh) = fresh else {
+        return Ok((known, false));
+    };
+    let better = known
+        .as_ref()
+        .is_none_or(|k| k.incarnation == fresh.incarnation && k.fence < fresh.fence);
+    if !better {
+        return Ok((known, false));
+    }
+    put_marker(&mut table, 0, fresh)?;
+    Ok((Some(fresh.clone()), true))
+}
+
+pub(super) fn create_markers(t: &WriteTransaction, fresh: &Marker) -> Result<bool, StoreError> {
+    let mut table = t.open_table(MARKERS).map_err(fault)?;
+    for partition in 0..=u8::MAX {
+        if marker(&table, partition)?.is_none() {
+            put_marker(&mut table, partition, fresh)?;
+        }
+    }
+    Ok(true)
+}
+
+fn put_marker(
+    table: &mut redb::Table<'_, u8, StoredMarker>,
+    partition: u8,
+    marker: &Marker,
+) -> Result<(), StoreError> {
+    let value = (
+        marker.incarnation.as_str(),
+        marker.fingerprint.as_str(),
+        marker.fence,
+    );
+    table.insert(partition, value).map_err(fault)?;
+    Ok(())
+}

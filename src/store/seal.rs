@@ -1,0 +1,361 @@
+//! The keys of an installation, and everything that is made with them: message authentication, keyed names,
+//! and sealing of values at rest.
+//!
+//! Two kinds of root secret of 32 octets each. The *names* key makes the names of subjects, channels and marks; it
+//! lasts as long as the installation, since a new one would name everybody anew (its fingerprint is in every
+//! marker, so a wrong one is noticed before anything is read). The *seal* keys authenticate tokens and encrypt
+//! values: the last in the file is used, all of them are accepted, so they are rotated by adding a line. No root
+//! secret is used itself; HKDF-SHA-256 (RFC 5869) derives one key for each purpose from it.
+
+mod file;
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{constant_time, hkdf, hmac, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::domain::subject::Subject;
+use crate::domain::subject::account::{ChannelId, ContactKind};
+use crate::ports::seal::{Purpose, Seal, SubjectKey};
+use crate::ports::store::StoreError;
+
+/// Octets of a root secret.
+pub const SECRET_LEN: usize = 32;
+/// Version of the sealed form.
+const SEALED: u8 = 1;
+/// Octets that say which key sealed a value.
+const TAG_LEN: usize = 4;
+/// Octets before the ciphertext: version, key, nonce. No two sealings have the same.
+pub(crate) const HEADER_LEN: usize = 1 + TAG_LEN + NONCE_LEN;
+
+const PURPOSES: [Purpose; 5] = [
+    Purpose::Code,
+    Purpose::Refresh,
+    Purpose::Report,
+    Purpose::Cookie,
+    Purpose::Form,
+];
+
+const fn label(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Code => "mac code",
+        Purpose::Refresh => "mac refresh",
+        Purpose::Report => "mac report",
+        Purpose::Cookie => "mac cookie",
+        Purpose::Form => "mac form",
+    }
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFault {
+    /// It cannot be read or written.
+    #[error("the key file {path} cannot be used: {source}")]
+    File {
+        /// Which file.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A line of it does not say what it should.
+    #[error("line {line} of the key file {what}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Something is missing, or there twice.
+    #[error("the key file {0}")]
+    Whole(&'static str),
+    /// The operating system gives no randomness, or a key was refused.
+    #[error("the system's cryptography failed")]
+    Crypto,
+}
+
+/// A root secret; wiped when dropped, never printed.
+struct Secret {
+    id: String,
+    bytes: Zeroizing<[u8; SECRET_LEN]>,
+}
+
+impl Secret {
+    fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; SECRET_LEN]>, KeyFault> {
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"reentry 1").extract(self.bytes.as_slice());
+        let info = [purpose.as_bytes()];
+        let mut out = Zeroizing::new([0; SECRET_LEN]);
+        prk.expand(&info, hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(out.as_mut_slice()))
+            .map_err(|_| KeyFault::Crypto)?;
+        Ok(out)
+    }
+
+    fn mac_key(&self, purpose: &str) -> Result<hmac::Key, KeyFault> {
+        let key = self.derive(purpose)?;
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()))
+    }
+}
+
+/// The keys derived from the names secret.
+struct Names {
+    subject: hmac::Key,
+    channel: hmac::Key,
+    other: hmac::Key,
+    fingerprint: [u8; 8],
+}
+
+/// The keys derived from one seal secret.
+struct Sealing {
+    id: String,
+    tag: [u8; TAG_LEN],
+    value: LessSafeKey,
+    macs: [hmac::Key; PURPOSES.len()],
+}
+
+/// The keys of an installation.
+pub struct Keys {
+    names: Names,
+    /// The newest.
+    newest: Sealing,
+    /// Those before it, oldest first.
+    older: Vec<Sealing>,
+}
+
+impl fmt::Debug for Keys {
+    /// Ids only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let older: Vec<&str> = self.older.iter().map(|s| s.id.as_str()).collect();
+        f.debug_struct("Keys")
+            .field("newest", &self.newest.id)
+            .field("older", &older)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a sealed value is, part of what is authenticated: one kind never opens as another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Account,
+    Grants,
+    Outbox,
+    State,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Grants => "grants",
+            Self::Outbox => "outbox",
+            Self::State => "state",
+        }
+    }
+
+    /// The key it is stored under and what it is; a NUL cannot be part of either.
+    fn aad(self, place: &str) -> Vec<u8> {
+        [self.as_str().as_bytes(), &[0], place.as_bytes()].concat()
+    }
+}
+
+impl Keys {
+    /// Keys that exist only in this process: for tests, and for a `demo` whose store is thrown away.
+    ///
+    /// # Errors
+    /// [`KeyFault::Crypto`] when the system gives no randomness.
+    pub fn ephemeral() -> Result<Self, KeyFault> {
+        Self::parse(&file::new_text()?)
+    }
+
+    fn derive(names: &Secret, seals: &[Secret]) -> Result<Self, KeyFault> {
+        let fingerprint = hmac::sign(&names.mac_key("fingerprint")?, b"reentry");
+        let names = Names {
+            subject: names.mac_key("names subject")?,
+            channel: names.mac_key("names channel")?,
+            other: names.mac_key("names other")?,
+            fingerprint: first(fingerprint.as_ref()),
+        };
+        let mut older = seals
+            .iter()
+            .map(Sealing::derive)
+            .collect::<Result<Vec<_>, _>>()?;
+        let newest = older.pop().ok_or(KeyFault::Whole("has no `seal` key"))?;
+        Ok(Self {
+            names,
+            newest,
+            older,
+        })
+    }
+
+    /// What the markers remember of the names key, in hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex(&self.names.fingerprint)
+    }
+
+    /// The ids of the keys that seal, oldest first; the last one is used.
+    #[must_use]
+    pub fn ids(&self) -> Vec<&str> {
+        let all = self.older.iter().chain([&self.newest]);
+        all.map(|s| s.id.as_str()).collect()
+    }
+
+    /// A keyed name, in hexadecimal, for what would otherwise show in a key (a mark, a state's secret name).
+    pub(crate) fn name(&self, kind: &str, what: &str) -> String {
+        let mac = keyed(&self.names.other, &[kind.as_bytes(), what.as_bytes()]);
+        hex(&first::<16>(&mac))
+    }
+
+    /// Seals a value of `kind` for its place in the store.
+    pub(crate) fn seal(
+        &self,
+        kind: Kind,
+        place: &str,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let failed = |_| StoreError::Unavailable("the system's cryptography failed".to_owned());
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).map_err(failed)?;
+        let mut body = plain.to_vec();
+        self.newest
+            .value
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(kind.aad(place)),
+                &mut body,
+            )
+            .map_err(failed)?;
+        Ok([&[SEALED], &self.newest.tag[..], &nonce, &body].concat())
+    }
+
+    /// Opens what [`Keys::seal`] sealed for the same place.
+    pub(crate) fn open(
+        &self,
+        kind: Kind,
+        place: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let what = kind.as_str();
+        let unreadable = |why: &str| StoreError::Unreadable(format!("sealed {what}: {why}"));
+        let (version, rest) = sealed.split_first().ok_or_else(|| unreadable("is empty"))?;
+        if *version != SEALED {
+            return Err(unreadable(&format!(
+                "has version {version}, this program reads {SEALED}"
+            )));
+        }
+        let (tag, rest) = rest
+            .split_first_chunk::<TAG_LEN>()
+            .ok_or_else(|| unreadable("is cut off"))?;
+        let (nonce, body) = rest
+            .split_first_chunk::<NONCE_LEN>()
+            .ok_or_else(|| unreadable("is cut off"))?;
+        let key = self.sealings().find(|s| s.tag == *tag).ok_or_else(|| {
+            unreadable("was sealed by a key that is not in the key file; put that key back")
+        })?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let length = key
+            .value
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(kind.aad(place)),
+                &mut body,
+            )
+            .map_err(|_| unreadable("was altered, or belongs elsewhere"))?
+            .len();
+        body.truncate(length);
+        Ok(body)
+    }
+
+    /// Newest first.
+    fn sealings(&self) -> impl Iterator<Item = &Sealing> {
+        [&self.newest].into_iter().chain(self.older.iter().rev())
+    }
+}
+
+impl Sealing {
+    fn derive(secret: &Secret) -> Result<Self, KeyFault> {
+        let value = secret.derive("value")?;
+        let unbound =
+            UnboundKey::new(&AES_256_GCM, value.as_slice()).map_err(|_| KeyFault::Crypto)?;
+        let tag = hmac::sign(&secret.mac_key("tag")?, b"reentry");
+        let [code, refresh, report, cookie, form] = PURPOSES.map(label);
+        Ok(Self {
+            id: secret.id.clone(),
+            tag: first(tag.as_ref()),
+            value: LessSafeKey::new(unbound),
+            macs: [
+                secret.mac_key(code)?,
+                secret.mac_key(refresh)?,
+                secret.mac_key(report)?,
+                secret.mac_key(cookie)?,
+                secret.mac_key(form)?,
+            ],
+        })
+    }
+
+    fn mac(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
+        let [code, refresh, report, cookie, form] = &self.macs;
+        let key = match purpose {
+            Purpose::Code => code,
+            Purpose::Refresh => refresh,
+            Purpose::Report => report,
+            Purpose::Cookie => cookie,
+            Purpose::Form => form,
+        };
+        first(hmac::sign(key, message).as_ref())
+    }
+}
+
+impl Seal for Keys {
+    fn mac(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
+        self.newest.mac(purpose, message)
+    }
+
+    fn verify(&self, purpose: Purpose, message: &[u8], mac: &[u8]) -> bool {
+        let right = |s: &Sealing| {
+            constant_time::verify_slices_are_equal(&s.mac(purpose, message), mac).is_ok()
+        };
+        self.sealings().any(right)
+    }
+
+    fn subject(&self, subject: &Subject) -> SubjectKey {
+        let parts = [subject.upstream.as_str().as_bytes(), subject.sub.as_bytes()];
+        SubjectKey(first(&keyed(&self.names.subject, &parts)))
+    }
+
+    fn channel(&self, kind: ContactKind, address: &str) -> ChannelId {
+        let (kind, address) = match kind {
+            ContactKind::Email => ("email", address.trim().to_lowercase()),
+            ContactKind::Phone => {
+                let kept = address.chars().filter(|c| c.is_ascii_digit() || *c == '+');
+                ("phone", kept.collect())
+            }
+        };
+        let mac = keyed(&self.names.channel, &[kind.as_bytes(), address.as_bytes()]);
+        ChannelId(URL_SAFE_NO_PAD.encode(first::<16>(&mac)))
+    }
+}
+
+/// The MAC of parts that are told apart by a NUL.
+fn keyed(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
+    first(hmac::sign(key, &parts.join(&0_u8)).as_ref())
+}
+
+/// The first `N` octets of a MAC of 32.
+fn first<const N: usize>(mac: &[u8]) -> [u8; N] {
+    mac.first_chunk().copied().unwrap_or([0; N])
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, b| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,496 @@
+//! The rules that both adapters obey, written once.
+
+mod operate;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Notify};
+use tokio::time::Instant;
+
+use super::backend::{Backend, Batch, Cell, Committed, Due, Raw, Waiting};
+use super::marker::{PARTITIONS, Seen};
+use super::seal::{Keys, Kind, hex};
+use super::{codec, retention};
+use crate::domain::audit::Entry;
+use crate::domain::hold::Effect;
+use crate::domain::subject::Subject;
+use crate::domain::time::{Span, Timestamp};
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{
+    Change, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated,
+    Write,
+};
+
+/// How often an update runs again because another process was faster.
+const ATTEMPTS: u32 = 32;
+/// How often partitions are looked at to which this process committed nothing.
+const FULL_SCAN: Duration = Duration::from_secs(1);
+/// The most audit lines of one transition.
+const LINES: i64 = 1000;
+/// How long an outbox entry that cannot be read steps aside.
+const UNREADABLE_WAIT: Span = Span::from_mins(10);
+
+/// A store over a backend.
+pub(crate) struct Shared<B> {
+    backend: B,
+    keys: Arc<Keys>,
+    seen: Seen,
+    /// Updates of one subject in this process wait for each other here instead of colliding in the store.
+    turns: Vec<Mutex<()>>,
+    work: Notify,
+    /// Partitions that this process put outbox entries into since they were last looked at.
+    fresh: Vec<AtomicBool>,
+    scanned: StdMutex<Option<Instant>>,
+}
+
+/// An outbox entry. Sealed whole: a notice holds an address.
+#[derive(Debug, Serialize, Deserialize)]
+struct Envelope {
+    subject: Subject,
+    id: String,
+    effect: Effect,
+    attempts: u32,
+    since: Timestamp,
+    failure: Option<String>,
+}
+
+/// An audit line with its subject.
+#[derive(Debug, Serialize, Deserialize)]
+struct Audited {
+    subject: Subject,
+    entry: Entry,
+}
+
+/// Where a value stands, as part of what its seal authenticates.
+fn place(key: &SubjectKey) -> String {
+    format!("{:03}:{}", key.partition(), hex(&key.0))
+}
+
+fn outbox_place(partition: u8) -> String {
+    format!("{partition:03}:out")
+}
+
+/// The real time, for what is not a decision: ages of effects without a record, expiry of single-use state.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let millis = since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    Timestamp::from_millis(millis)
+}
+
+impl<B: Backend> Shared<B> {
+    pub(crate) fn new(backend: B, keys: Arc<Keys>) -> Self {
+        Self {
+            seen: Seen::new(keys.fingerprint()),
+            turns: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
+            work: Notify::new(),
+            fresh: (0..PARTITIONS).map(|_| AtomicBool::new(true)).collect(),
+            scanned: StdMutex::default(),
+            backend,
+            keys,
+        }
+    }
+
+    /// Reads, judges, decodes. `None` when the mark is there.
+    async fn load(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        mark: Option<&str>,
+    ) -> Result<Option<(Raw, Loaded)>, StoreError> {
+        let expected = self.seen.expected(key.partition());
+        let raw = self.backend.read(key, parts, mark).await?;
+        self.seen
+            .judge(key.partition(), &expected, raw.marker.as_ref())?;
+        if raw.due && raw.record.is_none() {
+            return Err(StoreError::Unsound(
+                "a subject is due but has no record: values were lost".to_owned(),
+            ));
+        }
+        if raw.marked {
+            return Ok(None);
+        }
+        let place = place(key);
+        let sealed = |kind, bytes: &Option<Vec<u8>>| {
+            let opened = bytes.as_ref().map(|b| self.keys.open(kind, &place, b));
+            opened.transpose()
+        };
+        let account = sealed(Kind::Account, &raw.account)?;
+        let grants = sealed(Kind::Grants, &raw.grants)?;
+        let record = raw.record.as_deref();
+        let loaded = Loaded {
+            record: record.map(|b| codec::decode("a record", b)).transpose()?,
+            account: account
+                .map(|b| codec::decode("a snapshot", &b))
+                .transpose()?,
+            grants: grants.map(|b| codec::decode("grants", &b)).transpose()?,
+            store_time: raw.time,
+        };
+        Ok(Some((raw, loaded)))
+    }
+
+    /// The atomic step for what a closure wants stored. Everything that it saw is compared.
+    fn batch(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        raw: Raw,
+        write: &Write,
+        subject: Option<&Subject>,
+    ) -> Result<Batch, StoreError> {
+        let place = place(key);
+        let seal = |kind, plain: Vec<u8>| self.keys.seal(kind, &place, &plain);
+        let record = write.record.as_ref();
+        let account = write.account.as_ref().map(codec::encode).transpose()?;
+        let grants = write.grants.as_ref().map(codec::encode).transpose()?;
+        let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
+        batch.record = Cell {
+            former: Some(raw.record),
+            put: record.map(codec::encode).transpose()?,
+            keep: record.and_then(retention::of_record),
+        };
+        batch.account = Cell {
+            former: parts.account.then_some(raw.account),
+            put: account.map(|b| seal(Kind::Account, b)).transpose()?,
+            keep: None,
+        };
+        batch.grants = Cell {
+            former: parts.grants.then_some(raw.grants),
+            put: grants.map(|b| seal(Kind::Grants, b)).transpose()?,
+            keep: write.grants.as_ref().map(retention::of_grants),
+        };
+        batch.due = record.map_or(Due::Leave, |r| r.due().map_or(Due::Never, Due::At));
+        if write.effects.is_empty() && write.audit.is_empty() {
+            return Ok(batch);
+        }
+        let subject = subject.ok_or_else(|| {
+            StoreError::Unreadable("effects of a subject without a record".to_owned())
+        })?;
+        let since = record.map(|r| r.updated).or(raw.time);
+        for (id, effect) in &write.effects {
+            batch.outbox.push(self.envelope(
+                key.partition(),
+                &Envelope {
+                    subject: subject.clone(),
+                    id: id.clone(),
+                    effect: effect.clone(),
+                    attempts: 0,
+                    since: since.unwrap_or_else(wall_clock),
+                    failure: None,
+                },
+            )?);
+        }
+        for (index, entry) in (0..LINES).zip(&write.audit) {
+            batch.audit.push(line(subject, entry, index)?);
+        }
+        Ok(batch)
+    }
+
+    /// The name of a mark in a key: the source stays readable, what it marks does not.
+    fn mark_name(&self, name: &str) -> String {
+        let source = name.split(':').next().unwrap_or_default();
+        let plain = |c: &char| c.is_ascii_lowercase() || *c == '_';
+        let source: String = source.chars().filter(plain).take(32).collect();
+        format!("{source}:{}", self.keys.name("mark", name))
+    }
+
+    fn envelope(&self, partition: u8, envelope: &Envelope) -> Result<Vec<u8>, StoreError> {
+        let plain = codec::encode(envelope)?;
+        self.keys
+            .seal(Kind::Outbox, &outbox_place(partition), &plain)
+    }
+
+    /// One attempt at an update; `None` when somebody else was faster.
+    async fn attempt(
+        &self,
+        key: &SubjectKey,
+        parts: &mut Parts,
+        mark: Option<&(String, Span)>,
+        change: &Change<'_>,
+    ) -> Result<Option<Updated>, StoreError> {
+        let name = mark.map(|(name, _)| name.as_str());
+        let Some((raw, loaded)) = self.load(key, *parts, name).await? else {
+            return Ok(Some(Updated::Duplicate));
+        };
+        let wanted = change(&loaded);
+        let unchanged = wanted.is_none();
+        let write = wanted.unwrap_or_default();
+        if unchanged && mark.is_none() {
+            return Ok(Some(Updated::Unchanged));
+        }
+        let blind = Parts {
+            account: write.account.is_some() && !parts.account,
+            grants: write.grants.is_some() && !parts.grants,
+        };
+        if blind.account || blind.grants {
+            // Nothing is overwritten unseen: the closure runs again, with the value before its eyes.
+            parts.account |= blind.account;
+            parts.grants |= blind.grants;
+            return Ok(None);
+        }
+        let records = [write.record.as_ref(), loaded.record.as_ref()];
+        let known = records.into_iter().flatten().map(|r| &r.subject).next();
+        let subject = known.or(write.subject.as_ref());
+        let mut batch = self.batch(key, *parts, raw, &write, subject)?;
+        batch.mark = mark.cloned();
+        Ok(match self.commit(batch).await? {
+            Committed::Duplicate => Some(Updated::Duplicate),
+            Committed::Stored(_) if unchanged => Some(Updated::Unchanged),
+            Committed::Stored(_) => Some(Updated::Stored),
+            Committed::Conflict | Committed::Unsound(_) => None,
+        })
+    }
+
+    /// Commits, and remembers the fence and the work that there is now.
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let batch = Arc::new(batch);
+        let partition = batch.key.partition();
+        let committed = self.backend.commit(&batch).await?;
+        match &committed {
+            Committed::Stored(fence) => {
+                self.seen.moved(partition, *fence);
+                if !batch.outbox.is_empty() {
+                    self.look_at(partition);
+                    self.work.notify_waiters();
+                    self.work.notify_one();
+                }
+            }
+            Committed::Unsound(marker) => {
+                self.seen.judge(partition, &batch.marker, marker.as_ref())?;
+            }
+            Committed::Duplicate | Committed::Conflict => {}
+        }
+        Ok(committed)
+    }
+
+    fn look_at(&self, partition: u8) {
+        if let Some(fresh) = self.fresh.get(usize::from(partition)) {
+            fresh.store(true, Ordering::Release);
+        }
+    }
+
+    /// The partitions to look at now: those with news, and from time to time all.
+    fn partitions(&self) -> Vec<u8> {
+        let all = {
+            let Ok(mut scanned) = self.scanned.lock() else {
+                return (0..=u8::MAX).collect();
+            };
+            let all = scanned.is_none_or(|at| at.elapsed() >= FULL_SCAN);
+            if all {
+                *scanned = Some(Instant::now());
+            }
+            all
+        };
+        let fresh = |p: &u8| {
+            let flag = self.fresh.get(usize::from(*p));
+            flag.is_some_and(|f| f.swap(false, Ordering::AcqRel))
+        };
+        (0..=u8::MAX).filter(|p| fresh(p) || all).collect()
+    }
+
+    fn opened(&self, waiting: &Waiting) -> Result<Pending, StoreError> {
+        let place = outbox_place(waiting.at.partition);
+        let plain = self.keys.open(Kind::Outbox, &place, &waiting.sealed)?;
+        let envelope: Envelope = codec::decode("an outbox entry", &plain)?;
+        Ok(Pending {
+            at: waiting.at.clone(),
+            subject: envelope.subject,
+            id: envelope.id,
+            effect: envelope.effect,
+            attempts: envelope.attempts,
+            since: envelope.since,
+            failure: envelope.failure,
+        })
+    }
+}
+
+/// An audit line and its place in the order of time.
+fn line(subject: &Subject, entry: &Entry, index: i64) -> Result<(i64, Vec<u8>), StoreError> {
+    let bytes = codec::encode_named(&Audited {
+        subject: subject.clone(),
+        entry: entry.clone(),
+    })?;
+    Ok((order(entry.at).saturating_add(index), bytes))
+}
+
+/// Instants as places in the order of audit lines: exact as a double for many thousand years, with room for the
+/// lines of one transition.
+pub(crate) fn order(at: Timestamp) -> i64 {
+    const LATEST: i64 = 9_000_000_000_000;
+    at.millis().clamp(0, LATEST) * LINES
+}
+
+/// A length of time in the order of audit lines.
+pub(crate) fn order_span(span: Span) -> i64 {
+    span.millis().saturating_mul(LINES)
+}
+
+/// Waits a little, not always equally long, so that two that collided do not collide again.
+async fn pause(attempt: u32) {
+    let mut dice = [0_u8; 1];
+    // Without randomness the pause is merely less well spread.
+    let _ = aws_lc_rs::rand::fill(&mut dice);
+    let most = 1_u64 << attempt.min(5);
+    let [dice] = dice;
+    tokio::time::sleep(Duration::from_micros(most * 1000 * u64::from(dice) / 255)).await;
+}
+
+#[async_trait]
+impl<B: Backend> Store for Shared<B> {
+    async fn read(&self, key: &SubjectKey, parts: Parts) -> Result<Loaded, StoreError> {
+        let loaded = self.load(key, parts, None).await?;
+        Ok(loaded.map(|(_, loaded)| loaded).unwrap_or_default())
+    }
+
+    async fn update(
+        &self,
+        key: &SubjectKey,
+        mut parts: Parts,
+        mark: Option<&Mark>,
+        change: &Change<'_>,
+    ) -> Result<Updated, StoreError> {
+        let mark = mark.map(|m| (self.mark_name(&m.name), m.keep));
+        let [_, turn, ..] = key.0;
+        let turn = self.turns.get(usize::from(turn));
+        let _turn = match turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        for attempt in 0..ATTEMPTS {
+            if let Some(updated) = self.attempt(key, &mut parts, mark.as_ref(), change).await? {
+                return Ok(updated);
+            }
+            pause(attempt).await;
+        }
+        Err(StoreError::Contended)
+    }
+
+    async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError> {
+        let partitions = self.partitions();
+        let waiting = match self.backend.outbox(&partitions, now, max).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                partitions.iter().for_each(|p| self.look_at(*p));
+                return Err(error);
+            }
+        };
+        // More may be where something was, and where the limit cut the search off.
+        let cut = waiting.len() >= max;
+        let found: BTreeSet<u8> = waiting.iter().map(|w| w.at.partition).collect();
+        let again = partitions.iter().filter(|p| cut || found.contains(p));
+        again.for_each(|p| self.look_at(*p));
+        let mut pending = Vec::new();
+        for one in waiting {
+            match self.opened(&one) {
+                Ok(entry) => pending.push(entry),
+                Err(error) => {
+                    // It is kept, for whoever can read it, and steps aside so that it does not hold up the others.
+                    tracing::error!(partition = one.at.partition, entry = %one.at.entry, %error, "an outbox entry cannot be read");
+                    let later = now.plus(UNREADABLE_WAIT);
+                    self.backend.defer(&one.at, &one.sealed, later).await?;
+                }
+            }
+        }
+        Ok(pending)
+    }
+
+    async fn wait_for_work(&self, at_most: Duration) {
+        let _ = tokio::time::timeout(at_most.min(FULL_SCAN), self.work.notified()).await;
+    }
+
+    async fn done(&self, at: &PendingId) -> Result<(), StoreError> {
+        self.backend.remove(at).await
+    }
+
+    async fn retry(&self, entry: &Pending, at: Timestamp, failure: &str) -> Result<(), StoreError> {
+        let sealed = self.envelope(
+            entry.at.partition,
+            &Envelope {
+                subject: entry.subject.clone(),
+                id: entry.id.clone(),
+                effect: entry.effect.clone(),
+                attempts: entry.attempts.saturating_add(1),
+                since: entry.since,
+                failure: Some(failure.to_owned()),
+            },
+        )?;
+        self.backend.defer(&entry.at, &sealed, at).await
+    }
+
+    async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {
+        self.backend.due(now, max).await
+    }
+
+    async fn put_state(&self, name: &str, value: &[u8], keep: Span) -> Result<(), StoreError> {
+        let name = self.keys.name("state", name);
+        let sealed = self.keys.seal(Kind::State, &name, value)?;
+        self.backend.put_state(&name, &sealed, keep).await
+    }
+
+    async fn take_state(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let name = self.keys.name("state", name);
+        let Some(sealed) = self.backend.take_state(&name).await? else {
+            return Ok(None);
+        };
+        let plain = self.keys.open(Kind::State, &name, &sealed)?;
+        Ok(Some(plain.to_vec()))
+    }
+
+    async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.backend.setting(name).await
+    }
+
+    async fn set_setting(
+        &self,
+        name: &str,
+        value: &str,
+        lease: Option<&Lease>,
+    ) -> Result<(), StoreError> {
+        self.backend.set_setting(name, value, lease).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        owner: &str,
+        keep: Span,
+    ) -> Result<Option<Lease>, StoreError> {
+        self.backend.lease(name, owner, keep).await
+    }
+
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError> {
+        self.backend.release(name, owner).await
+    }
+
+    async fn audit(
+        &self,
+        key: Option<&SubjectKey>,
+        before: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(Subject, Entry)>, StoreError> {
+        self.audit_lines(key, before, max).await
+    }
+
+    async fn note(
+        &self,
+        subject: &Subject,
+        key: &SubjectKey,
+        entry: &Entry,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
+        batch.audit.push(line(subject, entry, 0)?);
+        self.commit(batch).await.map(|_| ())
+    }
+
+    async fn init(&self) -> Result<bool, StoreError> {
+        self.install().await
+    }
+
+    async fn check(&self) -> Result<Soundness, StoreError> {
+        self.soundness().await
+    }
+}

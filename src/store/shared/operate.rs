@@ -1,0 +1,146 @@
+//! What operators ask of the store: audit lines, markers, fitness.
+
+use super::{Audited, Shared, order};
+use crate::domain::audit::Entry;
+use crate::domain::subject::Subject;
+use crate::domain::time::Timestamp;
+use crate::ports::seal::{Seal as _, SubjectKey};
+use crate::ports::store::{Soundness, StoreError};
+use crate::store::backend::Backend;
+use crate::store::codec;
+use crate::store::marker::{Expected, Marker};
+use crate::store::seal::hex;
+
+/// Audit lines read at a time when those of one subject are looked for.
+const PAGE: usize = 500;
+
+impl<B: Backend> Shared<B> {
+    pub(super) async fn audit_lines(
+        &self,
+        key: Option<&SubjectKey>,
+        before: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(Subject, Entry)>, StoreError> {
+        let (mut found, mut cursor) = (Vec::new(), order(before));
+        let partition = key.map(SubjectKey::partition);
+        let page = if key.is_some() { PAGE } else { max.max(1) };
+        while found.len() < max {
+            let lines = self.backend.audit(partition, cursor, page).await?;
+            let Some(last) = lines.last() else { break };
+            cursor = last.order;
+            for line in &lines {
+                let audited: Audited = codec::decode("an audit line", &line.bytes)?;
+                if key.is_none_or(|key| self.keys.subject(&audited.subject) == *key) {
+                    found.push((audited.subject, audited.entry));
+                }
+            }
+        }
+        found.truncate(max);
+        Ok(found)
+    }
+
+    /// Creates markers in a store that has none, or confirms that they are ours. An installation that was left
+    /// half made is completed; one that lost a marker is not mended, since its values are gone too.
+    pub(super) async fn install(&self) -> Result<bool, StoreError> {
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id)
+            .map_err(|_| StoreError::Unavailable("no randomness".to_owned()))?;
+        let fresh = Marker {
+            incarnation: hex(&id),
+            fingerprint: self.keys.fingerprint(),
+            fence: 1,
+        };
+        let markers = self.backend.markers().await?;
+        let known = self.backend.installation(None).await?;
+        if known.is_none() && markers.iter().any(Option::is_some) {
+            return Err(StoreError::Unsound(
+                "there are markers, but no note of the installation: values were lost".to_owned(),
+            ));
+        }
+        let ours = match known {
+            Some(known) => known,
+            None => self
+                .backend
+                .installation(Some(&fresh))
+                .await?
+                .unwrap_or(fresh),
+        };
+        let expected = Expected {
+            incarnation: Some(ours.incarnation.clone()),
+            fingerprint: self.keys.fingerprint(),
+            fence: 0,
+        };
+        if let Some(fault) = expected.fault(Some(&ours)) {
+            return Err(StoreError::Unsound(fault.to_owned()));
+        }
+        self.complete(&expected, &ours, &markers).await
+    }
+
+    /// `ours.fence` is 1 until every marker was made once, then 2.
+    async fn complete(
+        &self,
+        expected: &Expected,
+        ours: &Marker,
+        markers: &[Option<Marker>],
+    ) -> Result<bool, StoreError> {
+        let complete = ours.fence > 1;
+        for (partition, marker) in (0..=u8::MAX).zip(markers) {
+            match marker {
+                Some(marker) => {
+                    if let Some(fault) = expected.fault(Some(marker)) {
+                        return Err(StoreError::Unsound(format!(
+                            "partition {partition:03}: {fault}"
+                        )));
+                    }
+                }
+                None if complete => {
+                    return Err(StoreError::Unsound(format!(
+                        "partition {partition:03} has lost its marker and with it its values: it has to be rebuilt"
+                    )));
+                }
+                None => {}
+            }
+        }
+        if complete {
+            return Ok(false);
+        }
+        let first = Marker {
+            fence: 1,
+            ..ours.clone()
+        };
+        self.backend.create_markers(&first).await?;
+        let done = Marker {
+            fence: 2,
+            ..ours.clone()
+        };
+        self.backend.installation(Some(&done)).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn soundness(&self) -> Result<Soundness, StoreError> {
+        let expected: Vec<Expected> = (0..=u8::MAX).map(|p| self.seen.expected(p)).collect();
+        let mut soundness = self.backend.check().await?;
+        let markers = self.backend.markers().await?;
+        for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
+            if self
+                .seen
+                .judge(partition, expected, marker.as_ref())
+                .is_err()
+            {
+                soundness.restricted_partitions.push(partition);
+            }
+        }
+        if markers.iter().all(Option::is_none) {
+            soundness.faults.push(
+                "the store has no markers, so every account is restricted. If this is a new installation run `reentry store init`; if not, the store was flushed or this is another database"
+                    .to_owned(),
+            );
+        } else if !soundness.restricted_partitions.is_empty() {
+            soundness.faults.push(format!(
+                "{} of 256 partitions have a marker that is missing, of other keys, or lower than one seen before: their accounts are restricted. Check that key file, database number and node are the right ones; what was lost or rolled back has to be rebuilt from the IdP",
+                soundness.restricted_partitions.len()
+            ));
+        }
+        Ok(soundness)
+    }
+}
