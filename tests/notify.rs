@@ -50,8 +50,11 @@ fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
             change,
             at: Timestamp::from_secs(AT),
             origin: change.map(|_| "Lisbon".to_owned()),
-            allowed: about_a_change.then(|| Ceiling::of(&["read", "write"])),
-            until: (about_a_change || message == Message::FreezeEnding)
+            allowed: match message {
+                Message::FreezeEnded => Some(Ceiling::of(&["read"])),
+                _ => about_a_change.then(|| Ceiling::of(&["read", "write"])),
+            },
+            until: (about_a_change || matches!(message, Message::FreezeEnding | Message::FreezeEnded))
                 .then(|| Timestamp::from_secs(AT + 86_400)),
             locale: None,
             name: "Ana Sousa".to_owned(),

@@ -80,6 +80,8 @@ pub struct Cause {
     pub contest_length: Span,
     /// With `rolling: false`, the latest end this cause may reach.
     pub cap: Option<Timestamp>,
+    /// Where from, coarse, for the owner's pages.
+    pub origin: Option<String>,
 }
 
 impl Cause {

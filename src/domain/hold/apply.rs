@@ -195,6 +195,7 @@ fn judged(
         swept: length == Span::ZERO,
         contest_length: contest_length(s.tier, row),
         cap: active.filter(|_| !s.policy.rolling).map(|(_, end)| end),
+        origin: change.origin.clone(),
     }
 }
 

@@ -398,8 +398,16 @@ pub fn end_freeze(
         }
         ThawStep::Lapse => t.audit.push(line("freeze_lapsed").alarming()),
     }
+    let before = t.effects.len();
     tell(&mut t, account, Message::FreezeEnded, now, policy);
     let after = hold_after(old, contest, reference, now, policy);
+    // The same message tells of the hold that follows, with its end.
+    for (_, effect) in t.effects.iter_mut().skip(before) {
+        if let super::Effect::Notice(notice) = effect {
+            notice.content.allowed = after.enforced.then(|| after.allowed.clone());
+            notice.content.until = after.enforced.then(|| after.end());
+        }
+    }
     t.record.causes.push(after);
     t.record.contest = None;
     t.converge();
@@ -445,6 +453,7 @@ fn hold_after(
         swept: false,
         contest_length: contest.hold,
         cap: None,
+        origin: None,
     }
 }
 
