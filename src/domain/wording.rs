@@ -153,7 +153,11 @@ impl Wording {
         let mut works = vec!["sign in".to_owned()];
         works.extend(self.works(allowed));
         let works = list(&works, "and");
-        let waits = list(&self.waits(allowed), "or");
+        let waits = if self.works(allowed).len() <= 1 {
+            "do anything else".to_owned()
+        } else {
+            list(&self.waits(allowed), "or")
+        };
         if waits.is_empty() {
             format!("{until} you can {works}.")
         } else {
@@ -281,6 +285,14 @@ mod tests {
         assert_eq!(
             words.restriction(&Ceiling::none(), None),
             "For now nobody can use the account, you included."
+        );
+    }
+
+    #[test]
+    fn where_one_may_only_look_that_is_said_shortly() {
+        assert_eq!(
+            Wording::default().restriction(&Ceiling::of(&["read"]), None),
+            "For now you can sign in and look at everything, but not do anything else."
         );
     }
 

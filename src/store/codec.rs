@@ -107,6 +107,7 @@ mod tests {
                 swept: false,
                 contest_length: Span::from_hours(24),
                 cap: None,
+                origin: Some("203.0.113.0/24".to_owned()),
             }],
             cuts: vec![Cut {
                 at,
