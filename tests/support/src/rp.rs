@@ -48,7 +48,6 @@ impl Reply {
     }
 
     /// Itself, or a panic with the whole answer when the status is another.
-    #[must_use]
     #[track_caller]
     pub fn expect_status(self, status: u16) -> Self {
         assert!(

@@ -73,8 +73,7 @@ impl Page {
         let mut pairs = self
             .url
             .query_pairs()
-            .chain(url::form_urlencoded::parse(fragment.as_bytes()))
-            .into_iter();
+            .chain(url::form_urlencoded::parse(fragment.as_bytes()));
         pairs
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
