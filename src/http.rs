@@ -33,7 +33,11 @@ pub fn public(context: Context) -> Router {
             outer = outer.route(&format!("{}{base}", route.path), (route.mount)());
         }
     }
-    let router = if base.is_empty() { inner } else { outer.nest(&base, inner) };
+    let router = if base.is_empty() {
+        inner
+    } else {
+        outer.nest(&base, inner)
+    };
     finish(router, context)
 }
 

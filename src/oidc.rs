@@ -44,8 +44,18 @@ impl Broker {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn access_token(&self, token: &str, audience: Option<&str>, now: Timestamp) -> Result<Verified, Refusal> {
-        let expected = Expected { issuer: &self.settings.issuer, audience, typ: verify::ACCESS_TOKEN, expired: false };
+    pub fn access_token(
+        &self,
+        token: &str,
+        audience: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Verified, Refusal> {
+        let expected = Expected {
+            issuer: &self.settings.issuer,
+            audience,
+            typ: verify::ACCESS_TOKEN,
+            expired: false,
+        };
         verify::verify(&self.keys, token, &expected, now)
     }
 
@@ -54,7 +64,12 @@ impl Broker {
     /// # Errors
     /// [`Refusal`].
     pub fn hint(&self, token: &str, now: Timestamp) -> Result<Verified, Refusal> {
-        let expected = Expected { issuer: &self.settings.issuer, audience: None, typ: verify::ID_TOKEN, expired: true };
+        let expected = Expected {
+            issuer: &self.settings.issuer,
+            audience: None,
+            typ: verify::ID_TOKEN,
+            expired: true,
+        };
         verify::verify(&self.keys, token, &expected, now)
     }
 }

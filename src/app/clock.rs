@@ -10,7 +10,10 @@ use crate::ports::clock::{Clock, Entropy};
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the port's adapter: the one place that asks the machine")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the port's adapter: the one place that asks the machine"
+    )]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         // A clock before 1970 is read as 1970: guards then hold for ever, which is the safe side.

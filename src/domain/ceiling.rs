@@ -73,8 +73,7 @@ impl Serialize for Class {
 impl<'de> Deserialize<'de> for Class {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
-        Self::parse(&word)
-            .ok_or_else(|| serde::de::Error::custom(format!("`{word}` is not an action class")))
+        Self::parse(&word).ok_or_else(|| serde::de::Error::custom(format!("`{word}` is not an action class")))
     }
 }
 

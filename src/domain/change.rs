@@ -204,12 +204,12 @@ impl Change {
             {
                 Row::PasswordChanged
             }
-            ChangeKind::PasswordReset
-            | ChangeKind::PasswordSetByAdmin
-            | ChangeKind::PasswordChanged => Row::PasswordReset,
-            ChangeKind::FactorRemoved
-            | ChangeKind::RecoveryCodesReset
-            | ChangeKind::RecoveryCodeUsed => Row::FactorLost,
+            ChangeKind::PasswordReset | ChangeKind::PasswordSetByAdmin | ChangeKind::PasswordChanged => {
+                Row::PasswordReset
+            }
+            ChangeKind::FactorRemoved | ChangeKind::RecoveryCodesReset | ChangeKind::RecoveryCodeUsed => {
+                Row::FactorLost
+            }
             ChangeKind::FactorAdded | ChangeKind::FederatedLinkChanged
                 if self.proof == Proof::EligibleFactor =>
             {

@@ -115,9 +115,7 @@ pub fn entitle(state: State<'_>, request: &Request<'_>, now: Now, policy: &Polic
     facts.contact_hold = record.contact_hold(now);
     facts.shadow = record.shadow(now).map(|r| r.allowed);
     let restriction = restriction(record, request, now);
-    let mut ceiling = restriction
-        .as_ref()
-        .map_or(Ceiling::Full, |r| r.allowed.clone());
+    let mut ceiling = restriction.as_ref().map_or(Ceiling::Full, |r| r.allowed.clone());
     if !facts.contested {
         ceiling = elevated(ceiling, record, request, now);
     }

@@ -308,9 +308,9 @@ impl Record {
     /// Whether a session of ours that began at `began`, out of the IdP's session `upstream_sid`, still lives.
     #[must_use]
     pub fn session_lives(&self, began: Timestamp, upstream_sid: Option<&str>) -> bool {
-        self.cuts.iter().all(|cut| {
-            began > cut.at || (cut.except.is_some() && cut.except.as_deref() == upstream_sid)
-        })
+        self.cuts
+            .iter()
+            .all(|cut| began > cut.at || (cut.except.is_some() && cut.except.as_deref() == upstream_sid))
     }
 
     /// What the IdP's own tokens have to be at `now`.
@@ -368,12 +368,7 @@ impl Record {
     /// Until when the record has to be kept; the store may drop it some time after.
     #[must_use]
     pub fn keep_until(&self) -> Timestamp {
-        let ends = self
-            .causes
-            .iter()
-            .map(Cause::end)
-            .max()
-            .unwrap_or(self.updated);
+        let ends = self.causes.iter().map(Cause::end).max().unwrap_or(self.updated);
         ends.max(self.due().unwrap_or(self.updated))
             .max(self.updated)
             .plus(RETENTION)
@@ -452,11 +447,7 @@ impl Transition {
     }
 
     fn converge(&mut self) {
-        let id = format!(
-            "converge:{}:{}",
-            self.record.epoch,
-            self.record.updated.millis()
-        );
+        let id = format!("converge:{}:{}", self.record.epoch, self.record.updated.millis());
         self.effects.push((id, Effect::Converge));
     }
 }

@@ -79,25 +79,21 @@ impl Message {
         match kind {
             ChangeKind::EmailChanged => Self::EmailChanged,
             ChangeKind::PhoneChanged => Self::PhoneChanged,
-            ChangeKind::RecoveryCodesReset | ChangeKind::RecoveryCodeUsed => {
-                Self::RecoveryCodesReset
-            }
+            ChangeKind::RecoveryCodesReset | ChangeKind::RecoveryCodeUsed => Self::RecoveryCodesReset,
             ChangeKind::IntermediaryChanged => Self::IntermediaryChanged,
-            ChangeKind::PasswordReset
-            | ChangeKind::PasswordChanged
-            | ChangeKind::PasswordSetByAdmin => Self::PasswordChanged,
+            ChangeKind::PasswordReset | ChangeKind::PasswordChanged | ChangeKind::PasswordSetByAdmin => {
+                Self::PasswordChanged
+            }
             ChangeKind::AllFactorsReplaced => Self::MfaDeviceChanged,
             ChangeKind::FederatedLinkChanged => Self::PossessionFactorChanged,
-            ChangeKind::FactorAdded
-            | ChangeKind::FactorRemoved
-            | ChangeKind::CredentialInitialised => match factor {
-                Some(FactorClass::Passkey | FactorClass::FederatedLink) => {
-                    Self::PossessionFactorChanged
+            ChangeKind::FactorAdded | ChangeKind::FactorRemoved | ChangeKind::CredentialInitialised => {
+                match factor {
+                    Some(FactorClass::Passkey | FactorClass::FederatedLink) => Self::PossessionFactorChanged,
+                    Some(FactorClass::Password) => Self::PasswordChanged,
+                    Some(FactorClass::RecoveryCodes) => Self::RecoveryCodesReset,
+                    Some(FactorClass::Otp | FactorClass::Other) | None => Self::MfaDeviceChanged,
                 }
-                Some(FactorClass::Password) => Self::PasswordChanged,
-                Some(FactorClass::RecoveryCodes) => Self::RecoveryCodesReset,
-                Some(FactorClass::Otp | FactorClass::Other) | None => Self::MfaDeviceChanged,
-            },
+            }
         }
     }
 }

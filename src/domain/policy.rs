@@ -234,9 +234,7 @@ impl Policy {
     /// that names it is allowed, a scope that no class names needs `full`, `offline_access` needs `full`.
     #[must_use]
     pub fn reduce_scopes(&self, scopes: &BTreeSet<String>, ceiling: &Ceiling) -> BTreeSet<String> {
-        let keep = |s: &&String| {
-            IDENTITY_SCOPES.contains(&s.as_str()) || covered(&self.scopes, s, ceiling)
-        };
+        let keep = |s: &&String| IDENTITY_SCOPES.contains(&s.as_str()) || covered(&self.scopes, s, ceiling);
         if ceiling.is_full() {
             scopes.clone()
         } else {
@@ -259,10 +257,7 @@ impl Policy {
     /// The first OAuth scope of a class, for a step-up challenge.
     #[must_use]
     pub fn scope_of(&self, class: &Class) -> Option<&str> {
-        self.scopes
-            .get(class)
-            .and_then(|s| s.first())
-            .map(String::as_str)
+        self.scopes.get(class).and_then(|s| s.first()).map(String::as_str)
     }
 
     /// Every ceiling that a hold of this policy can have: each row's, and each intersection of those, and `none`.

@@ -156,17 +156,13 @@ impl Grants {
     /// A session that has not been ended here.
     #[must_use]
     pub fn session(&self, id: &str) -> Option<&Session> {
-        self.sessions
-            .iter()
-            .find(|s| s.id == id && s.ended.is_none())
+        self.sessions.iter().find(|s| s.id == id && s.ended.is_none())
     }
 
     /// A family that has not been revoked.
     #[must_use]
     pub fn family(&self, id: &str) -> Option<&Family> {
-        self.families
-            .iter()
-            .find(|f| f.id == id && f.revoked.is_none())
+        self.families.iter().find(|f| f.id == id && f.revoked.is_none())
     }
 
     /// Drops what is over, and the oldest beyond the bounds.
@@ -215,13 +211,7 @@ impl Grants {
     /// Rotates a refresh token of `generation`. On [`Rotation::Moved`] and [`Rotation::Reused`] the aggregate has
     /// changed and must be stored.
     #[must_use]
-    pub fn rotate(
-        &mut self,
-        family: &str,
-        client: &str,
-        generation: u32,
-        now: Timestamp,
-    ) -> Rotation {
+    pub fn rotate(&mut self, family: &str, client: &str, generation: u32, now: Timestamp) -> Rotation {
         let Some(found) = self.families.iter_mut().find(|f| f.id == family) else {
             return Rotation::Invalid;
         };
@@ -256,7 +246,11 @@ impl Grants {
 
     /// Revokes one access token of a family; beyond [`MAX_DENIED`] of them the family goes.
     pub fn deny_token(&mut self, family: &str, jti: &str, now: Timestamp) {
-        let Some(found) = self.families.iter_mut().find(|f| f.id == family && f.revoked.is_none()) else {
+        let Some(found) = self
+            .families
+            .iter_mut()
+            .find(|f| f.id == family && f.revoked.is_none())
+        else {
             return;
         };
         if found.denied.len() >= MAX_DENIED {

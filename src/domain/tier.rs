@@ -64,18 +64,14 @@ impl Expression {
         if nesting(source) > MAX_NESTING {
             return Err(ExpressionFault::TooDeep);
         }
-        let program =
-            Program::compile(source).map_err(|e| ExpressionFault::Syntax(e.to_string()))?;
+        let program = Program::compile(source).map_err(|e| ExpressionFault::Syntax(e.to_string()))?;
         let expression = Self {
             source: source.to_owned(),
             program: Arc::new(program),
         };
         match expression.value(&Facts::default()) {
             Ok(Value::Bool(_)) | Err(_) => Ok(expression),
-            Ok(other) => Err(ExpressionFault::NotBoolean(format!(
-                "{:?}",
-                other.type_of()
-            ))),
+            Ok(other) => Err(ExpressionFault::NotBoolean(format!("{:?}", other.type_of()))),
         }
     }
 
@@ -98,9 +94,7 @@ impl Expression {
         let mut context = Context::default();
         let roles: Vec<String> = facts.roles.iter().cloned().collect();
         let groups: Vec<String> = facts.groups.iter().cloned().collect();
-        context
-            .add_variable("roles", roles)
-            .map_err(|e| e.to_string())?;
+        context.add_variable("roles", roles).map_err(|e| e.to_string())?;
         context
             .add_variable("groups", groups)
             .map_err(|e| e.to_string())?;
@@ -182,15 +176,9 @@ mod tests {
     #[test]
     fn an_expression_that_nests_too_deep_is_refused_before_it_is_parsed() {
         let deep = format!("{}true{}", "(".repeat(200), ")".repeat(200));
-        assert_eq!(
-            Expression::compile(&deep).unwrap_err(),
-            ExpressionFault::TooDeep
-        );
+        assert_eq!(Expression::compile(&deep).unwrap_err(), ExpressionFault::TooDeep);
         let bangs = format!("{}true", "!".repeat(500));
-        assert_eq!(
-            Expression::compile(&bangs).unwrap_err(),
-            ExpressionFault::TooDeep
-        );
+        assert_eq!(Expression::compile(&bangs).unwrap_err(), ExpressionFault::TooDeep);
         assert_eq!(
             Expression::compile(&"a".repeat(2000)).unwrap_err(),
             ExpressionFault::TooLong

@@ -111,18 +111,11 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
 ///
 /// # Errors
 /// [`FlowError`].
-pub async fn end_idp_session(
-    flow: &Flow,
-    subject: &Subject,
-    session: &str,
-) -> Result<(), FlowError> {
+pub async fn end_idp_session(flow: &Flow, subject: &Subject, session: &str) -> Result<(), FlowError> {
     flow.idp(&subject.upstream)?
         .end_session(&subject.sub, session)
         .await?;
-    end_where(flow, subject, &|s| {
-        s.upstream_sid.as_deref() == Some(session)
-    })
-    .await
+    end_where(flow, subject, &|s| s.upstream_sid.as_deref() == Some(session)).await
 }
 
 /// Ends one of our sessions with all its refresh families.

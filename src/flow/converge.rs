@@ -38,19 +38,14 @@ async fn rounds(flow: &Flow, subject: &Subject) -> Result<(), FlowError> {
             return Ok(());
         };
         let wanted = wanted(&record, now);
-        let done = match flow
-            .idp(&subject.upstream)?
-            .converge(&subject.sub, &wanted)
-            .await
-        {
+        let done = match flow.idp(&subject.upstream)?.converge(&subject.sub, &wanted).await {
             Err(IdpError::UnknownSubject) => return Ok(()),
             other => other?,
         };
         write_down(flow, subject, &record, &wanted, &done).await?;
         let again = flow.store.read(&key, Parts::RECORD).await?;
         let same = again.record.as_ref().is_some_and(|r| {
-            r.epoch == record.epoch
-                && self::wanted(r, flow.now(again.store_time)).posture == wanted.posture
+            r.epoch == record.epoch && self::wanted(r, flow.now(again.store_time)).posture == wanted.posture
         });
         if same {
             return Ok(());

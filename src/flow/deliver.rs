@@ -88,19 +88,16 @@ async fn one(flow: &Flow, owner: &str, entry: &Pending) -> Result<(), FlowError>
     };
     match done {
         Done::Yes => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "done")
-                .increment(1);
+            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "done").increment(1);
             flow.store.done(&entry.at).await?;
         }
         Done::Never(why) => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "never")
-                .increment(1);
+            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "never").increment(1);
             undeliverable(flow, entry, &why).await?;
             flow.store.done(&entry.at).await?;
         }
         Done::Later(why) => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "later")
-                .increment(1);
+            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "later").increment(1);
             tracing::warn!(
                 kind,
                 attempts = entry.attempts,

@@ -14,17 +14,10 @@ pub async fn entitle(flow: &Flow, key: &SubjectKey, request: &Request<'_>) -> En
 
 /// Decides on what was read already, for use cases that need more than the record in the same round trip.
 #[must_use]
-pub fn decide(
-    flow: &Flow,
-    loaded: Result<&Loaded, &StoreError>,
-    request: &Request<'_>,
-) -> Entitlement {
+pub fn decide(flow: &Flow, loaded: Result<&Loaded, &StoreError>, request: &Request<'_>) -> Entitlement {
     let policy = flow.policy.load();
     let (state, now) = match loaded {
-        Ok(loaded) => (
-            State::Known(loaded.record.as_ref()),
-            flow.now(loaded.store_time),
-        ),
+        Ok(loaded) => (State::Known(loaded.record.as_ref()), flow.now(loaded.store_time)),
         Err(error) => {
             metrics::counter!("reentry_unreadable_total").increment(1);
             tracing::warn!(%error, "state unreadable: restricted");

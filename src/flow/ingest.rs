@@ -137,8 +137,7 @@ async fn store_change(
         })
         .await?;
     if matches!(updated, Updated::Stored) {
-        metrics::counter!("reentry_changes_total", "kind" => format!("{:?}", change.kind))
-            .increment(1);
+        metrics::counter!("reentry_changes_total", "kind" => format!("{:?}", change.kind)).increment(1);
         tracing::info!(upstream = %subject.upstream, kind = ?change.kind, source = change.source.as_str(), tier = %tier.name.0, "change stored");
     }
     Ok(updated)
@@ -159,9 +158,7 @@ fn with_previous(flow: &Flow, before: Option<&Account>, change: &Change) -> Opti
     {
         let id = flow.seal.channel(kind, address);
         if !account.contacts.iter().any(|c| c.id == id) {
-            let since = account
-                .created
-                .min(change.start().minus(Span::from_millis(1)));
+            let since = account.created.min(change.start().minus(Span::from_millis(1)));
             let gone = Some(change.start());
             account.contacts.push(Contact {
                 id,
@@ -183,9 +180,7 @@ fn with_channel(change: &Change, account: Option<&Account>) -> Change {
         let start = change.start();
         let mailbox = account.and_then(|a| {
             a.contacts.iter().find(|c| {
-                c.kind == ContactKind::Email
-                    && c.since < start
-                    && c.gone.is_none_or(|gone| gone >= start)
+                c.kind == ContactKind::Email && c.since < start && c.gone.is_none_or(|gone| gone >= start)
             })
         });
         change.channel = mailbox.map(|c| c.id.clone());
@@ -250,11 +245,7 @@ fn contact_change(flow: &Flow, id: &str, kind: ContactKind, address: String, now
 ///
 /// # Errors
 /// [`FlowError::Store`].
-pub async fn refresh(
-    flow: &Flow,
-    key: &SubjectKey,
-    reading: &Account,
-) -> Result<Updated, FlowError> {
+pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result<Updated, FlowError> {
     let updated = flow
         .store
         .update(key, Parts::ACCOUNT, None, &|loaded| {
@@ -273,12 +264,7 @@ pub async fn refresh(
 }
 
 /// Somebody moved what holds the account at the IdP: agree with the record again, at once, and say so.
-async fn tampered(
-    flow: &Flow,
-    subject: &Subject,
-    id: &str,
-    what: &str,
-) -> Result<Updated, FlowError> {
+async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Result<Updated, FlowError> {
     let key = flow.key(subject);
     let mark = Mark {
         name: format!("{}:{id}", Source::AdminEvents.as_str()),

@@ -82,11 +82,7 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
 
 async fn recheck(flow: &Flow, record: &Record) -> Result<Vec<(String, bool)>, FlowError> {
     let thaw = record.contest.as_ref().and_then(|c| c.thaw.as_ref());
-    thaw::recheck(
-        flow,
-        thaw.map(|t| t.approvals.as_slice()).unwrap_or_default(),
-    )
-    .await
+    thaw::recheck(flow, thaw.map(|t| t.approvals.as_slice()).unwrap_or_default()).await
 }
 
 async fn finish(

@@ -50,13 +50,9 @@ pub async fn eligible(flow: &Flow, approver: &Subject) -> Result<bool, FlowError
     let loaded = flow.store.read(&key, Parts::RECORD).await?;
     let now = flow.now(loaded.store_time);
     // Somebody whose own account is restricted approves nothing, unless it may still act on others.
-    let free = loaded
-        .record
-        .and_then(|r| r.restriction(now))
-        .is_none_or(|r| {
-            crate::domain::ceiling::Class::parse("admin")
-                .is_some_and(|admin| r.allowed.allows(&admin))
-        });
+    let free = loaded.record.and_then(|r| r.restriction(now)).is_none_or(|r| {
+        crate::domain::ceiling::Class::parse("admin").is_some_and(|admin| r.allowed.allows(&admin))
+    });
     Ok(has_role && reading.account.enabled && free)
 }
 
@@ -90,9 +86,7 @@ pub async fn approve(
                 .record
                 .as_ref()
                 .ok_or(ThawRefusal::NotContested)
-                .and_then(|record| {
-                    contest::approve_thaw(record, &account, &name, finding, now, &policy)
-                });
+                .and_then(|record| contest::approve_thaw(record, &account, &name, finding, now, &policy));
             let (answer, write) = match result {
                 Ok(t) => {
                     let thaw = t.record.contest.as_ref().and_then(|c| c.thaw.as_ref());
@@ -124,12 +118,7 @@ pub async fn approve(
 }
 
 /// Writes down that somebody was refused.
-async fn refused(
-    flow: &Flow,
-    subject: &Subject,
-    approver: &Subject,
-    why: &str,
-) -> Result<(), FlowError> {
+async fn refused(flow: &Flow, subject: &Subject, approver: &Subject, why: &str) -> Result<(), FlowError> {
     let now = flow.clock.now();
     let entry = Entry::system(
         format!("thaw_refused:{}", flow.random::<9>()),

@@ -20,7 +20,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 64 * 1024, time: Duration::from_secs(20), concurrent: 1024 }
+        Self {
+            body: 64 * 1024,
+            time: Duration::from_secs(20),
+            concurrent: 1024,
+        }
     }
 }
 
@@ -44,7 +48,13 @@ impl Context {
     #[must_use]
     pub fn new(flow: Arc<Flow>, broker: Arc<Broker>, views: Arc<dyn Views>) -> Self {
         let limits = Limits::default();
-        Self { flow, broker, views, limits, places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)) }
+        Self {
+            flow,
+            broker,
+            views,
+            limits,
+            places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)),
+        }
     }
 
     /// The same with other limits.

@@ -32,22 +32,29 @@ pub struct Sent(pub Params);
 
 /// The kind of body in lower case, without parameters.
 fn kind(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
 async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::too_large()
-        } else {
-            Problem::bad_request("the body did not arrive whole")
-        }
-    })
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection: BytesRejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::too_large()
+            } else {
+                Problem::bad_request("the body did not arrive whole")
+            }
+        })
 }
 
 fn fields<T: DeserializeOwned>(params: Result<Params, Fault>) -> Result<T, Problem> {
-    let params = params.and_then(Params::unique).map_err(|fault| Problem::bad_request(fault.to_string()))?;
+    let params = params
+        .and_then(Params::unique)
+        .map_err(|fault| Problem::bad_request(fault.to_string()))?;
     params.read().map_err(|e| Problem::bad_request(e.to_string()))
 }
 
@@ -59,7 +66,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(Problem::unsupported_media_type("application/json"));
         }
         let bytes = body(request, state).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| Problem::bad_request(format!("the JSON body: {e}")))
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|e| Problem::bad_request(format!("the JSON body: {e}")))
     }
 }
 
@@ -68,7 +77,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if kind(request.headers()) != "application/x-www-form-urlencoded" {
-            return Err(Problem::unsupported_media_type("application/x-www-form-urlencoded"));
+            return Err(Problem::unsupported_media_type(
+                "application/x-www-form-urlencoded",
+            ));
         }
         let bytes = body(request, state).await?;
         fields(Params::parse(&bytes)).map(Self)
@@ -89,7 +100,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let found = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         found.map(|p| Self(p.0)).map_err(|rejection: PathRejection| {
-            if rejection.status().is_server_error() { Problem::fault(rejection) } else { Problem::not_found() }
+            if rejection.status().is_server_error() {
+                Problem::fault(rejection)
+            } else {
+                Problem::not_found()
+            }
         })
     }
 }
@@ -103,10 +118,17 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
             let query = request.uri().query().unwrap_or("").as_bytes();
             return Params::parse(query).map(Self).map_err(refuse);
         }
-        let empty = request.headers().get(header::CONTENT_LENGTH).is_some_and(|v| v == "0");
+        let empty = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|v| v == "0");
         if !empty && kind(request.headers()) != "application/x-www-form-urlencoded" {
-            return Err(Problem::unsupported_media_type("application/x-www-form-urlencoded"));
+            return Err(Problem::unsupported_media_type(
+                "application/x-www-form-urlencoded",
+            ));
         }
-        Params::parse(&body(request, state).await?).map(Self).map_err(refuse)
+        Params::parse(&body(request, state).await?)
+            .map(Self)
+            .map_err(refuse)
     }
 }

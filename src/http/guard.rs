@@ -43,18 +43,25 @@ pub async fn around(
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
     let mut response = match context.places.clone().try_acquire_owned() {
         Ok(_place) => {
-            let work = AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
+            let work =
+                AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
             match work.await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => Problem::unavailable("the request took too long").into_response(),
                 Err(_) => Problem::fault("a handler panicked").into_response(),
             }
         }
-        Err(_) => Problem::unavailable("too many requests at once").retry_after(1).into_response(),
+        Err(_) => Problem::unavailable("too many requests at once")
+            .retry_after(1)
+            .into_response(),
     };
     let cause = explain(&mut response, &trace_id);
     secure(response.headers_mut(), context.broker.settings.is_https());
-    let words = response.extensions().get::<LogWords>().cloned().unwrap_or_default();
+    let words = response
+        .extensions()
+        .get::<LogWords>()
+        .cloned()
+        .unwrap_or_default();
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     metrics::histogram!("reentry_http_seconds", "route" => route.clone(), "method" => method.to_string(), "status" => status.to_string())
@@ -76,15 +83,19 @@ fn explain(response: &mut Response, trace_id: &str) -> Option<String> {
     if !status.is_server_error() {
         return None;
     }
-    let cause = response.extensions().get::<Fault>().map_or_else(|| "unexplained".to_owned(), |f| f.0.clone());
+    let cause = response
+        .extensions()
+        .get::<Fault>()
+        .map_or_else(|| "unexplained".to_owned(), |f| f.0.clone());
     let oauth = response.extensions().get::<OAuthFault>().copied();
     if response.extensions().get::<Rendered>().is_some() {
         return Some(cause);
     }
     let (kind, body) = match oauth {
-        Some(OAuthFault(error)) => {
-            ("application/json", serde_json::json!({ "error": error, "trace_id": trace_id }))
-        }
+        Some(OAuthFault(error)) => (
+            "application/json",
+            serde_json::json!({ "error": error, "trace_id": trace_id }),
+        ),
         None => ("application/problem+json", fault_document(status, trace_id)),
     };
     let retry = response.headers().get(header::RETRY_AFTER).cloned();
@@ -114,7 +125,10 @@ fn secure(headers: &mut HeaderMap, https: bool) {
     put(header::X_FRAME_OPTIONS, "DENY");
     put(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
     if https {
-        put(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
+        put(
+            header::STRICT_TRANSPORT_SECURITY,
+            "max-age=31536000; includeSubDomains",
+        );
     }
 }
 
@@ -131,7 +145,9 @@ pub fn oauth_fault(status: StatusCode, error: &'static str, cause: &str) -> Resp
     response.extensions_mut().insert(Fault(cause.to_owned()));
     response.extensions_mut().insert(OAuthFault(error));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     response
 }

@@ -35,7 +35,14 @@ impl Problem {
     /// A problem without detail.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
-        Self { status, code, title, detail: None, members: Map::new(), retry_after: None }
+        Self {
+            status,
+            code,
+            title,
+            detail: None,
+            members: Map::new(),
+            retry_after: None,
+        }
     }
 
     /// The same with what to do about it.
@@ -62,13 +69,23 @@ impl Problem {
     /// 400: the request cannot be understood.
     #[must_use]
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request cannot be understood").detail(detail)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "The request cannot be understood",
+        )
+        .detail(detail)
     }
 
     /// 401: nobody, or nobody we know.
     #[must_use]
     pub fn unauthorized(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Authentication is needed").detail(detail)
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "Authentication is needed",
+        )
+        .detail(detail)
     }
 
     /// 403: known, and not allowed.
@@ -86,34 +103,55 @@ impl Problem {
     /// 405.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not for this address")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "This method is not for this address",
+        )
     }
 
     /// 413.
     #[must_use]
     pub fn too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large")
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "The request is too large",
+        )
     }
 
     /// 415.
     #[must_use]
     pub fn unsupported_media_type(expected: &str) -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "This kind of body is not understood")
-            .detail(format!("send {expected}"))
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "This kind of body is not understood",
+        )
+        .detail(format!("send {expected}"))
     }
 
     /// 500: our own fault; `cause` goes to the log.
     #[must_use]
     pub fn fault(cause: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "fault", "Something went wrong here").detail(cause.to_string())
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "fault",
+            "Something went wrong here",
+        )
+        .detail(cause.to_string())
     }
 
     /// 503: state or an upstream cannot be had now; `cause` goes to the log.
     #[must_use]
     pub fn unavailable(cause: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available now")
-            .detail(cause.to_string())
-            .retry_after(5)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "Not available now",
+        )
+        .detail(cause.to_string())
+        .retry_after(5)
     }
 
     fn document(&self) -> Value {
@@ -133,7 +171,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = if self.status.is_server_error() {
             let mut response = self.status.into_response();
-            response.extensions_mut().insert(Fault(self.detail.clone().unwrap_or_else(|| self.title.to_owned())));
+            response.extensions_mut().insert(Fault(
+                self.detail.clone().unwrap_or_else(|| self.title.to_owned()),
+            ));
             response
         } else {
             let mut response = (self.status, self.document().to_string()).into_response();
@@ -142,7 +182,9 @@ impl IntoResponse for Problem {
             response
         };
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -151,6 +193,10 @@ impl IntoResponse for Problem {
 /// The body of a 5xx.
 #[must_use]
 pub fn fault_document(status: StatusCode, trace_id: &str) -> Value {
-    let code = if status == StatusCode::SERVICE_UNAVAILABLE { "unavailable" } else { "fault" };
+    let code = if status == StatusCode::SERVICE_UNAVAILABLE {
+        "unavailable"
+    } else {
+        "fault"
+    };
     json!({ "type": format!("{TYPE}{code}"), "status": status.as_u16(), "trace_id": trace_id })
 }

@@ -32,20 +32,46 @@ pub struct Route {
 impl Route {
     /// A public route.
     #[must_use]
-    pub const fn public(method: &'static str, path: &'static str, mount: fn() -> MethodRouter<Context>) -> Self {
-        Self { method, path, listener: Listener::Public, well_known: false, mount }
+    pub const fn public(
+        method: &'static str,
+        path: &'static str,
+        mount: fn() -> MethodRouter<Context>,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            listener: Listener::Public,
+            well_known: false,
+            mount,
+        }
     }
 
     /// A well-known document.
     #[must_use]
     pub const fn well_known(path: &'static str, mount: fn() -> MethodRouter<Context>) -> Self {
-        Self { method: "GET", path, listener: Listener::Public, well_known: true, mount }
+        Self {
+            method: "GET",
+            path,
+            listener: Listener::Public,
+            well_known: true,
+            mount,
+        }
     }
 
     /// A route of the operations listener.
     #[must_use]
-    pub const fn operations(method: &'static str, path: &'static str, mount: fn() -> MethodRouter<Context>) -> Self {
-        Self { method, path, listener: Listener::Operations, well_known: false, mount }
+    pub const fn operations(
+        method: &'static str,
+        path: &'static str,
+        mount: fn() -> MethodRouter<Context>,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            listener: Listener::Operations,
+            well_known: false,
+            mount,
+        }
     }
 }
 

@@ -35,20 +35,35 @@ pub struct Plain;
 
 impl Views for Plain {
     fn message(&self, message: &Message) -> String {
-        let reference = message.reference.as_ref().map(|r| format!("<p>Reference: {}</p>", escape(r))).unwrap_or_default();
-        document(&message.title, &format!("<p>{}</p>{reference}", escape(&message.text)))
+        let reference = message
+            .reference
+            .as_ref()
+            .map(|r| format!("<p>Reference: {}</p>", escape(r)))
+            .unwrap_or_default();
+        document(
+            &message.title,
+            &format!("<p>{}</p>{reference}", escape(&message.text)),
+        )
     }
 
     fn confirm_logout(&self, confirm: &ConfirmLogout) -> String {
         let fields: String = confirm
             .fields
             .iter()
-            .map(|(n, v)| format!(r#"<input type="hidden" name="{}" value="{}">"#, escape(n), escape(v)))
+            .map(|(n, v)| {
+                format!(
+                    r#"<input type="hidden" name="{}" value="{}">"#,
+                    escape(n),
+                    escape(v)
+                )
+            })
             .collect();
         let action = escape(&confirm.action);
         document(
             "Sign out?",
-            &format!(r#"<form method="post" action="{action}">{fields}<button type="submit">Sign out</button></form>"#),
+            &format!(
+                r#"<form method="post" action="{action}">{fields}<button type="submit">Sign out</button></form>"#
+            ),
         )
     }
 }

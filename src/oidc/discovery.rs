@@ -11,8 +11,20 @@ pub const PROMPTS: [&str; 4] = ["none", "login", "consent", "select_account"];
 
 /// Claims our tokens have whatever the IdP says.
 const CLAIMS: [&str; 14] = [
-    "iss", "sub", "aud", "exp", "iat", "sid", "auth_time", "acr", "amr", "nonce", "recovery_scope", "recovery_until",
-    "recovery_epoch", "recovery_ref",
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "sid",
+    "auth_time",
+    "acr",
+    "amr",
+    "nonce",
+    "recovery_scope",
+    "recovery_until",
+    "recovery_epoch",
+    "recovery_ref",
 ];
 
 /// The document.
@@ -20,7 +32,11 @@ const CLAIMS: [&str; 14] = [
 pub fn document(broker: &Broker, policy: &Policy) -> Value {
     let s = &broker.settings;
     let algorithms: Vec<&str> = broker.keys.algorithms().iter().map(|a| a.as_str()).collect();
-    let claims: Vec<&str> = CLAIMS.into_iter().chain(["roles", "groups"]).chain(policy.claims.iter().map(String::as_str)).collect();
+    let claims: Vec<&str> = CLAIMS
+        .into_iter()
+        .chain(["roles", "groups"])
+        .chain(policy.claims.iter().map(String::as_str))
+        .collect();
     let levels: Vec<String> = std::iter::once("full".to_owned())
         .chain(policy.ceilings().iter().map(ToString::to_string))
         .collect();

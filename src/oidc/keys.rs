@@ -18,8 +18,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -184,10 +183,7 @@ impl Key {
         let public = pair.public();
         let (jwk, kid) = published(&public, file.algorithm)?;
         if kid != file.kid {
-            return Err(format!(
-                "its kid is {} but the key inside is {kid}",
-                file.kid
-            ));
+            return Err(format!("its kid is {} but the key inside is {kid}", file.kid));
         }
         Ok(Self {
             kid,
@@ -222,10 +218,7 @@ impl Key {
 }
 
 /// The JWK (RFC 7517) and its thumbprint (RFC 7638).
-fn published(
-    public: &DecodingKey,
-    algorithm: Algorithm,
-) -> Result<(serde_json::Value, String), String> {
+fn published(public: &DecodingKey, algorithm: Algorithm) -> Result<(serde_json::Value, String), String> {
     let mut jwk = Jwk::from_decoding_key(public, None).map_err(|e| e.to_string())?;
     let kid = jwk
         .thumbprint(ThumbprintHash::SHA256)
@@ -325,20 +318,13 @@ fn read_all(directory: &Path) -> Result<Vec<Arc<Key>>, KeyFault> {
         let key = Key::parse(&file).map_err(|why| KeyFault::Unusable { path, why })?;
         keys.push(Arc::new(key));
     }
-    keys.sort_by(|a, b| {
-        (b.active_from, b.created, &b.kid).cmp(&(a.active_from, a.created, &a.kid))
-    });
+    keys.sort_by(|a, b| (b.active_from, b.created, &b.kid).cmp(&(a.active_from, a.created, &a.kid)));
     Ok(keys)
 }
 
 #[async_trait]
 impl Signer for KeyRing {
-    async fn sign(
-        &self,
-        algorithm: Algorithm,
-        typ: &str,
-        claims: &[u8],
-    ) -> Result<String, SignerError> {
+    async fn sign(&self, algorithm: Algorithm, typ: &str, claims: &[u8]) -> Result<String, SignerError> {
         let key = self
             .current(algorithm)
             .ok_or(SignerError::NoKey(algorithm.as_str()))?;
@@ -382,9 +368,7 @@ pub fn create(
     let pkcs8 = generate(algorithm).map_err(made)?;
     let pair = Pair::parse(algorithm, &pkcs8).map_err(KeyFault::Make)?;
     let (_, kid) = published(&pair.public(), algorithm).map_err(KeyFault::Make)?;
-    let succeeds = others
-        .iter()
-        .any(|k| k.algorithm == algorithm && k.signs(now));
+    let succeeds = others.iter().any(|k| k.algorithm == algorithm && k.signs(now));
     let made = KeyFile {
         kid,
         purpose: Purpose::Tokens,
@@ -432,10 +416,7 @@ pub fn retire(directory: &Path, kid: &str, now: Timestamp) -> Result<KeyFile, Ke
         .cloned()
         .ok_or_else(|| KeyFault::Unknown(kid.to_owned()))?;
     let left = all.iter().any(|(_, f)| {
-        f.kid != kid
-            && f.algorithm == found.algorithm
-            && f.active_from <= now
-            && f.retired.is_none()
+        f.kid != kid && f.algorithm == found.algorithm && f.active_from <= now && f.retired.is_none()
     });
     if !left && found.algorithm != Algorithm::EdDsa {
         return Err(KeyFault::Missing(found.algorithm.as_str()));

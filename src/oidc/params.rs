@@ -37,7 +37,10 @@ impl Params {
                 return Err(Fault::TooMany);
             }
             // What is not UTF-8 was decoded to the replacement character: nothing we take has a use for it.
-            let plain = |s: &str| !s.chars().any(|c| c == char::REPLACEMENT_CHARACTER || c.is_control());
+            let plain = |s: &str| {
+                !s.chars()
+                    .any(|c| c == char::REPLACEMENT_CHARACTER || c.is_control())
+            };
             if !plain(&name) || !plain(&value) {
                 return Err(Fault::NotText);
             }
@@ -62,18 +65,27 @@ impl Params {
     /// The value of a parameter; an empty one counts as left out (RFC 6749 §3.1).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     /// Every value of a parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// The words of a space-delimited parameter, without empty ones.
     #[must_use]
     pub fn words(&self, name: &str) -> Vec<&str> {
-        self.get(name).map(|v| v.split(' ').filter(|w| !w.is_empty()).collect()).unwrap_or_default()
+        self.get(name)
+            .map(|v| v.split(' ').filter(|w| !w.is_empty()).collect())
+            .unwrap_or_default()
     }
 
     /// Reads the parameters into a struct of strings.
@@ -81,6 +93,8 @@ impl Params {
     /// # Errors
     /// A field that is missing, or does not read.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde::de::value::Error> {
-        T::deserialize(MapDeserializer::new(self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))))
+        T::deserialize(MapDeserializer::new(
+            self.0.iter().map(|(n, v)| (n.as_str(), v.as_str())),
+        ))
     }
 }

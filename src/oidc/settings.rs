@@ -12,9 +12,34 @@ use crate::ports::signer::Algorithm;
 
 /// Claims an upstream may never decide (contract section 3, "Broker claims").
 pub const RESERVED_CLAIMS: [&str; 28] = [
-    "iss", "aud", "exp", "iat", "nbf", "jti", "nonce", "azp", "client_id", "scope", "sid", "acr", "amr", "auth_time",
-    "at_hash", "c_hash", "s_hash", "cnf", "act", "may_act", "events", "typ", "sub", "recovery_scope", "recovery_lift",
-    "recovery_until", "recovery_epoch", "recovery_ref",
+    "iss",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "nonce",
+    "azp",
+    "client_id",
+    "scope",
+    "sid",
+    "acr",
+    "amr",
+    "auth_time",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "cnf",
+    "act",
+    "may_act",
+    "events",
+    "typ",
+    "sub",
+    "recovery_scope",
+    "recovery_lift",
+    "recovery_until",
+    "recovery_epoch",
+    "recovery_ref",
 ];
 /// The scope that opens the admin API, for clients that are allowed it.
 pub const ADMIN_SCOPE: &str = "reentry:admin";
@@ -100,8 +125,15 @@ impl Client {
     /// A confidential client with the defaults: PKCE required, ID tokens RS256, access tokens ES256.
     #[must_use]
     pub fn confidential(id: &str, secret: &str, redirect_uri: &str, scopes: &[&str]) -> Self {
-        let auth = ClientAuth::Secret { secrets: vec![SecretHash::of(secret)], basic: true, post: true };
-        Self { auth, ..Self::public(id, redirect_uri, scopes) }
+        let auth = ClientAuth::Secret {
+            secrets: vec![SecretHash::of(secret)],
+            basic: true,
+            post: true,
+        };
+        Self {
+            auth,
+            ..Self::public(id, redirect_uri, scopes)
+        }
     }
 
     /// A public client with the defaults.
@@ -183,7 +215,9 @@ pub enum SettingsFault {
     #[error("there is no identity provider {0}")]
     NoUpstream(String),
     /// Two upstreams whose subjects could be taken for one another (contract section 3).
-    #[error("subjects of the identity providers {0} and {1} could be taken for one another: give each its own prefix")]
+    #[error(
+        "subjects of the identity providers {0} and {1} could be taken for one another: give each its own prefix"
+    )]
     Prefixes(String, String),
     /// A client asks for a word that is ours (ISS-9).
     #[error("the client {0} may not have the reserved scope {1}")]
@@ -198,7 +232,11 @@ impl BrokerSettings {
     ///
     /// # Errors
     /// Every [`SettingsFault`] there is.
-    pub fn new(issuer: &str, clients: Vec<Client>, upstreams: Vec<Upstream>) -> Result<Self, Vec<SettingsFault>> {
+    pub fn new(
+        issuer: &str,
+        clients: Vec<Client>,
+        upstreams: Vec<Upstream>,
+    ) -> Result<Self, Vec<SettingsFault>> {
         let issuer = issuer.trim_end_matches('/').to_owned();
         let mut faults = Vec::new();
         let base = issuer_path(&issuer).unwrap_or_else(|| {
@@ -212,7 +250,12 @@ impl BrokerSettings {
             for other in upstreams.iter().skip(at + 1) {
                 let (a, b) = (&one.subject_prefix, &other.subject_prefix);
                 // The empty prefix is told apart at log-in; two that extend each other could not be.
-                if one.id == other.id || a == b || (!a.is_empty() && !b.is_empty() && (a.starts_with(b.as_str()) || b.starts_with(a.as_str()))) {
+                if one.id == other.id
+                    || a == b
+                    || (!a.is_empty()
+                        && !b.is_empty()
+                        && (a.starts_with(b.as_str()) || b.starts_with(a.as_str())))
+                {
                     faults.push(SettingsFault::Prefixes(one.id.to_string(), other.id.to_string()));
                 }
             }
@@ -224,7 +267,15 @@ impl BrokerSettings {
             return Err(faults);
         }
         let clients = clients.into_iter().map(|c| (c.id.clone(), c)).collect();
-        Ok(Self { issuer, clients, upstreams, ignore_unknown_prompt: false, acr_values: Vec::new(), alias: None, base })
+        Ok(Self {
+            issuer,
+            clients,
+            upstreams,
+            ignore_unknown_prompt: false,
+            acr_values: Vec::new(),
+            alias: None,
+            base,
+        })
     }
 
     /// The path of the issuer: empty, or `/…` without a slash at the end.
@@ -260,7 +311,10 @@ impl BrokerSettings {
     /// The upstream of a client.
     #[must_use]
     pub fn upstream_of(&self, client: &Client) -> Option<&Upstream> {
-        client.upstream.as_ref().map_or_else(|| self.upstreams.first(), |id| self.upstream(id))
+        client
+            .upstream
+            .as_ref()
+            .map_or_else(|| self.upstreams.first(), |id| self.upstream(id))
     }
 
     /// `sub` of our tokens: the IdP's, with its prefix. `None` for a `sub` that could be taken for another's.
@@ -275,8 +329,15 @@ impl BrokerSettings {
     #[must_use]
     pub fn subject(&self, sub: &str) -> Option<Subject> {
         let named = self.upstreams.iter().filter(|u| !u.subject_prefix.is_empty());
-        let owner = named.into_iter().find_map(|u| sub.strip_prefix(&u.subject_prefix).map(|rest| (u, rest)));
-        let plain = || self.upstreams.iter().find(|u| u.subject_prefix.is_empty()).map(|u| (u, sub));
+        let owner = named
+            .into_iter()
+            .find_map(|u| sub.strip_prefix(&u.subject_prefix).map(|rest| (u, rest)));
+        let plain = || {
+            self.upstreams
+                .iter()
+                .find(|u| u.subject_prefix.is_empty())
+                .map(|u| (u, sub))
+        };
         let (upstream, rest) = owner.or_else(plain)?;
         Subject::new(upstream.id.clone(), rest)
     }
@@ -284,7 +345,11 @@ impl BrokerSettings {
     /// Scopes any client may ask for.
     #[must_use]
     pub fn scopes(&self) -> BTreeSet<String> {
-        self.clients.values().flat_map(|c| c.scopes.iter().cloned()).chain(["openid".to_owned()]).collect()
+        self.clients
+            .values()
+            .flat_map(|c| c.scopes.iter().cloned())
+            .chain(["openid".to_owned()])
+            .collect()
     }
 }
 
@@ -307,7 +372,11 @@ fn client_faults(client: &Client, upstreams: &[Upstream]) -> Vec<SettingsFault> 
     if let Some(word) = client.scopes.iter().find(|s| is_reserved_scope(s)) {
         faults.push(SettingsFault::ReservedScope(client.id.clone(), word.clone()));
     }
-    if let Some(id) = client.upstream.as_ref().filter(|id| !upstreams.iter().any(|u| u.id == **id)) {
+    if let Some(id) = client
+        .upstream
+        .as_ref()
+        .filter(|id| !upstreams.iter().any(|u| u.id == **id))
+    {
         faults.push(SettingsFault::NoUpstream(id.to_string()));
     }
     let usable = match &client.auth {

@@ -137,9 +137,7 @@ fn parts(token: &str) -> Result<Map<String, Value>, Refusal> {
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
-    let octets = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| Refusal::Malformed)?;
+    let octets = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Malformed)?;
     match serde_json::from_slice::<Unique>(&octets) {
         Ok(Unique(Value::Object(map))) => Ok(map),
         _ => Err(Refusal::Malformed),
@@ -148,8 +146,7 @@ fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
 
 fn validation(algorithm: Algorithm, expected: &Expected<'_>) -> Validation {
     let mut validation = Validation::new(jose(algorithm));
-    validation.required_spec_claims =
-        HashSet::from(["exp".to_owned(), "iss".to_owned(), "aud".to_owned()]);
+    validation.required_spec_claims = HashSet::from(["exp".to_owned(), "iss".to_owned(), "aud".to_owned()]);
     validation.validate_exp = false;
     validation.set_issuer(&[expected.issuer]);
     if let Some(audience) = expected.audience {
@@ -174,18 +171,15 @@ fn decode(
         .map(|data| data.claims)
         .map_err(|e| match e.kind() {
             ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => Refusal::Signature,
-            ErrorKind::InvalidIssuer
-            | ErrorKind::InvalidAudience
-            | ErrorKind::MissingRequiredClaim(_) => Refusal::Claims,
+            ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => {
+                Refusal::Claims
+            }
             _ => Refusal::Malformed,
         })
 }
 
 fn in_time(claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {
-    let exp = claims
-        .get("exp")
-        .and_then(Value::as_i64)
-        .ok_or(Refusal::Claims)?;
+    let exp = claims.get("exp").and_then(Value::as_i64).ok_or(Refusal::Claims)?;
     let early = match claims.get("nbf") {
         None => false,
         Some(nbf) => now < Timestamp::from_secs(nbf.as_i64().ok_or(Refusal::Claims)?),

@@ -140,12 +140,7 @@ pub trait IdentityProvider: Send + Sync {
     ///
     /// # Errors
     /// [`IdpError`]; tried again.
-    async fn restore(
-        &self,
-        sub: &str,
-        since: Timestamp,
-        before: &Account,
-    ) -> Result<Vec<String>, IdpError>;
+    async fn restore(&self, sub: &str, since: Timestamp, before: &Account) -> Result<Vec<String>, IdpError>;
 
     /// Ends one of the account's sessions.
     ///

@@ -43,12 +43,7 @@ pub trait Signer: Send + Sync {
     ///
     /// # Errors
     /// [`SignerError`]; nothing is issued then.
-    async fn sign(
-        &self,
-        algorithm: Algorithm,
-        typ: &str,
-        claims: &[u8],
-    ) -> Result<String, SignerError>;
+    async fn sign(&self, algorithm: Algorithm, typ: &str, claims: &[u8]) -> Result<String, SignerError>;
 
     /// The public keys as a JWK Set (RFC 7517 §5), JSON text: current ones and those that still verify.
     fn jwks(&self) -> String;

@@ -252,19 +252,13 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn set_setting(
-        &self,
-        name: &str,
-        value: &str,
-        lease: Option<&Lease>,
-    ) -> Result<(), StoreError>;
+    async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError>;
 
     /// Takes or extends a lease for `keep`; `None` while another `owner` has it.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn lease(&self, name: &str, owner: &str, keep: Span)
-    -> Result<Option<Lease>, StoreError>;
+    async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError>;
 
     /// Gives a lease back.
     ///
@@ -287,12 +281,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn note(
-        &self,
-        subject: &Subject,
-        key: &SubjectKey,
-        entry: &Entry,
-    ) -> Result<(), StoreError>;
+    async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError>;
 
     /// Creates the markers of a new installation, or confirms that they are ours. Never done by `serve`.
     ///

@@ -41,8 +41,7 @@ pub fn apply(
     setting: Setting<'_>,
 ) -> Option<Transition> {
     let account = merged(before, after, change);
-    let mut transition =
-        Transition::new(old.cloned().unwrap_or_else(|| Record::new(subject.clone())));
+    let mut transition = Transition::new(old.cloned().unwrap_or_else(|| Record::new(subject.clone())));
     let mut changes = vec![change.clone()];
     let all = account
         .as_ref()
@@ -72,11 +71,7 @@ pub fn apply(
     if account.as_ref() != before {
         transition.account = account.map(|a| a.pruned(setting.now.earliest(), RETENTION));
     }
-    if transition
-        .effects
-        .iter()
-        .any(|(_, e)| *e == Effect::Converge)
-    {
+    if transition.effects.iter().any(|(_, e)| *e == Effect::Converge) {
         transition.effects.retain(|(_, e)| *e != Effect::Converge);
         transition.converge();
     }
@@ -105,13 +100,7 @@ fn baseline(old: Option<&Record>, change: &Change, now: Now) -> Timestamp {
 }
 
 /// Puts one change into the record. Says whether anything has to be stored.
-fn take(
-    t: &mut Transition,
-    account: Option<&Account>,
-    change: &Change,
-    case: &str,
-    s: Setting<'_>,
-) -> bool {
+fn take(t: &mut Transition, account: Option<&Account>, change: &Change, case: &str, s: Setting<'_>) -> bool {
     let mut cause = judged(&t.record, account, change, case, s);
     if let Some(known) = t.record.causes.iter_mut().find(|c| c.change == change.id) {
         let heard = known.sources.contains(&change.source);
@@ -147,13 +136,7 @@ fn stricter(new: &Cause, known: &Cause) -> bool {
 }
 
 /// The cause that a change is, by today's policy.
-fn judged(
-    record: &Record,
-    account: Option<&Account>,
-    change: &Change,
-    case: &str,
-    s: Setting<'_>,
-) -> Cause {
+fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &str, s: Setting<'_>) -> Cause {
     let (row, start) = (change.row(), change.start());
     let (mut length, mut allowed) = match s.tier.response(row) {
         Response::Notice => (Span::ZERO, Ceiling::Full),
@@ -175,11 +158,7 @@ fn judged(
         length,
         allowed,
         sources: vec![change.source.clone()],
-        told: if known {
-            Told::Pending
-        } else {
-            Told::NoChannel
-        },
+        told: if known { Told::Pending } else { Told::NoChannel },
         told_min: s.policy.told_min.min(length.quarter()),
         tier: s.tier.name.clone(),
         at_end: s.tier.at_end,
@@ -188,10 +167,7 @@ fn judged(
         bounded: length > Span::ZERO && change.channel.is_some() && repeated,
         rollout: s.tier.enforce,
         enforced: s.tier.enforce.enforces(s.place),
-        episode: active.map_or_else(
-            || record.episode().saturating_add(1),
-            |(episode, _)| episode,
-        ),
+        episode: active.map_or_else(|| record.episode().saturating_add(1), |(episode, _)| episode),
         swept: length == Span::ZERO,
         contest_length: contest_length(s.tier, row),
         cap: active.filter(|_| !s.policy.rolling).map(|(_, end)| end),
@@ -202,10 +178,7 @@ fn judged(
 /// The episode under way and its end.
 fn active_episode(record: &Record, now: Now) -> Option<(u32, Timestamp)> {
     let episode = record.episode();
-    let causes = record
-        .causes
-        .iter()
-        .filter(|c| c.episode == episode && c.holds());
+    let causes = record.causes.iter().filter(|c| c.episode == episode && c.holds());
     causes
         .map(super::Cause::end)
         .max()
@@ -251,13 +224,7 @@ fn contest_length(tier: &Tier, row: Row) -> Span {
 }
 
 /// Adds notices, audit lines and the word to the IdP.
-fn announce(
-    t: &mut Transition,
-    account: Option<&Account>,
-    change: &Change,
-    cause: &Cause,
-    s: Setting<'_>,
-) {
+fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, cause: &Cause, s: Setting<'_>) {
     let restricts = cause.holds() && cause.enforced;
     let content = notice::content_of(
         change,

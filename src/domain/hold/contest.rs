@@ -146,11 +146,8 @@ pub fn report(
         t.audit.push(line("report_confirmed").alarming());
     } else {
         t.record.contest = Some(freeze(old, &cause, channel, now, policy));
-        t.audit.push(
-            line("contested")
-                .alarming()
-                .with("enforced", cause.enforced),
-        );
+        t.audit
+            .push(line("contested").alarming().with("enforced", cause.enforced));
         if cause.enforced {
             t.record.tighten(now);
             t.record.cut(now, None);
@@ -163,8 +160,7 @@ pub fn report(
 
 fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &Policy) -> Contest {
     let tier = policy.tier(&cause.tier);
-    let exits: Vec<Exit> =
-        tier.map_or_else(|| vec![Exit::Thaw], |t| t.exits.iter().copied().collect());
+    let exits: Vec<Exit> = tier.map_or_else(|| vec![Exit::Thaw], |t| t.exits.iter().copied().collect());
     let episode = old
         .causes
         .iter()
@@ -415,13 +411,7 @@ pub fn end_freeze(
 }
 
 /// The `read` hold that follows a freeze.
-fn hold_after(
-    old: &Record,
-    contest: &Contest,
-    reference: &str,
-    now: Now,
-    policy: &Policy,
-) -> Cause {
+fn hold_after(old: &Record, contest: &Contest, reference: &str, now: Now, policy: &Policy) -> Cause {
     let from = old.causes.iter().find(|c| c.reference == contest.case);
     let tier = from
         .map(|c| c.tier.clone())
@@ -491,10 +481,8 @@ pub fn leave(
     let contest = old.contest.as_ref()?;
     let (exit, enough) = match proof {
         ExitProof::Quorum { approvals, needed } => {
-            let people: std::collections::BTreeSet<&String> = approvals
-                .iter()
-                .filter(|a| **a != old.subject.sub)
-                .collect();
+            let people: std::collections::BTreeSet<&String> =
+                approvals.iter().filter(|a| **a != old.subject.sub).collect();
             (Exit::Quorum, people.len() >= (*needed).max(2))
         }
         ExitProof::IdentityVerification => (Exit::IdentityVerification, true),
@@ -512,8 +500,7 @@ pub fn leave(
     t.record.updated = now.latest().max(old.updated);
     let id = format!("{}:left:{}", contest.case, t.record.updated.millis());
     t.audit.push(
-        Entry::system(id, now.latest(), "freeze_left", Some(&contest.case))
-            .with("exit", format!("{exit:?}")),
+        Entry::system(id, now.latest(), "freeze_left", Some(&contest.case)).with("exit", format!("{exit:?}")),
     );
     tell(&mut t, account, Message::FreezeEnded, now, policy);
     t.record.contest = None;

@@ -125,10 +125,7 @@ impl Account {
         self.contacts
             .iter()
             .filter(move |c| c.since < change)
-            .filter(move |c| {
-                c.gone
-                    .is_none_or(|gone| change < policy.veto_end(gone, hold_end))
-            })
+            .filter(move |c| c.gone.is_none_or(|gone| change < policy.veto_end(gone, hold_end)))
     }
 
     /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified and older than the probation.
@@ -185,10 +182,7 @@ impl Account {
             } else {
                 old.gone.or(Some(seen))
             };
-            next.factors.push(Factor {
-                gone,
-                ..old.clone()
-            });
+            next.factors.push(Factor { gone, ..old.clone() });
         }
         for new in &reading.factors {
             if !self
@@ -240,10 +234,7 @@ impl Account {
             .filter(|f| f.created < change && f.gone.is_none_or(|gone| gone >= change))
             .collect();
         let classes: BTreeSet<FactorClass> = before.iter().map(|f| f.class).collect();
-        let eligible: Vec<&&Factor> = before
-            .iter()
-            .filter(|f| f.eligible(change, probation))
-            .collect();
+        let eligible: Vec<&&Factor> = before.iter().filter(|f| f.eligible(change, probation)).collect();
         classes.len() >= 2 && !eligible.is_empty() && eligible.iter().all(|f| f.gone.is_some())
     }
 }

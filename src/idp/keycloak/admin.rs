@@ -348,12 +348,7 @@ impl Admin {
     }
 
     /// One call to the realm's resource at `path`, answered by any 2xx.
-    async fn call(
-        &self,
-        method: Method,
-        path: &[&str],
-        parts: Parts<'_>,
-    ) -> Result<Reply, AdminError> {
+    async fn call(&self, method: Method, path: &[&str], parts: Parts<'_>) -> Result<Reply, AdminError> {
         let segments: Vec<&str> = ["admin", "realms", &self.realm]
             .into_iter()
             .chain(path.iter().copied())
@@ -415,9 +410,7 @@ impl Admin {
         path: &[&str],
         query: Vec<(&str, String)>,
     ) -> Result<T, AdminError> {
-        let reply = self
-            .call(Method::GET, path, Parts { query, body: None })
-            .await?;
+        let reply = self.call(Method::GET, path, Parts { query, body: None }).await?;
         decode(&format!("GET {}", path.join("/")), &reply.body)
     }
 
@@ -446,11 +439,7 @@ impl Admin {
     }
 
     /// A POST that creates something and tells its id in `Location`.
-    async fn create<B: Serialize + ?Sized>(
-        &self,
-        path: &[&str],
-        body: &B,
-    ) -> Result<String, AdminError> {
+    async fn create<B: Serialize + ?Sized>(&self, path: &[&str], body: &B) -> Result<String, AdminError> {
         let parts = Parts {
             query: Vec::new(),
             body: Some(encode(path, body)?),

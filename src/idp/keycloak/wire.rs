@@ -16,6 +16,10 @@
 //! # What a live server taught (26.7.4)
 //! * One partial export has everything that is to be compared, of one moment. It tells an empty
 //!   list of event types from a full one; `GET events/config` fills the empty list in.
+//! * Users who came with a realm import have no default role unless the file says so: wired, they
+//!   read `none`. A check names them.
+//! * A PUT of `events/config` that leaves `eventsEnabled` out switches events off, and one without
+//!   `eventsExpiration` keeps them for ever; the other members may be left out.
 //! * A PUT of the realm may leave members out, but `attributes` is replaced as a whole, and an
 //!   attribute left out of it is dropped. A client's attribute goes only when sent empty.
 //! * The run-time account (`view-events view-users query-users manage-users`) reads groups by path
@@ -200,8 +204,7 @@ fn recorded(snapshot: &Snapshot, runtime_client: &str) -> Result<Option<Record>,
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let record: Record =
-        serde_json::from_str(text).map_err(|error| WireError::Record(error.to_string()))?;
+    let record: Record = serde_json::from_str(text).map_err(|error| WireError::Record(error.to_string()))?;
     if record.version == record::VERSION {
         Ok(Some(record))
     } else {
@@ -235,15 +238,12 @@ pub async fn apply(admin: &Admin, plan: &Plan, report: Report<'_>) -> Result<App
     let total = plan.steps.len();
     for (done, step) in plan.steps.iter().enumerate() {
         report(done + 1, total, &step.to_string());
-        applier
-            .apply(step)
-            .await
-            .map_err(|source| WireError::Step {
-                done,
-                total,
-                step: step.to_string(),
-                source,
-            })?;
+        applier.apply(step).await.map_err(|source| WireError::Step {
+            done,
+            total,
+            step: step.to_string(),
+            source,
+        })?;
     }
     Ok(Applied {
         changes: total,
@@ -309,12 +309,8 @@ pub async fn check(
         .steps
         .iter()
         .filter(|step| !matches!(step, Change::WriteRecord { .. }));
-    let drifted = drifted.map(|step| {
-        Finding::error(
-            step.code(),
-            format!("drifted; `wire --yes` mends it: {step}"),
-        )
-    });
+    let drifted =
+        drifted.map(|step| Finding::error(step.code(), format!("drifted; `wire --yes` mends it: {step}")));
     let mut findings: Vec<Finding> = drifted.collect();
     findings.extend(
         plan.blockers
@@ -322,10 +318,7 @@ pub async fn check(
             .map(|text| Finding::error("blocked", text)),
     );
     findings.extend(audit::reach(&snapshot));
-    findings.extend(audit::held_defaults_leak(
-        &snapshot,
-        &input.dropped_defaults,
-    ));
+    findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
     findings.extend(audit::storage(snapshot.user_storage()));
     findings.extend(accounts(admin, &snapshot, report).await?);
     let notes: Vec<String> = plan
@@ -355,9 +348,7 @@ async fn accounts(
     if snapshot.role(FULL).is_some() {
         for user in admin.users_with_role(FULL, 0, PAGE).await? {
             let name = user.username.unwrap_or_default();
-            let text = format!(
-                "user `{name}` has `{FULL}` mapped directly and cannot be held; take it away"
-            );
+            let text = format!("user `{name}` has `{FULL}` mapped directly and cannot be held; take it away");
             findings.push(Finding::error("full-direct", text));
         }
     }
@@ -387,8 +378,7 @@ async fn accounts(
         known.extend(members.into_iter().filter_map(|user| user.id));
     }
     if first >= ACCOUNTS {
-        let text =
-            format!("more than {ACCOUNTS} accounts: who lacks the default role was not looked for");
+        let text = format!("more than {ACCOUNTS} accounts: who lacks the default role was not looked for");
         findings.push(Finding::warning("accounts", text));
         return Ok(findings);
     }
@@ -409,11 +399,11 @@ async fn accounts(
     if !without.is_empty() {
         let shown: Vec<&str> = without.iter().take(10).map(String::as_str).collect();
         let text = format!(
-            "{} accounts have neither the default role nor a hold, so their tokens read `none`: {}",
+            "{} accounts have neither the default role nor a hold, so their tokens read `none`; map the default role to them: {}",
             without.len(),
             shown.join(", ")
         );
-        findings.push(Finding::warning("accounts-without-default-role", text));
+        findings.push(Finding::error("accounts-without-default-role", text));
     }
     Ok(findings)
 }
@@ -421,9 +411,7 @@ async fn accounts(
 /// Does any finding mean that the wiring is not safe?
 #[must_use]
 pub fn fails(findings: &[Finding]) -> bool {
-    findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error)
+    findings.iter().any(|finding| finding.severity == Severity::Error)
 }
 
 /// The objects of the wiring as Terraform resources. Changes nothing.

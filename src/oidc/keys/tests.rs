@@ -114,9 +114,8 @@ async fn a_token_is_refused_for_each_fault() {
     let directory = tempfile::tempdir().unwrap();
     let ring = three(directory.path());
     let good = token(&ring, Algorithm::Es256, &claims()).await;
-    let refused = |token: &str, expected: &Expected<'_>, now: i64| {
-        verify(&ring, token, expected, at(now)).unwrap_err()
-    };
+    let refused =
+        |token: &str, expected: &Expected<'_>, now: i64| verify(&ring, token, expected, at(now)).unwrap_err();
     assert_eq!(refused(&good, &expected(), START + 300), Refusal::Expired);
     let other_issuer = Expected {
         issuer: "https://evil.example",
@@ -249,17 +248,13 @@ async fn keys_rotate_without_a_gap() {
     ring.reload().unwrap();
     assert!(ring.jwks().contains(&new.kid), "published at once");
     let meanwhile = token(&ring, Algorithm::Es256, &claims()).await;
-    let kid = verify(&ring, &meanwhile, &expected(), at(START))
-        .unwrap()
-        .kid;
+    let kid = verify(&ring, &meanwhile, &expected(), at(START)).unwrap().kid;
     assert_eq!(kid, old_kid, "but signs later");
 
     time.0.store(START + 3_600, Ordering::Relaxed);
     let later = json!({"iss": "https://id.example", "aud": "bank", "exp": START + 4_000});
     let after = token(&ring, Algorithm::Es256, &later).await;
-    let kid = verify(&ring, &after, &expected(), at(START + 3_600))
-        .unwrap()
-        .kid;
+    let kid = verify(&ring, &after, &expected(), at(START + 3_600)).unwrap().kid;
     assert_eq!(kid, new.kid);
 
     retire(directory.path(), &old_kid, at(START + 3_600)).unwrap();

@@ -111,8 +111,7 @@ impl Admin {
         let body = URL_SAFE_NO_PAD
             .decode(body)
             .map_err(|error| malformed(error.to_string()))?;
-        let claims: Claims =
-            serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
+        let claims: Claims = serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
         let roles = claims.resource_access.get("realm-management");
         Ok(Own {
             account: claims.sub,
@@ -127,8 +126,7 @@ impl Admin {
     /// [`AdminError`].
     pub async fn admin_only_attributes(&self) -> Result<AdminOnly, AdminError> {
         let profile: Profile = self.get(&["users", "profile"]).await?;
-        let admin_only =
-            |of: &Declared| of.permissions.edit.iter().all(|who| who == "admin");
+        let admin_only = |of: &Declared| of.permissions.edit.iter().all(|who| who == "admin");
         let declared = profile.attributes.iter().filter(|of| admin_only(of));
         Ok(AdminOnly {
             declared: declared.map(|of| of.name.clone()).collect(),

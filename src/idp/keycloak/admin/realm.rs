@@ -68,9 +68,7 @@ impl Admin {
         let found: Vec<Client> = self
             .get_with(&["clients"], vec![("clientId", client_id.to_owned())])
             .await?;
-        Ok(found
-            .into_iter()
-            .find(|client| client.client_id == client_id))
+        Ok(found.into_iter().find(|client| client.client_id == client_id))
     }
 
     /// Creates a client; answers with its internal id.
@@ -103,10 +101,7 @@ impl Admin {
     /// [`AdminError`].
     pub async fn client_secret(&self, id: &str) -> Result<Option<String>, AdminError> {
         let secret: Value = self.get(&["clients", id, "client-secret"]).await?;
-        Ok(secret
-            .get("value")
-            .and_then(Value::as_str)
-            .map(str::to_owned))
+        Ok(secret.get("value").and_then(Value::as_str).map(str::to_owned))
     }
 
     /// The user behind a client's service account.
@@ -122,11 +117,8 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn roles_of_client(&self, client: &str) -> Result<Vec<Role>, AdminError> {
-        self.get_with(
-            &["clients", client, "roles"],
-            vec![("max", "1000".to_owned())],
-        )
-        .await
+        self.get_with(&["clients", client, "roles"], vec![("max", "1000".to_owned())])
+            .await
     }
 
     /// Realm roles, all pages.
@@ -207,12 +199,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn users_with_role(
-        &self,
-        name: &str,
-        first: u32,
-        max: u32,
-    ) -> Result<Vec<User>, AdminError> {
+    pub async fn users_with_role(&self, name: &str, first: u32, max: u32) -> Result<Vec<User>, AdminError> {
         let query = vec![("first", first.to_string()), ("max", max.to_string())];
         self.get_with(&["roles", name, "users"], query).await
     }
@@ -261,11 +248,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn create_group(
-        &self,
-        parent: Option<&str>,
-        group: &Group,
-    ) -> Result<String, AdminError> {
+    pub async fn create_group(&self, parent: Option<&str>, group: &Group) -> Result<String, AdminError> {
         match parent {
             None => self.create(&["groups"], group).await,
             Some(parent) => self.create(&["groups", parent, "children"], group).await,
@@ -292,12 +275,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn group_members(
-        &self,
-        id: &str,
-        first: u32,
-        max: u32,
-    ) -> Result<Vec<User>, AdminError> {
+    pub async fn group_members(&self, id: &str, first: u32, max: u32) -> Result<Vec<User>, AdminError> {
         let query = vec![("first", first.to_string()), ("max", max.to_string())];
         self.get_with(&["groups", id, "members"], query).await
     }
@@ -315,12 +293,8 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn add_group_realm_roles(&self, id: &str, roles: &[Role]) -> Result<(), AdminError> {
-        self.send(
-            Method::POST,
-            &["groups", id, "role-mappings", "realm"],
-            roles,
-        )
-        .await
+        self.send(Method::POST, &["groups", id, "role-mappings", "realm"], roles)
+            .await
     }
 
     /// Takes realm roles, or roles of `client` (internal id), from a group.
@@ -335,12 +309,8 @@ impl Admin {
     ) -> Result<(), AdminError> {
         match client {
             None => {
-                self.send(
-                    Method::DELETE,
-                    &["groups", id, "role-mappings", "realm"],
-                    roles,
-                )
-                .await
+                self.send(Method::DELETE, &["groups", id, "role-mappings", "realm"], roles)
+                    .await
             }
             Some(client) => {
                 self.send(
@@ -402,11 +372,8 @@ impl Admin {
         scope: &str,
         mapper: &ProtocolMapper,
     ) -> Result<String, AdminError> {
-        self.create(
-            &["client-scopes", scope, "protocol-mappers", "models"],
-            mapper,
-        )
-        .await
+        self.create(&["client-scopes", scope, "protocol-mappers", "models"], mapper)
+            .await
     }
 
     /// Deletes a mapper of a client scope.
@@ -502,39 +469,24 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn client_default_scopes(
-        &self,
-        client: &str,
-    ) -> Result<Vec<ClientScope>, AdminError> {
-        self.get(&["clients", client, "default-client-scopes"])
-            .await
+    pub async fn client_default_scopes(&self, client: &str) -> Result<Vec<ClientScope>, AdminError> {
+        self.get(&["clients", client, "default-client-scopes"]).await
     }
 
     /// Adds a default scope to a client.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn add_client_default_scope(
-        &self,
-        client: &str,
-        scope: &str,
-    ) -> Result<(), AdminError> {
-        self.act(
-            Method::PUT,
-            &["clients", client, "default-client-scopes", scope],
-        )
-        .await
+    pub async fn add_client_default_scope(&self, client: &str, scope: &str) -> Result<(), AdminError> {
+        self.act(Method::PUT, &["clients", client, "default-client-scopes", scope])
+            .await
     }
 
     /// Takes a default scope from a client.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn remove_client_default_scope(
-        &self,
-        client: &str,
-        scope: &str,
-    ) -> Result<(), AdminError> {
+    pub async fn remove_client_default_scope(&self, client: &str, scope: &str) -> Result<(), AdminError> {
         self.act(
             Method::DELETE,
             &["clients", client, "default-client-scopes", scope],
@@ -600,8 +552,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn delete_flow(&self, id: &str) -> Result<(), AdminError> {
-        self.act(Method::DELETE, &["authentication", "flows", id])
-            .await
+        self.act(Method::DELETE, &["authentication", "flows", id]).await
     }
 
     /// Executions of a flow, its sub-flows' included.
@@ -609,19 +560,14 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn executions(&self, alias: &str) -> Result<Vec<Value>, AdminError> {
-        self.get(&["authentication", "flows", alias, "executions"])
-            .await
+        self.get(&["authentication", "flows", alias, "executions"]).await
     }
 
     /// Gives an execution its configuration.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn create_execution_config(
-        &self,
-        execution: &str,
-        config: &Value,
-    ) -> Result<(), AdminError> {
+    pub async fn create_execution_config(&self, execution: &str, config: &Value) -> Result<(), AdminError> {
         self.send(
             Method::POST,
             &["authentication", "executions", execution, "config"],
@@ -648,11 +594,7 @@ impl Admin {
             ("exportGroupsAndRoles", "true".to_owned()),
         ];
         let reply = self
-            .call(
-                Method::POST,
-                &["partial-export"],
-                Parts { query, body: None },
-            )
+            .call(Method::POST, &["partial-export"], Parts { query, body: None })
             .await?;
         decode("POST partial-export", &reply.body)
     }

@@ -198,8 +198,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn leave_group(&self, id: &str, group: &str) -> Result<(), AdminError> {
-        self.act(Method::DELETE, &["users", id, "groups", group])
-            .await
+        self.act(Method::DELETE, &["users", id, "groups", group]).await
     }
 
     /// Roles mapped directly to the user.
@@ -232,12 +231,8 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn add_realm_roles(&self, id: &str, roles: &[Role]) -> Result<(), AdminError> {
-        self.send(
-            Method::POST,
-            &["users", id, "role-mappings", "realm"],
-            roles,
-        )
-        .await
+        self.send(Method::POST, &["users", id, "role-mappings", "realm"], roles)
+            .await
     }
 
     /// Takes realm roles from the user. Idempotent.
@@ -245,12 +240,8 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn remove_realm_roles(&self, id: &str, roles: &[Role]) -> Result<(), AdminError> {
-        self.send(
-            Method::DELETE,
-            &["users", id, "role-mappings", "realm"],
-            roles,
-        )
-        .await
+        self.send(Method::DELETE, &["users", id, "role-mappings", "realm"], roles)
+            .await
     }
 
     /// Roles of one client mapped directly to the user (`client`: internal id).
@@ -258,20 +249,14 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn client_roles(&self, id: &str, client: &str) -> Result<Vec<Role>, AdminError> {
-        self.get(&["users", id, "role-mappings", "clients", client])
-            .await
+        self.get(&["users", id, "role-mappings", "clients", client]).await
     }
 
     /// Maps roles of one client to the user. Set-up only.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn add_client_roles(
-        &self,
-        id: &str,
-        client: &str,
-        roles: &[Role],
-    ) -> Result<(), AdminError> {
+    pub async fn add_client_roles(&self, id: &str, client: &str, roles: &[Role]) -> Result<(), AdminError> {
         self.send(
             Method::POST,
             &["users", id, "role-mappings", "clients", client],
@@ -310,11 +295,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn offline_sessions(
-        &self,
-        id: &str,
-        client: &str,
-    ) -> Result<Vec<Session>, AdminError> {
+    pub async fn offline_sessions(&self, id: &str, client: &str) -> Result<Vec<Session>, AdminError> {
         self.get(&["users", id, "offline-sessions", client]).await
     }
 
@@ -353,10 +334,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn federated_identities(
-        &self,
-        id: &str,
-    ) -> Result<Vec<FederatedIdentity>, AdminError> {
+    pub async fn federated_identities(&self, id: &str) -> Result<Vec<FederatedIdentity>, AdminError> {
         self.get(&["users", id, "federated-identity"]).await
     }
 
@@ -364,15 +342,8 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn remove_federated_identity(
-        &self,
-        id: &str,
-        provider: &str,
-    ) -> Result<(), AdminError> {
-        self.act(
-            Method::DELETE,
-            &["users", id, "federated-identity", provider],
-        )
-        .await
+    pub async fn remove_federated_identity(&self, id: &str, provider: &str) -> Result<(), AdminError> {
+        self.act(Method::DELETE, &["users", id, "federated-identity", provider])
+            .await
     }
 }

@@ -131,9 +131,7 @@ impl<'a> Applier<'a> {
             | Change::WriteRecord { .. }
             | Change::GrantRuntime { .. }
             | Change::RevokeRuntime { .. } => self.apply_client(change).await,
-            Change::CreateRole { name, description } => {
-                self.admin.create_role(name, description).await
-            }
+            Change::CreateRole { name, description } => self.admin.create_role(name, description).await,
             Change::DeleteRole { name } => {
                 let id = self.role_id(name).await?;
                 self.roles.remove(&RoleRef::realm(name));
@@ -152,7 +150,12 @@ impl<'a> Applier<'a> {
             | Change::DeleteGroup { .. }
             | Change::AddGroupRoles { .. }
             | Change::RemoveGroupRoles { .. } => self.apply_group(change).await,
-            Change::SetEvents { settings } => self.admin.patch_events_config(settings).await,
+            Change::SetEvents { settings } => {
+                let members = serde_json::to_value(settings)
+                    .ok()
+                    .and_then(|value| value.as_object().cloned());
+                self.admin.patch_events_config(&members.unwrap_or_default()).await
+            }
             Change::SetRealmAttribute { name, value } => {
                 self.set_realm_attribute(name, value.as_deref()).await
             }
@@ -191,8 +194,7 @@ impl<'a> Applier<'a> {
             Change::WriteRecord { client_id, record } => {
                 self.write_record(client_id, record.as_deref()).await
             }
-            Change::GrantRuntime { client_id, role }
-            | Change::RevokeRuntime { client_id, role } => {
+            Change::GrantRuntime { client_id, role } | Change::RevokeRuntime { client_id, role } => {
                 let grant = matches!(change, Change::GrantRuntime { .. });
                 self.runtime_role(client_id, role, grant).await
             }
@@ -200,19 +202,9 @@ impl<'a> Applier<'a> {
         }
     }
 
-    async fn runtime_role(
-        &mut self,
-        client_id: &str,
-        role: &RoleRef,
-        grant: bool,
-    ) -> Result<(), AdminError> {
+    async fn runtime_role(&mut self, client_id: &str, role: &RoleRef, grant: bool) -> Result<(), AdminError> {
         let id = self.client(client_id).await?;
-        let user = self
-            .admin
-            .service_account(&id)
-            .await?
-            .id
-            .unwrap_or_default();
+        let user = self.admin.service_account(&id).await?.id.unwrap_or_default();
         let roles = [self.role(role).await?];
         match &role.client {
             Some(client) => {
@@ -220,9 +212,7 @@ impl<'a> Applier<'a> {
                 if grant {
                     self.admin.add_client_roles(&user, &container, &roles).await
                 } else {
-                    self.admin
-                        .remove_client_roles(&user, &container, &roles)
-                        .await
+                    self.admin.remove_client_roles(&user, &container, &roles).await
                 }
             }
             None if grant => self.admin.add_realm_roles(&user, &roles).await,
@@ -230,11 +220,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    async fn write_record(
-        &mut self,
-        client_id: &str,
-        record: Option<&Record>,
-    ) -> Result<(), AdminError> {
+    async fn write_record(&mut self, client_id: &str, record: Option<&Record>) -> Result<(), AdminError> {
         let found = self.admin.client_by_client_id(client_id).await?;
         let mut client = found.ok_or_else(|| missing(format!("client {client_id}")))?;
         // An empty value takes an attribute away; one that is left out stays.
@@ -287,9 +273,7 @@ impl<'a> Applier<'a> {
             }
             Change::RemoveClientDefault { client_id, scope } => {
                 let (client, scope) = (self.client(client_id).await?, self.scope(scope).await?);
-                self.admin
-                    .remove_client_default_scope(&client, &scope)
-                    .await
+                self.admin.remove_client_default_scope(&client, &scope).await
             }
             _ => Ok(()),
         }
@@ -372,22 +356,16 @@ impl<'a> Applier<'a> {
             None => attributes.remove(name),
         };
         self.admin
-            .patch_realm(&Map::from_iter([(
-                "attributes".to_owned(),
-                json!(attributes),
-            )]))
+            .patch_realm(&Map::from_iter([("attributes".to_owned(), json!(attributes))]))
             .await
     }
 
     async fn force_login(&self, flow: &str) -> Result<(), AdminError> {
         let executions = self.admin.executions(flow).await?;
-        let text =
-            |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let mail = executions
             .iter()
-            .find(|execution| {
-                text(execution, "providerId").as_deref() == Some("reset-credential-email")
-            })
+            .find(|execution| text(execution, "providerId").as_deref() == Some("reset-credential-email"))
             .ok_or_else(|| missing(format!("the e-mail step of flow {flow}")))?;
         let id = text(mail, "id").unwrap_or_default();
         let mut config = match text(mail, "authenticationConfig") {

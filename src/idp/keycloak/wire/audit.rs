@@ -65,10 +65,7 @@ pub fn foreign_claims(snapshot: &Snapshot) -> Vec<String> {
         .iter()
         .filter(|scope| !is_ours(&scope.name))
         .flat_map(|scope| {
-            let mappers = scope
-                .protocol_mappers
-                .iter()
-                .filter(|mapper| sets_claim(mapper));
+            let mappers = scope.protocol_mappers.iter().filter(|mapper| sets_claim(mapper));
             mappers.map(|mapper| format!("client scope `{}`, mapper `{}`", scope.name, mapper.name))
         });
     let clients = snapshot.clients().iter().flat_map(|client| {
@@ -77,9 +74,7 @@ pub fn foreign_claims(snapshot: &Snapshot) -> Vec<String> {
     });
     let found = scopes.chain(clients);
     found
-        .map(|place| {
-            format!("{place} sets `{CLAIM}` too: with two mappers either may win; remove it")
-        })
+        .map(|place| format!("{place} sets `{CLAIM}` too: with two mappers either may win; remove it"))
         .collect()
 }
 
@@ -114,8 +109,7 @@ pub fn reach(snapshot: &Snapshot) -> Vec<Finding> {
         .all_roles()
         .filter(|(parent, children)| *parent != default && !children.is_empty())
     {
-        let ours =
-            parent.client.is_none() && (parent.name == HELD_DEFAULTS || is_ours(&parent.name));
+        let ours = parent.client.is_none() && (parent.name == HELD_DEFAULTS || is_ours(&parent.name));
         if let Some(role) = opens(children).filter(|_| !ours) {
             let text = format!(
                 "whoever has role `{parent}` has `{role}` by it: they cannot be held; take it out of the composite"

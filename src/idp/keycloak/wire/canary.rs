@@ -67,11 +67,7 @@ pub(super) async fn run(
 }
 
 impl Canary<'_> {
-    async fn tour(
-        &mut self,
-        levels: &BTreeSet<Level>,
-        report: Report<'_>,
-    ) -> Result<(), AdminError> {
+    async fn tour(&mut self, levels: &BTreeSet<Level>, report: Report<'_>) -> Result<(), AdminError> {
         let total = levels.len() + 2;
         report(1, total, "every client, a free account");
         self.look(None).await?;
@@ -158,19 +154,15 @@ impl Canary<'_> {
             .chain(asked)
             .collect::<Vec<_>>()
             .join(" ");
-        let token = self
-            .admin
-            .example_access_token(id, &self.user, &asked)
-            .await?;
+        let token = self.admin.example_access_token(id, &self.user, &asked).await?;
         let state = level.map_or_else(|| "free".to_owned(), |level| format!("held at {level}"));
         let client_id = &client.client_id;
         let wanted = level.map_or_else(|| "full".to_owned(), Level::claim);
         let claim = token.get(CLAIM).and_then(Value::as_str);
         if claim != Some(wanted.as_str()) {
             let seen = claim.map_or_else(|| "no claim".to_owned(), |claim| format!("\"{claim}\""));
-            let text = format!(
-                "client `{client_id}` gives {seen} to an account that is {state}, not \"{wanted}\""
-            );
+            let text =
+                format!("client `{client_id}` gives {seen} to an account that is {state}, not \"{wanted}\"");
             self.findings.push(Finding::error("canary-claim", text));
         }
         let words: BTreeSet<&str> = token
@@ -194,9 +186,8 @@ impl Canary<'_> {
             let (has, may) = (words.contains(scope.as_str()), roles.contains(&role));
             if has != may {
                 let gives = if has { "gives" } else { "does not give" };
-                let text = format!(
-                    "client `{client_id}` {gives} scope `{scope}` to an account that is {state}"
-                );
+                let text =
+                    format!("client `{client_id}` {gives} scope `{scope}` to an account that is {state}");
                 self.findings.push(Finding::error("canary-scope", text));
             }
         }

@@ -278,12 +278,8 @@ impl Change {
             Self::AddGate { .. } => "scope-gate-missing",
             Self::RemoveGate { .. } => "scope-gate-extra",
             Self::AddRealmDefault { .. } | Self::RemoveRealmDefault { .. } => "realm-default-scope",
-            Self::AddClientDefault { .. } | Self::RemoveClientDefault { .. } => {
-                "client-default-scope"
-            }
-            Self::CreateGroup { .. }
-            | Self::DeleteGroup { .. }
-            | Self::SetGroupAttributes { .. } => "group",
+            Self::AddClientDefault { .. } | Self::RemoveClientDefault { .. } => "client-default-scope",
+            Self::CreateGroup { .. } | Self::DeleteGroup { .. } | Self::SetGroupAttributes { .. } => "group",
             Self::AddGroupRoles { .. } | Self::RemoveGroupRoles { .. } => "group-roles",
             Self::SetEvents { .. } | Self::SetRealmAttribute { .. } => "events",
             Self::CopyFlow { .. }
@@ -311,11 +307,9 @@ impl fmt::Display for List<'_> {
 impl fmt::Display for Change {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateClient { client } => write!(
-                out,
-                "+ client `{}`: {}",
-                client.client_id, client.description
-            ),
+            Self::CreateClient { client } => {
+                write!(out, "+ client `{}`: {}", client.client_id, client.description)
+            }
             Self::DeleteClient { client_id } => write!(out, "- client `{client_id}`"),
             Self::WriteRecord {
                 client_id,
@@ -370,11 +364,7 @@ impl fmt::Display for Change {
                 write!(out, "~ client scope `{scope}`: only for {}", List(roles))
             }
             Self::RemoveGate { scope, roles } => {
-                write!(
-                    out,
-                    "~ client scope `{scope}`: no longer for {}",
-                    List(roles)
-                )
+                write!(out, "~ client scope `{scope}`: no longer for {}", List(roles))
             }
             Self::AddRealmDefault { scope } => {
                 write!(out, "~ new clients: + default scope `{scope}`")

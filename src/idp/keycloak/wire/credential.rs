@@ -138,8 +138,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("password");
         std::fs::write(&path, "from file\n")?;
-        let environment =
-            |name: &str| (name == PASSWORD_VARIABLE).then(|| "from environment".to_owned());
+        let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| "from environment".to_owned());
         let nothing = |_: &str| None;
         let prompt = |_: &str| Ok("typed".to_owned());
         assert_eq!(

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::WirePlanInput;
 use super::change::NewClient;
-use super::names::{
-    CLAIM, DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, FULL, HELD_DEFAULTS, Level, RECORD, RoleRef,
-};
+use super::names::{CLAIM, DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, FULL, HELD_DEFAULTS, Level, RECORD, RoleRef};
 use super::record::Record;
 use super::snapshot::Snapshot;
 use crate::idp::keycloak::representations::{Attributes, ClientScope, ProtocolMapper};
@@ -146,10 +144,7 @@ fn claim_scope(name: &str, value: &str, in_scope: bool) -> ClientScope {
         protocol: Some("openid-connect".to_owned()),
         // Shown on the consent screen, it would make refreshes fail for who consented before.
         attributes: text(&[
-            (
-                "include.in.token.scope",
-                if in_scope { "true" } else { "false" },
-            ),
+            ("include.in.token.scope", if in_scope { "true" } else { "false" }),
             ("display.on.consent.screen", "false"),
         ]),
         protocol_mappers: vec![mapper],
@@ -167,10 +162,7 @@ pub fn held_defaults(snapshot: &Snapshot, dropped: &BTreeSet<RoleRef>) -> BTreeS
 /// Roles that a level's group maps.
 #[must_use]
 pub fn group_roles(level: &Level) -> BTreeSet<RoleRef> {
-    BTreeSet::from([
-        RoleRef::realm(&level.object()),
-        RoleRef::realm(HELD_DEFAULTS),
-    ])
+    BTreeSet::from([RoleRef::realm(&level.object()), RoleRef::realm(HELD_DEFAULTS)])
 }
 
 /// Attributes of the root group: what the run-time account must know and may not read elsewhere.
@@ -239,11 +231,7 @@ pub fn unlisted(input: &WirePlanInput, snapshot: &Snapshot, record: &Record) -> 
     });
     // A scope that depends on roles of the customer's own is conditional already.
     let ours = |scope: &str, role: &RoleRef| {
-        *role == RoleRef::realm(FULL)
-            || record
-                .gates
-                .get(scope)
-                .is_some_and(|ours| ours.contains(role))
+        *role == RoleRef::realm(FULL) || record.gates.get(scope).is_some_and(|ours| ours.contains(role))
     };
     let open = open.filter(|scope| {
         snapshot
@@ -260,8 +248,7 @@ pub fn runtime_client(client_id: &str, record: String) -> NewClient {
     NewClient {
         client_id: client_id.to_owned(),
         name: "Reentry".to_owned(),
-        description: "run-time account of Reentry; reads events and users, holds and lifts"
-            .to_owned(),
+        description: "run-time account of Reentry; reads events and users, holds and lifts".to_owned(),
         protocol: "openid-connect",
         enabled: true,
         public_client: false,
@@ -278,8 +265,7 @@ pub fn runtime_client(client_id: &str, record: String) -> NewClient {
 /// The client by which Reentry, as a broker, is a relying party of this realm.
 #[must_use]
 pub fn broker_client(broker: &super::BrokerClient) -> NewClient {
-    let mut attributes =
-        BTreeMap::from([("pkce.code.challenge.method".to_owned(), "S256".to_owned())]);
+    let mut attributes = BTreeMap::from([("pkce.code.challenge.method".to_owned(), "S256".to_owned())]);
     if let Some(url) = &broker.backchannel_logout {
         attributes.insert("backchannel.logout.url".to_owned(), url.to_string());
         attributes.insert(
@@ -290,8 +276,7 @@ pub fn broker_client(broker: &super::BrokerClient) -> NewClient {
     NewClient {
         client_id: broker.client_id.clone(),
         name: "Reentry broker".to_owned(),
-        description: "Reentry as a relying party of this realm, for its own relying parties"
-            .to_owned(),
+        description: "Reentry as a relying party of this realm, for its own relying parties".to_owned(),
         protocol: "openid-connect",
         enabled: true,
         public_client: false,

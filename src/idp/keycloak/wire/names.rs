@@ -87,8 +87,7 @@ impl Level {
     /// The level that a group's name below [`GROUP`] stands for.
     #[must_use]
     pub fn of_group(name: &str) -> Option<Self> {
-        name.strip_prefix("hold.")
-            .and_then(|level| level.parse().ok())
+        name.strip_prefix("hold.").and_then(|level| level.parse().ok())
     }
 }
 

@@ -139,11 +139,7 @@ impl Planner<'_> {
             });
         }
         let default = RoleRef::realm(&self.snapshot.default_role().name);
-        for role in account
-            .roles
-            .difference(&wanted)
-            .filter(|role| **role != default)
-        {
+        for role in account.roles.difference(&wanted).filter(|role| **role != default) {
             if self.record.clients.contains(client_id) {
                 self.steps.push(Change::RevokeRuntime {
                     client_id: client_id.clone(),
@@ -195,11 +191,7 @@ impl Planner<'_> {
         }
         self.held_defaults();
         let default = &self.snapshot.default_role().name;
-        if !self
-            .snapshot
-            .children(default)
-            .contains(&RoleRef::realm(FULL))
-        {
+        if !self.snapshot.children(default).contains(&RoleRef::realm(FULL)) {
             let children = BTreeSet::from([RoleRef::realm(FULL)]);
             self.steps.push(Change::AddChildren {
                 role: default.clone(),
@@ -212,8 +204,7 @@ impl Planner<'_> {
         let wanted = desired::held_defaults(self.snapshot, &self.input.dropped_defaults);
         let role = HELD_DEFAULTS.to_owned();
         let Some(existing) = self.snapshot.role(HELD_DEFAULTS) else {
-            let description =
-                "What an account keeps of the default role in a recovery hold.".to_owned();
+            let description = "What an account keeps of the default role in a recovery hold.".to_owned();
             self.steps.push(Change::CreateRole {
                 name: role.clone(),
                 description,
@@ -301,17 +292,9 @@ impl Planner<'_> {
     }
 
     fn groups(&mut self) {
-        self.group(
-            GROUP,
-            desired::root_attributes(self.snapshot),
-            &BTreeSet::new(),
-        );
+        self.group(GROUP, desired::root_attributes(self.snapshot), &BTreeSet::new());
         for level in self.levels.clone() {
-            self.group(
-                &level.path(),
-                Attributes::new(),
-                &desired::group_roles(&level),
-            );
+            self.group(&level.path(), Attributes::new(), &desired::group_roles(&level));
         }
         let below = self
             .snapshot
@@ -380,9 +363,7 @@ impl Planner<'_> {
             .map(|(scope, _)| scope.name)
             .collect();
         for scope in names.difference(self.snapshot.realm_default_scopes()) {
-            self.steps.push(Change::AddRealmDefault {
-                scope: scope.clone(),
-            });
+            self.steps.push(Change::AddRealmDefault { scope: scope.clone() });
         }
         let snapshot = self.snapshot;
         for client in snapshot.token_clients() {
@@ -450,12 +431,7 @@ impl Planner<'_> {
             .iter()
             .filter(|(scope, _)| !wanted.contains_key(*scope))
         {
-            let roles: BTreeSet<RoleRef> = self
-                .snapshot
-                .gate(scope)
-                .intersection(ours)
-                .cloned()
-                .collect();
+            let roles: BTreeSet<RoleRef> = self.snapshot.gate(scope).intersection(ours).cloned().collect();
             if !roles.is_empty() {
                 self.steps.push(Change::RemoveGate {
                     scope: scope.clone(),
@@ -484,8 +460,7 @@ impl Planner<'_> {
         let short = |kept: Option<i64>, on: bool| kept.map_or(!on, |seconds| seconds < RETENTION);
         let settings = EventSettings {
             events_enabled: (!now.events_enabled()).then_some(true),
-            events_expiration: short(now.events_expiration(), now.events_enabled())
-                .then_some(RETENTION),
+            events_expiration: short(now.events_expiration(), now.events_enabled()).then_some(RETENTION),
             enabled_event_types: lacking.then(|| stored.union(&needed).cloned().collect()),
             admin_events_enabled: (!now.admin_events_enabled()).then_some(true),
             admin_events_details_enabled: (!now.admin_events_details()).then_some(true),
@@ -527,9 +502,8 @@ impl Planner<'_> {
                 to: flow.clone(),
             });
         } else if !self.record.flows.contains(RESET_FLOW) {
-            self.blockers.push(format!(
-                "flow `{RESET_FLOW}` exists and was not made by wire"
-            ));
+            self.blockers
+                .push(format!("flow `{RESET_FLOW}` exists and was not made by wire"));
             return;
         }
         if !self.snapshot.forces_login(RESET_FLOW) {
@@ -588,10 +562,7 @@ impl Planner<'_> {
 fn fits(client: &Client, wanted: &NewClient) -> bool {
     let redirects = names_in(client, "redirectUris");
     let pkce = "pkce.code.challenge.method";
-    wanted
-        .redirect_uris
-        .iter()
-        .all(|uri| redirects.contains(uri))
+    wanted.redirect_uris.iter().all(|uri| redirects.contains(uri))
         && client.attributes.get(pkce) == wanted.attributes.get(pkce)
         && client.rest.get("standardFlowEnabled") == Some(&true.into())
         && client.enabled
@@ -600,9 +571,7 @@ fn fits(client: &Client, wanted: &NewClient) -> bool {
 /// Are the members of a scope that matter here the same?
 fn same_scope(now: &ClientScope, wanted: &ClientScope) -> bool {
     let holds = |now: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
-        wanted
-            .iter()
-            .all(|(name, value)| now.get(name) == Some(value))
+        wanted.iter().all(|(name, value)| now.get(name) == Some(value))
     };
     let mappers = match (
         now.protocol_mappers.as_slice(),

@@ -9,9 +9,7 @@ use serde::Deserialize;
 
 use super::names::RoleRef;
 use crate::idp::keycloak::admin::{Admin, AdminError};
-use crate::idp::keycloak::representations::{
-    Attributes, Client, ClientScope, ProtocolMapper, Role,
-};
+use crate::idp::keycloak::representations::{Attributes, Client, ClientScope, ProtocolMapper, Role};
 
 /// Children of a composite role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -209,11 +207,10 @@ impl Snapshot {
     /// [`AdminError`].
     pub async fn read(admin: &Admin, runtime_client: &str) -> Result<Self, AdminError> {
         let value = admin.partial_export().await?;
-        let export: Export =
-            serde_json::from_value(value).map_err(|error| AdminError::Malformed {
-                what: "POST partial-export".to_owned(),
-                reason: error.to_string(),
-            })?;
+        let export: Export = serde_json::from_value(value).map_err(|error| AdminError::Malformed {
+            what: "POST partial-export".to_owned(),
+            reason: error.to_string(),
+        })?;
         let mut snapshot = Self {
             export,
             runtime: None,
@@ -258,19 +255,13 @@ impl Snapshot {
     /// A realm role.
     #[must_use]
     pub fn role(&self, name: &str) -> Option<&ExportedRole> {
-        self.export
-            .roles
-            .realm
-            .iter()
-            .find(|role| role.name == name)
+        self.export.roles.realm.iter().find(|role| role.name == name)
     }
 
     /// Direct children of a realm role; empty when there is no such role.
     #[must_use]
     pub fn children(&self, name: &str) -> BTreeSet<RoleRef> {
-        self.role(name)
-            .map(ExportedRole::children)
-            .unwrap_or_default()
+        self.role(name).map(ExportedRole::children).unwrap_or_default()
     }
 
     /// Every role with its direct children.
@@ -297,12 +288,7 @@ impl Snapshot {
         let mut open: Vec<RoleRef> = roles.into_iter().collect();
         while let Some(role) = open.pop() {
             if let Some(below) = children.get(&role) {
-                open.extend(
-                    below
-                        .iter()
-                        .filter(|child| !found.contains(*child))
-                        .cloned(),
-                );
+                open.extend(below.iter().filter(|child| !found.contains(*child)).cloned());
             }
             found.insert(role);
         }
@@ -362,10 +348,7 @@ impl Snapshot {
     /// A client scope.
     #[must_use]
     pub fn scope(&self, name: &str) -> Option<&ClientScope> {
-        self.export
-            .client_scopes
-            .iter()
-            .find(|scope| scope.name == name)
+        self.export.client_scopes.iter().find(|scope| scope.name == name)
     }
 
     /// Roles in a client scope's role mappings.
@@ -455,16 +438,10 @@ impl Snapshot {
     #[must_use]
     pub fn forces_login(&self, alias: &str) -> bool {
         self.flow_config(alias, "reset-credential-email")
-            .is_some_and(|config| {
-                config.get("force-login").and_then(Option::as_deref) == Some("true")
-            })
+            .is_some_and(|config| config.get("force-login").and_then(Option::as_deref) == Some("true"))
     }
 
-    fn flow_config(
-        &self,
-        alias: &str,
-        authenticator: &str,
-    ) -> Option<&BTreeMap<String, Option<String>>> {
+    fn flow_config(&self, alias: &str, authenticator: &str) -> Option<&BTreeMap<String, Option<String>>> {
         let mut open = vec![alias];
         let mut seen = BTreeSet::new();
         while let Some(alias) = open.pop() {
@@ -518,11 +495,7 @@ pub fn names_in(client: &Client, member: &str) -> BTreeSet<String> {
 /// Mappers of a client's own.
 #[must_use]
 pub fn mappers_of(client: &Client) -> Vec<ProtocolMapper> {
-    let mappers = client
-        .rest
-        .get("protocolMappers")
-        .cloned()
-        .unwrap_or_default();
+    let mappers = client.rest.get("protocolMappers").cloned().unwrap_or_default();
     serde_json::from_value(mappers).unwrap_or_default()
 }
 
@@ -545,9 +518,5 @@ async fn runtime_account(admin: &Admin, client: &str) -> Result<RuntimeAccount, 
         .into_iter()
         .map(|group| group.path.unwrap_or(group.name))
         .collect();
-    Ok(RuntimeAccount {
-        user,
-        roles,
-        groups,
-    })
+    Ok(RuntimeAccount { user, roles, groups })
 }

@@ -58,8 +58,7 @@ impl Block {
     }
 
     fn map(self, name: &str, pairs: &BTreeMap<String, String>) -> Self {
-        let line =
-            |(key, value): (&String, &String)| format!("    {} = {}\n", quote(key), quote(value));
+        let line = |(key, value): (&String, &String)| format!("    {} = {}\n", quote(key), quote(value));
         let body = pairs.iter().map(line).collect::<Vec<_>>().concat();
         self.raw(name, &format!("{{\n{body}  }}"))
     }
@@ -152,8 +151,7 @@ pub fn render(input: &WirePlanInput, snapshot: &Snapshot, record: &Record) -> St
 
 impl Emitter<'_> {
     fn role_id(&mut self, role: &RoleRef) -> String {
-        let ours =
-            role.client.is_none() && (role.name == HELD_DEFAULTS || desired::is_ours(&role.name));
+        let ours = role.client.is_none() && (role.name == HELD_DEFAULTS || desired::is_ours(&role.name));
         if ours {
             return format!("keycloak_role.{}.id", role_label(&role.name));
         }
@@ -170,8 +168,7 @@ impl Emitter<'_> {
         }
         let kept = desired::held_defaults(self.snapshot, &self.input.dropped_defaults);
         let kept: Vec<String> = kept.iter().map(|role| self.role_id(role)).collect();
-        let block = Block::resource("keycloak_role", &role_label(HELD_DEFAULTS))
-            .text("name", HELD_DEFAULTS);
+        let block = Block::resource("keycloak_role", &role_label(HELD_DEFAULTS)).text("name", HELD_DEFAULTS);
         self.blocks.push(block.list("composite_roles", &kept));
         let default = self.snapshot.default_role();
         let children = self.snapshot.children(&default.name);
@@ -192,11 +189,8 @@ impl Emitter<'_> {
             head: "import".to_owned(),
             lines: Vec::new(),
         };
-        self.blocks.push(
-            import
-                .raw("to", "keycloak_default_roles.realm")
-                .text("id", &id),
-        );
+        self.blocks
+            .push(import.raw("to", "keycloak_default_roles.realm").text("id", &id));
     }
 
     fn scopes(&mut self) {
@@ -208,17 +202,14 @@ impl Emitter<'_> {
                 .map_or("true", String::as_str);
             let block = Block::resource("keycloak_openid_client_scope", &label)
                 .text("name", &scope.name)
-                .text(
-                    "description",
-                    scope.description.as_deref().unwrap_or_default(),
-                )
+                .text("description", scope.description.as_deref().unwrap_or_default())
                 .raw("include_in_token_scope", shown);
             self.blocks.push(block);
             let id = format!("keycloak_openid_client_scope.{label}.id");
             self.mapper(&scope, &label, &id);
             self.gate(&label, &id, &gate);
-            let block = Block::resource("keycloak_openid_default_client_scope", &label)
-                .raw("client_scope_id", &id);
+            let block =
+                Block::resource("keycloak_openid_default_client_scope", &label).raw("client_scope_id", &id);
             let first = format!("[keycloak_generic_role_mapper.{label}__{label}]");
             self.blocks.push(block.raw("depends_on", &first));
         }
@@ -240,13 +231,9 @@ impl Emitter<'_> {
         let label = format!("{scope_label}__{}", role_label(&role.name));
         let role_id = self.role_id(role);
         let block = Block::resource("keycloak_generic_role_mapper", &label);
-        self.blocks.push(
-            block
-                .raw("client_scope_id", scope_id)
-                .raw("role_id", &role_id),
-        );
-        self.gates
-            .push(format!("keycloak_generic_role_mapper.{label}"));
+        self.blocks
+            .push(block.raw("client_scope_id", scope_id).raw("role_id", &role_id));
+        self.gates.push(format!("keycloak_generic_role_mapper.{label}"));
     }
 
     fn gates(&mut self) {
@@ -266,13 +253,12 @@ impl Emitter<'_> {
             .into_iter()
             .map(|(name, values)| (name, values.join("##")))
             .collect();
-        let root = Block::resource("keycloak_group", "reentry")
-            .text("name", GROUP.trim_start_matches('/'));
+        let root = Block::resource("keycloak_group", "reentry").text("name", GROUP.trim_start_matches('/'));
         self.blocks.push(root.map("attributes", &attributes));
         for level in self.levels.clone() {
             let label = role_label(&level.object());
-            let group = Block::resource("keycloak_group", &label)
-                .raw("parent_id", "keycloak_group.reentry.id");
+            let group =
+                Block::resource("keycloak_group", &label).raw("parent_id", "keycloak_group.reentry.id");
             self.blocks.push(group.text("name", &level.group()));
             let roles: Vec<String> = desired::group_roles(&level)
                 .iter()
@@ -300,10 +286,7 @@ impl Emitter<'_> {
                     "service_account_user_id",
                     "keycloak_openid_client.reentry.service_account_user_id",
                 )
-                .raw(
-                    "client_id",
-                    "data.keycloak_openid_client.realm-management.id",
-                )
+                .raw("client_id", "data.keycloak_openid_client.realm-management.id")
                 .text("role", role);
             self.blocks.push(block);
         }
@@ -332,12 +315,7 @@ impl Emitter<'_> {
     fn default_scopes(&mut self) {
         let ours: Vec<String> = desired::scopes(&self.levels)
             .into_iter()
-            .map(|(scope, _)| {
-                format!(
-                    "keycloak_openid_client_scope.{}.name",
-                    role_label(&scope.name)
-                )
-            })
+            .map(|(scope, _)| format!("keycloak_openid_client_scope.{}.name", role_label(&scope.name)))
             .collect();
         let made = |client_id: &str| {
             client_id == self.input.runtime_client
@@ -348,10 +326,7 @@ impl Emitter<'_> {
                     .is_some_and(|broker| broker.client_id == client_id)
         };
         let snapshot = self.snapshot;
-        for client in snapshot
-            .token_clients()
-            .filter(|client| !made(&client.client_id))
-        {
+        for client in snapshot.token_clients().filter(|client| !made(&client.client_id)) {
             let today = names_in(client, "defaultClientScopes");
             let today = today
                 .iter()
@@ -360,10 +335,7 @@ impl Emitter<'_> {
             let scopes: Vec<String> = today.chain(ours.iter().cloned()).collect();
             let label = label(&client.client_id);
             let block = Block::resource("keycloak_openid_client_default_scopes", &label)
-                .raw(
-                    "client_id",
-                    &format!("data.keycloak_openid_client.{label}.id"),
-                )
+                .raw("client_id", &format!("data.keycloak_openid_client.{label}.id"))
                 .list("default_scopes", &scopes)
                 .list("depends_on", &self.gates);
             self.clients.insert(client.client_id.clone());
@@ -409,20 +381,16 @@ impl Emitter<'_> {
             out.push_str("# and Force login after reset, in the e-mail step of the reset flow.\n");
         }
         out.push_str("\nterraform {\n  required_providers {\n    keycloak = {\n      source = \"keycloak/keycloak\"\n    }\n  }\n}\n\n");
-        let realm =
-            Block::new("data", "keycloak_realm", "realm").text("realm", self.snapshot.realm());
+        let realm = Block::new("data", "keycloak_realm", "realm").text("realm", self.snapshot.realm());
         realm.print(&mut out);
-        let data = |resource: &str, label: &str| {
-            Block::new("data", resource, label).raw("realm_id", REALM)
-        };
+        let data = |resource: &str, label: &str| Block::new("data", resource, label).raw("realm_id", REALM);
         for client in &self.clients {
             data("keycloak_openid_client", &label(client))
                 .text("client_id", client)
                 .print(&mut out);
         }
         for role in &self.roles {
-            let mut block =
-                data("keycloak_role", &label(&role.to_string())).text("name", &role.name);
+            let mut block = data("keycloak_role", &label(&role.to_string())).text("name", &role.name);
             if let Some(client) = &role.client {
                 block = block.raw(
                     "client_id",
@@ -432,12 +400,9 @@ impl Emitter<'_> {
             block.print(&mut out);
         }
         for scope in &self.scopes {
-            data(
-                "keycloak_openid_client_scope",
-                &format!("scope_{}", label(scope)),
-            )
-            .text("name", scope)
-            .print(&mut out);
+            data("keycloak_openid_client_scope", &format!("scope_{}", label(scope)))
+                .text("name", scope)
+                .print(&mut out);
         }
         for block in &self.blocks {
             block.print(&mut out);

@@ -45,9 +45,7 @@ impl Undo<'_> {
         if let Some(Was { before, set }) = &self.record.reset_flow
             && self.snapshot.reset_flow() == Some(set)
         {
-            self.steps.push(Change::SetResetFlow {
-                flow: before.clone(),
-            });
+            self.steps.push(Change::SetResetFlow { flow: before.clone() });
         }
         for flow in self
             .record
@@ -62,8 +60,7 @@ impl Undo<'_> {
     fn scopes(&mut self) {
         let snapshot = self.snapshot;
         for (scope, ours) in &self.record.gates {
-            let roles: BTreeSet<RoleRef> =
-                snapshot.gate(scope).intersection(ours).cloned().collect();
+            let roles: BTreeSet<RoleRef> = snapshot.gate(scope).intersection(ours).cloned().collect();
             if !roles.is_empty() {
                 self.steps.push(Change::RemoveGate {
                     scope: scope.clone(),
@@ -76,9 +73,8 @@ impl Undo<'_> {
             .realm_defaults
             .intersection(snapshot.realm_default_scopes())
         {
-            self.steps.push(Change::RemoveRealmDefault {
-                scope: scope.clone(),
-            });
+            self.steps
+                .push(Change::RemoveRealmDefault { scope: scope.clone() });
         }
         for (client_id, scopes) in &self.record.client_defaults {
             if snapshot.client(client_id).is_some() {
@@ -121,12 +117,8 @@ impl Undo<'_> {
 
     fn roles(&mut self) {
         for (role, ours) in &self.record.children {
-            let children: BTreeSet<RoleRef> = self
-                .snapshot
-                .children(role)
-                .intersection(ours)
-                .cloned()
-                .collect();
+            let children: BTreeSet<RoleRef> =
+                self.snapshot.children(role).intersection(ours).cloned().collect();
             if !children.is_empty() {
                 self.steps.push(Change::RemoveChildren {
                     role: role.clone(),
