@@ -12,3 +12,4 @@ pub mod notify;
 pub mod oidc;
 pub mod ports;
 pub mod store;
+pub mod rp;
