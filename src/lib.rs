@@ -4,6 +4,7 @@
 //! notify`) know the ports and the domain and never each other; `tests/architecture.rs` is the wall.
 
 pub mod app;
+pub mod config;
 pub mod domain;
 pub mod flow;
 pub mod http;

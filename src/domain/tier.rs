@@ -81,6 +81,15 @@ impl Expression {
         &self.source
     }
 
+    /// Whether it names any fact; otherwise it gives everybody the same answer.
+    #[must_use]
+    pub fn reads_facts(&self) -> bool {
+        let references = self.program.references();
+        ["roles", "groups", "attributes"]
+            .iter()
+            .any(|name| references.has_variable(name))
+    }
+
     /// Whether the account matches; `None` when the expression failed or gave no boolean.
     #[must_use]
     pub fn matches(&self, facts: &Facts) -> Option<bool> {

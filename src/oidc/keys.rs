@@ -140,6 +140,16 @@ impl Pair {
     }
 }
 
+impl From<crate::config::keys::Jws> for Algorithm {
+    fn from(configured: crate::config::keys::Jws) -> Self {
+        match configured {
+            crate::config::keys::Jws::Rs256 => Self::Rs256,
+            crate::config::keys::Jws::Es256 => Self::Es256,
+            crate::config::keys::Jws::EdDsa => Self::EdDsa,
+        }
+    }
+}
+
 /// The library's name of an algorithm.
 pub(crate) const fn jose(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
     match algorithm {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{AtEnd, ContestedAtIdp, Exit, Lifetimes, Policy, Response, Rollout, Tier};
+use super::{AtEnd, Choice, ContestedAtIdp, Exit, Lifetimes, Policy, Response, Rollout, Tier};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::Row;
-use crate::domain::tier::TierName;
+use crate::domain::tier::{Expression, TierName};
 use crate::domain::time::Span;
 
 fn hold(hours: i64, allow: &[&str]) -> Response {
@@ -26,8 +26,30 @@ fn tier(name: &str, at_end: AtEnd, answers: [Response; 10]) -> Tier {
     }
 }
 
+/// How tiers are chosen, strictest first: by roles that a deployment gives its accounts for this alone, by the role
+/// that opens our admin API, and by any role in Keycloak's own administration.
+const CHOICES: [(&str, &str); 3] = [
+    ("high_assurance", "'reentry-high-assurance' in roles"),
+    (
+        "b2b_admin",
+        "'reentry-b2b-admin' in roles || 'reentry-admin' in roles || roles.exists(r, r.startsWith('realm-management/'))",
+    ),
+    ("b2b_user", "'reentry-b2b-user' in roles"),
+];
+
+fn choices() -> Vec<Choice> {
+    let compiled = CHOICES.iter().filter_map(|(tier, when)| {
+        let when = Expression::compile(when).ok()?;
+        Some(Choice {
+            tier: TierName((*tier).to_owned()),
+            when,
+        })
+    });
+    compiled.collect()
+}
+
 impl Policy {
-    /// The default policy. Its tier expressions, scope, role and group maps are empty: a deployment names its own.
+    /// The default policy. Its scope, role and group maps are empty: a deployment names its own.
     #[must_use]
     pub fn standard() -> Self {
         let rw: &[&str] = &["read", "write"];
@@ -89,7 +111,7 @@ impl Policy {
                 tier("b2b_admin", AtEnd::FreshLogin, b2b_admin),
                 tier("high_assurance", AtEnd::FreshLogin, high),
             ],
-            choices: Vec::new(),
+            choices: choices(),
             default_tier: TierName("consumer".to_owned()),
             scopes: BTreeMap::new(),
             roles: BTreeMap::new(),

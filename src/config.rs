@@ -1,0 +1,232 @@
+//! The configuration: one YAML file, overrides from the environment, and every fault at once.
+//!
+//! `REENTRY__SECTION__KEY` sets `section.key`; an item of a list is named by its number or its id
+//! (`REENTRY__CLIENTS__BANK__SECRET`). Whatever is wrong is collected with key, line and what to do, and the program does
+//! not start: a setting that is not understood may be the one that was to restrict something. Secrets never stand in the
+//! file. What this module gives out is checked; the rest of the program asks no further questions.
+
+pub mod branding;
+pub mod client;
+mod environment;
+pub mod fault;
+pub mod keys;
+pub mod mail;
+mod node;
+mod policy;
+mod reader;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
+pub mod values;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use branding::Branding;
+use client::{ADMIN_SCOPE, Client};
+use fault::{Fault, Faults, Place};
+use keys::KeySettings;
+use mail::Mail;
+use reader::{Findings, Section};
+use server::Server;
+use store::StoreSettings;
+use telemetry::{Admin, TelemetrySettings};
+use upstream::Upstream;
+
+use crate::domain::policy::Policy;
+
+/// The complete, commented default configuration.
+pub const DEFAULT: &str = include_str!("config/default.yaml");
+/// The commented default policy: the table of the domain.
+pub const DEFAULT_POLICY: &str = include_str!("config/default-policy.yaml");
+/// JSON Schema (2020-12) of the configuration.
+pub const SCHEMA: &str = include_str!("config/config.schema.json");
+
+/// Everything that was configured, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who we are and where we listen.
+    pub server: Server,
+    /// Where state lives.
+    pub store: StoreSettings,
+    /// Signing keys.
+    pub keys: KeySettings,
+    /// Identity providers; never empty, ids and prefixes differ.
+    pub upstreams: Vec<Upstream>,
+    /// Relying parties of the broker; ids differ.
+    pub clients: Vec<Client>,
+    /// The mail server; without one, notices stay in the outbox and an alarm is raised.
+    pub mail: Option<Mail>,
+    /// Name, logo and colours.
+    pub branding: Branding,
+    /// The rules.
+    pub policy: Policy,
+    /// Logs.
+    pub telemetry: TelemetrySettings,
+    /// The admin API.
+    pub admin: Admin,
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed but ought to be looked at.
+    pub warnings: Vec<Fault>,
+}
+
+/// A policy that can be used.
+#[derive(Clone, Debug)]
+pub struct LoadedPolicy {
+    /// The policy.
+    pub policy: Policy,
+    /// What is allowed but ought to be looked at.
+    pub warnings: Vec<Fault>,
+}
+
+/// Reads a configuration: its text, the environment as pairs (others than `REENTRY__...` are passed over), and the
+/// directory that relative paths in it start from.
+///
+/// # Errors
+/// Every fault there is.
+pub fn load(
+    text: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+    base: &Path,
+) -> Result<Loaded, Faults> {
+    let mut root = node::parse(text).map_err(Faults::new)?;
+    let mut faults = environment::apply(&mut root, environment);
+    let findings = Findings::default();
+    let config = read(&Section::root(&root, &findings, base));
+    let (found, warnings, _) = findings.into_parts();
+    faults.extend(found);
+    match config {
+        Some(config) if faults.is_empty() => Ok(Loaded { config, warnings }),
+        Some(_) => Err(Faults::new(faults)),
+        None => {
+            if faults.is_empty() {
+                let place = Place::File { line: 1, column: 1 };
+                faults.push(Fault::new("", place, "could not be read, and no fault was noted"));
+            }
+            Err(Faults::new(faults))
+        }
+    }
+}
+
+/// Reads a configuration file, relative paths in it starting from its own directory.
+///
+/// # Errors
+/// Every fault there is; a file that cannot be read is one.
+pub fn load_file(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Faults> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let problem = format!("{} cannot be read ({error})", path.display());
+        let fault = Fault::new("", Place::File { line: 1, column: 1 }, problem);
+        Faults(vec![fault.advice("begin one with `reentry config default`")])
+    })?;
+    load(&text, environment, path.parent().unwrap_or_else(|| Path::new("")))
+}
+
+/// Reads a policy file's text.
+///
+/// # Errors
+/// Every fault there is.
+pub fn load_policy(text: &str) -> Result<LoadedPolicy, Faults> {
+    let findings = Findings::default();
+    let read = policy::from_text(text, &findings);
+    let (faults, warnings, _) = findings.into_parts();
+    match read {
+        Some(policy) if faults.is_empty() => Ok(LoadedPolicy { policy, warnings }),
+        _ => Err(Faults::new(faults)),
+    }
+}
+
+/// The path of every key that a configuration may have, lists as `clients[].client_id` and free names as `*`.
+/// The schema and the default are held to it by tests.
+#[must_use]
+pub fn known_keys() -> BTreeSet<String> {
+    let findings = Findings::default();
+    if let Ok(root) = node::parse(EVERY_KEY) {
+        let _ = read(&Section::root(&root, &findings, Path::new("")));
+    }
+    findings.into_parts().2
+}
+
+/// Enough of a configuration that every section is gone through.
+const EVERY_KEY: &str = "{upstreams: [{admin: {client_id: x}, broker: {client_id: x}}], clients: [{client_id: x}], \
+    mail: {host: x}, policy: {tiers: [{name: x, enforce: {cohort: 1%}, contested: {exits: []}, holds: {all_replaced: {for: 1h, allow: []}}}]}}";
+
+fn read(root: &Section<'_>) -> Option<Config> {
+    let server = Server::read(&root.section("server"));
+    let store = StoreSettings::read(&root.section("store"));
+    let keys = KeySettings::read(&root.section("keys"));
+    let upstreams = upstream::read_all(root);
+    let defaults = keys.as_ref().map_or((keys::Jws::Rs256, keys::Jws::Es256), |k| {
+        (k.id_token, k.access_token)
+    });
+    let clients = client::read_all(root, defaults);
+    let mail = optional_mail(root);
+    let branding = Branding::read(&root.section("branding"));
+    let policy = read_policy(root);
+    let telemetry = TelemetrySettings::read(&root.section("telemetry"));
+    let admin = Admin::read(&root.section("admin"));
+    if let (Some(clients), Some(upstreams)) = (&clients, &upstreams) {
+        if !clients.is_empty() && upstreams.iter().all(|u| u.broker.is_none()) {
+            let advice = "give an upstream its `broker` client, or take the clients away";
+            root.fault(
+                "clients",
+                "are configured, but no upstream lets users log in for them",
+                advice,
+            );
+        }
+        if !clients.iter().any(|c| c.scopes.contains(ADMIN_SCOPE)) {
+            let advice = format!("add a client with the scope `{ADMIN_SCOPE}` for your administrators");
+            root.warn("clients", "holds nobody who could thaw a frozen account", advice);
+        }
+    }
+    Some(Config {
+        server: server?,
+        store: store?,
+        keys: keys?,
+        upstreams: upstreams?,
+        clients: clients?,
+        mail: mail?,
+        branding: branding?,
+        policy: policy?,
+        telemetry: telemetry?,
+        admin: admin?,
+    })
+}
+
+#[expect(clippy::option_option, reason = "not there and not readable are two things")]
+fn optional_mail(root: &Section<'_>) -> Option<Option<Mail>> {
+    let section = root.section("mail");
+    if section.is_present() {
+        return Mail::read(&section).map(Some);
+    }
+    let advice = "add `mail` with the server that sends notices";
+    root.warn(
+        "mail",
+        "is missing: nobody is told anything, and holds last twice as long",
+        advice,
+    );
+    Some(None)
+}
+
+fn read_policy(root: &Section<'_>) -> Option<Policy> {
+    let inline = root.section("policy");
+    let file = root.contents("policy_file");
+    match (inline.is_present(), file?) {
+        (true, None) => policy::read(&inline, None),
+        (true, Some(_)) => {
+            root.fault("policy_file", "is given beside `policy`", "keep one of them");
+            None
+        }
+        (false, Some((_, text))) => policy::from_text(&text, root.findings()),
+        (false, None) => policy::from_text(DEFAULT_POLICY, root.findings()),
+    }
+}

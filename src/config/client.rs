@@ -1,0 +1,332 @@
+//! `clients`: the relying parties of the broker.
+
+use std::collections::BTreeSet;
+
+use aws_lc_rs::{constant_time, digest};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::keys::Jws;
+use super::reader::{Section, filled};
+use super::values::is_loopback;
+use crate::domain::ceiling::HOLD_WORD;
+
+/// The scope that opens the admin API.
+pub const ADMIN_SCOPE: &str = "reentry:admin";
+/// Prefix of our own scopes; only [`ADMIN_SCOPE`] may be given to a client.
+const OWN_SCOPES: &str = "reentry:";
+/// Shortest client secret and admin key in octets.
+const SHORTEST_SECRET: usize = 20;
+
+/// The SHA-256 of a long random secret; the secret itself is not kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecretHash([u8; 32]);
+
+impl std::fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
+impl SecretHash {
+    /// The hash of a secret.
+    #[must_use]
+    pub fn of(secret: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        let found = digest::digest(&digest::SHA256, secret);
+        for (to, from) in hash.iter_mut().zip(found.as_ref()) {
+            *to = *from;
+        }
+        Self(hash)
+    }
+
+    /// Whether `presented` is the secret, in constant time.
+    #[must_use]
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &Self::of(presented).0).is_ok()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let refused = || "is not a SHA-256 in 64 hexadecimal digits".to_owned();
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(refused());
+        }
+        let mut hash = [0; 32];
+        for (i, octet) in hash.iter_mut().enumerate() {
+            let digits = text.get(2 * i..2 * i + 2).ok_or_else(refused)?;
+            *octet = u8::from_str_radix(digits, 16).map_err(|_| refused())?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// How a client proves who it is at the token endpoint (OIDC Core §9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// A public client: PKCE stands in.
+    None,
+    /// `client_secret_basic`.
+    Basic(SecretHash),
+    /// `client_secret_post`.
+    Post(SecretHash),
+}
+
+/// Whether a client that obeys no `recovery_scope` gets tokens in a hold (contract section 2, rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unaware {
+    /// It gets reduced tokens: it checks scopes, takes back-channel logout, or asks.
+    Allow,
+    /// In a hold it gets none, and the user a page that says why.
+    Refuse,
+}
+
+/// One relying party.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// Its name on pages.
+    pub name: String,
+    /// How it proves who it is.
+    pub auth: ClientAuth,
+    /// Exact redirect URIs. For a loopback address any port is accepted (RFC 8252 §7.3) only where the broker says so.
+    pub redirect_uris: Vec<String>,
+    /// Exact URIs for after a log-out.
+    pub post_logout_redirect_uris: Vec<String>,
+    /// Scopes it may ask for.
+    pub scopes: BTreeSet<String>,
+    /// `aud` of its access tokens.
+    pub audience: Vec<String>,
+    /// Whether PKCE is required (S256; `plain` is never accepted).
+    pub pkce_required: bool,
+    /// Signs its ID tokens.
+    pub id_token: Jws,
+    /// Signs its access tokens.
+    pub access_token: Jws,
+    /// Whether it gets tokens in a hold.
+    pub unaware: Unaware,
+    /// Whether it gets refresh tokens.
+    pub refresh: bool,
+    /// Whether it may introspect tokens of others.
+    pub may_introspect: bool,
+}
+
+impl Client {
+    fn read(s: &Section<'_>, defaults: (Jws, Jws)) -> Option<Self> {
+        let id = s.required("client_id", "bank", |t| {
+            let fits = (1..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+            if fits {
+                Ok(t.to_owned())
+            } else {
+                Err(format!(
+                    "is `{t}`; write up to 128 visible ASCII characters, no colon"
+                ))
+            }
+        });
+        let name = s.optional("name", filled);
+        let auth = auth(s);
+        let redirect_uris = s.list("redirect_uris", redirect_uri);
+        if redirect_uris.as_ref().is_some_and(Vec::is_empty) {
+            s.fault(
+                "redirect_uris",
+                "is missing",
+                "list every address the client is sent back to, exactly",
+            );
+        }
+        let post_logout_redirect_uris = s.list("post_logout_redirect_uris", redirect_uri);
+        let scopes = match s.node("scopes") {
+            None => Some(vec!["openid".to_owned()]),
+            Some(_) => s.list("scopes", client_scope),
+        };
+        let audience = s.list("audience", filled);
+        let pkce_required = s.choice("pkce", true, &[("required", true), ("optional", false)]);
+        let id_token = s.choice("id_token", defaults.0, &Jws::CHOICES);
+        let access_token = s.choice("access_token", defaults.1, &Jws::CHOICES);
+        let unaware = s.choice(
+            "unaware",
+            Unaware::Allow,
+            &[("allow", Unaware::Allow), ("refuse", Unaware::Refuse)],
+        );
+        let refresh = s.flag("refresh", true);
+        let may_introspect = s.flag("may_introspect", false);
+        if matches!((&auth, pkce_required), (Some(ClientAuth::None), Some(false))) {
+            s.fault(
+                "pkce",
+                "is optional for a client without a secret",
+                "write `pkce: required`",
+            );
+        }
+        if matches!((&auth, may_introspect), (Some(ClientAuth::None), Some(true))) {
+            s.fault(
+                "may_introspect",
+                "is set for a client without a secret",
+                "give it a secret (RFC 7662 §2.1)",
+            );
+        }
+        let id = id?;
+        let audience = audience?;
+        Some(Self {
+            name: name?.unwrap_or_else(|| id.clone()),
+            auth: auth?,
+            redirect_uris: redirect_uris?,
+            post_logout_redirect_uris: post_logout_redirect_uris?,
+            scopes: scopes?.into_iter().collect(),
+            audience: if audience.is_empty() {
+                vec![id.clone()]
+            } else {
+                audience
+            },
+            pkce_required: pkce_required?,
+            id_token: id_token?,
+            access_token: access_token?,
+            unaware: unaware?,
+            refresh: refresh?,
+            may_introspect: may_introspect?,
+            id,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Basic,
+    Post,
+    None,
+}
+
+fn auth(s: &Section<'_>) -> Option<ClientAuth> {
+    let method = s.choice(
+        "auth",
+        Method::Basic,
+        &[
+            ("client_secret_basic", Method::Basic),
+            ("client_secret_post", Method::Post),
+            ("none", Method::None),
+        ],
+    );
+    let secret = s.secret("secret");
+    let hash = s.optional("secret_sha256", SecretHash::parse);
+    let (method, secret, hash) = (method?, secret?, hash?);
+    if matches!(method, Method::None) {
+        if secret.is_some() || hash.is_some() {
+            s.fault(
+                "auth",
+                "is none, but there is a secret",
+                "take the secret away, or set client_secret_basic",
+            );
+            return None;
+        }
+        return Some(ClientAuth::None);
+    }
+    let hash = match (secret, hash) {
+        (Some(secret), None) => long_secret(s, "secret", &secret)?,
+        (None, Some(hash)) => hash,
+        (None, None) => {
+            s.fault(
+                "secret_file",
+                "is missing",
+                "name a file with the client's secret, or set `auth: none` for a public client",
+            );
+            return None;
+        }
+        (Some(_), Some(_)) => {
+            s.fault(
+                "secret_sha256",
+                "is given beside the secret itself",
+                "keep one of them",
+            );
+            return None;
+        }
+    };
+    Some(if matches!(method, Method::Basic) {
+        ClientAuth::Basic(hash)
+    } else {
+        ClientAuth::Post(hash)
+    })
+}
+
+/// The hash of a secret that is long enough to be kept as a plain hash.
+pub(super) fn long_secret(s: &Section<'_>, key: &str, secret: &SecretString) -> Option<SecretHash> {
+    let octets = secret.expose_secret().as_bytes();
+    if octets.len() < SHORTEST_SECRET {
+        let key = if s.node(key).is_some() {
+            key.to_owned()
+        } else {
+            format!("{key}_file")
+        };
+        let advice = "make a random one, for example `openssl rand -base64 32`";
+        s.fault(
+            &key,
+            format!("is shorter than {SHORTEST_SECRET} characters"),
+            advice,
+        );
+        return None;
+    }
+    Some(SecretHash::of(octets))
+}
+
+/// An exact redirect URI: https, http on loopback, or an application's own scheme (RFC 8252 §7.1).
+fn redirect_uri(text: &str) -> Result<String, String> {
+    if text.contains('*') {
+        return Err(format!(
+            "is `{text}`; wildcards are not accepted, list every address"
+        ));
+    }
+    if text.contains('#') {
+        return Err(format!(
+            "is `{text}`; a redirect URI has no fragment (RFC 6749 §3.1.2)"
+        ));
+    }
+    let url = Url::parse(text).map_err(|e| format!("is `{text}`, not an absolute URI ({e})"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("has a user or password in it; leave them out".to_owned());
+    }
+    match url.scheme() {
+        "https" => Ok(text.to_owned()),
+        "http" if is_loopback(&url) => Ok(text.to_owned()),
+        "http" => Err(format!(
+            "is `{text}`; plain http is allowed on loopback only, write https://..."
+        )),
+        own if own.contains('.') => Ok(text.to_owned()),
+        own => Err(format!(
+            "is `{text}` with scheme `{own}`; write https://..., or an own scheme in reverse domain form (com.example.app:/...)"
+        )),
+    }
+}
+
+/// A scope that may be given to a client or put into a class.
+pub(super) fn client_scope(text: &str) -> Result<String, String> {
+    let token = |b: u8| b == b'!' || (b'#'..=b'[').contains(&b) || (b']'..=b'~').contains(&b);
+    if text.is_empty() || !text.bytes().all(token) {
+        return Err(format!("is `{text}`, not an OAuth scope (RFC 6749 §3.3)"));
+    }
+    if text.starts_with(HOLD_WORD) {
+        return Err(format!(
+            "is `{text}`; scopes that start with `{HOLD_WORD}` are ceilings and are never asked for"
+        ));
+    }
+    if text.starts_with(OWN_SCOPES) && text != ADMIN_SCOPE {
+        return Err(format!(
+            "is `{text}`; of `{OWN_SCOPES}...` only `{ADMIN_SCOPE}` may be used"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn read_all(root: &Section<'_>, defaults: (Jws, Jws)) -> Option<Vec<Client>> {
+    let sections = root.sections("clients");
+    let read: Vec<Option<Client>> = sections.iter().map(|s| Client::read(s, defaults)).collect();
+    let mut ids = BTreeSet::new();
+    for (s, client) in sections.iter().zip(&read) {
+        if let Some(client) = client
+            && !ids.insert(client.id.as_str())
+        {
+            s.fault(
+                "client_id",
+                format!("is `{}`, as another's", client.id),
+                "give every client its own id",
+            );
+        }
+    }
+    read.into_iter().collect()
+}

@@ -1,0 +1,324 @@
+//! The policy file: tiers with their tables, what action classes mean, and times.
+//!
+//! The text becomes [`Policy`] only when every account has a tier, every tier answers every row, and nobody can be
+//! frozen for good. What is merely unwise is a warning.
+
+mod expression;
+mod tier;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::client::client_scope;
+use super::fault::{Fault, Place};
+use super::node::{self, Entry, Node, Value};
+use super::reader::{Findings, Section, filled};
+use super::values::span_between;
+use crate::domain::ceiling::{Class, STANDARD};
+use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy};
+use crate::domain::time::Span;
+
+/// Claims that an upstream may never set in our tokens (contract section 3).
+pub(super) const RESERVED_CLAIMS: [&str; 27] = [
+    "iss",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "nonce",
+    "azp",
+    "client_id",
+    "scope",
+    "sid",
+    "acr",
+    "amr",
+    "auth_time",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "cnf",
+    "act",
+    "may_act",
+    "events",
+    "typ",
+    "recovery_scope",
+    "recovery_lift",
+    "recovery_until",
+    "recovery_epoch",
+    "recovery_ref",
+];
+
+const YEAR: Span = Span::from_days(366);
+const INSTANT: Span = Span::from_secs(1);
+
+/// Reads a policy from a text of its own.
+pub(super) fn from_text(text: &str, findings: &Findings) -> Option<Policy> {
+    match node::parse(text) {
+        Ok(root) => {
+            let root = in_policy_file(root);
+            let section = Section::root(&root, findings, Path::new(""));
+            read(&section, Some(text))
+        }
+        Err(faults) => {
+            for fault in faults {
+                findings.fault(Fault {
+                    place: moved(fault.place),
+                    ..fault
+                });
+            }
+            None
+        }
+    }
+}
+
+fn moved(place: Place) -> Place {
+    match place {
+        Place::File { line, column } => Place::Policy { line, column },
+        other => other,
+    }
+}
+
+fn in_policy_file(node: Node) -> Node {
+    let value = match node.value {
+        Value::List(nodes) => Value::List(nodes.into_iter().map(in_policy_file).collect()),
+        Value::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|e| Entry {
+                    key: e.key,
+                    place: moved(e.place),
+                    node: in_policy_file(e.node),
+                })
+                .collect(),
+        ),
+        other => other,
+    };
+    Node {
+        place: moved(node.place),
+        value,
+    }
+}
+
+/// Reads a policy section. Its digest is that of `text`, or of the section's canonical form when it stands in the
+/// configuration.
+pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
+    let usual = Policy::standard();
+    let tiers = tier::read_all(s);
+    let scopes = scopes(s);
+    let roles = words(s, "roles");
+    let groups = words(s, "groups");
+    let claims = s.list("claims", claim);
+    let admin_roles = match s.node("admin_roles") {
+        None => Some(usual.admin_roles.iter().cloned().collect()),
+        Some(_) => s.list("admin_roles", filled),
+    };
+    if admin_roles.as_ref().is_some_and(Vec::is_empty) {
+        s.fault(
+            "admin_roles",
+            "names nobody, so a frozen account could never be thawed",
+            "name the role of your administrators",
+        );
+    }
+    let lifetimes = lifetimes(&s.section("lifetimes"), &usual.lifetimes);
+    let time = |key: &str, usual: Span, least: Span, most: Span| s.or(key, usual, span_between(least, most));
+    let probation = time("probation", usual.probation, Span::ZERO, Span::from_days(90));
+    let enrolment_window = time(
+        "enrolment_window",
+        usual.enrolment_window,
+        Span::ZERO,
+        Span::from_days(90),
+    );
+    let told_min = time("told_min", usual.told_min, INSTANT, Span::from_days(7));
+    let veto_min = time("veto_min", usual.veto_min, INSTANT, YEAR);
+    let veto_after_hold = time("veto_after_hold", usual.veto_after_hold, INSTANT, YEAR);
+    let link_validity = time("link_validity", usual.link_validity, Span::from_mins(1), YEAR);
+    let report_window = time("report_window", usual.report_window, INSTANT, YEAR);
+    let thaw_wait = time("thaw_wait", usual.thaw_wait, INSTANT, Span::from_days(30));
+    let lapse_after = time("lapse_after", usual.lapse_after, INSTANT, Span::from_days(30));
+    let rolling = s.flag("rolling", usual.rolling);
+    if let (Some(veto), Some(probation)) = (veto_min, probation)
+        && veto <= probation
+    {
+        let advice = "a removed address must keep its word for longer than a new one waits for its own";
+        s.fault(
+            "veto_min",
+            format!("is {veto}, not longer than the probation ({probation})"),
+            advice,
+        );
+    }
+    if probation.is_some_and(|p| p < Span::from_days(1)) {
+        s.warn(
+            "probation",
+            "is shorter than a day: what an attacker enrols soon speaks for the owner",
+            "set 7d",
+        );
+    }
+    let (tiers, choices, default_tier) = tiers?;
+    let policy = Policy {
+        digest: digest_of(s, text),
+        tiers,
+        choices,
+        default_tier,
+        scopes: scopes?,
+        roles: roles?,
+        groups: groups?,
+        claims: claims?.into_iter().collect(),
+        admin_roles: admin_roles?.into_iter().collect(),
+        lifetimes: lifetimes?,
+        probation: probation?,
+        enrolment_window: enrolment_window?,
+        told_min: told_min?,
+        veto_min: veto_min?,
+        veto_after_hold: veto_after_hold?,
+        link_validity: link_validity?,
+        report_window: report_window?,
+        thaw_wait: thaw_wait?,
+        lapse_after: lapse_after?,
+        rolling: rolling?,
+    };
+    undeclared(s, &policy);
+    Some(policy)
+}
+
+/// First 16 hexadecimal digits of the SHA-256.
+fn digest_of(s: &Section<'_>, text: Option<&str>) -> String {
+    use std::fmt::Write as _;
+    let canonical = text.map_or_else(|| s.canonical(), str::to_owned);
+    let mut hex = String::with_capacity(16);
+    for octet in digest(&SHA256, canonical.as_bytes()).as_ref().iter().take(8) {
+        let _ = write!(hex, "{octet:02x}");
+    }
+    hex
+}
+
+/// A class that a policy may use.
+fn class(text: &str) -> Result<Class, String> {
+    Class::parse(text).filter(Class::is_declared).ok_or_else(|| {
+        let hint = super::reader::nearest(text, &STANDARD)
+            .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
+        format!(
+            "is `{text}`, not an action class ({}, or your own beginning with x_){hint}",
+            STANDARD.join(", ")
+        )
+    })
+}
+
+fn claim(text: &str) -> Result<String, String> {
+    if RESERVED_CLAIMS.contains(&text) || text.ends_with("/recovery_scope") {
+        return Err(format!(
+            "is `{text}`, which no identity provider may set in our tokens; leave it out"
+        ));
+    }
+    filled(text)
+}
+
+type Classes = BTreeMap<Class, BTreeSet<String>>;
+
+/// The map `scopes`: class to OAuth scopes.
+fn scopes(s: &Section<'_>) -> Option<Classes> {
+    classes(s, "scopes", |text| {
+        let scope = client_scope(text)?;
+        if IDENTITY_SCOPES.contains(&text) {
+            return Err(format!(
+                "is `{text}`, which only says who somebody is and is never taken away; leave it out"
+            ));
+        }
+        if text == "offline_access" {
+            return Err("is `offline_access`, which is never given in a hold; leave it out".to_owned());
+        }
+        Ok(scope)
+    })
+}
+
+/// The maps `roles` and `groups`.
+fn words(s: &Section<'_>, key: &str) -> Option<Classes> {
+    classes(s, key, |text| {
+        if text.starts_with("reentry-hold.") || text == "reentry-full" {
+            return Err(format!("is `{text}`, which holds are made of; leave it out"));
+        }
+        filled(text)
+    })
+}
+
+fn classes(s: &Section<'_>, key: &str, read: impl Fn(&str) -> Result<String, String>) -> Option<Classes> {
+    let section = s.section(key);
+    let mut map = Classes::new();
+    let mut whole = true;
+    for (name, place, _) in section.entries() {
+        let class = class(name).map_err(|problem| {
+            s.findings()
+                .fault(Fault::new(&section.path(name), place.clone(), problem))
+        });
+        let words = section.list(name, &read);
+        match (class, words) {
+            (Ok(class), Some(words)) => {
+                map.insert(class, words.into_iter().collect());
+            }
+            _ => whole = false,
+        }
+    }
+    whole.then_some(map)
+}
+
+fn lifetimes(s: &Section<'_>, usual: &Lifetimes) -> Option<Lifetimes> {
+    let most = Span::from_mins(15);
+    let restricted = s.or(
+        "restricted",
+        usual.restricted,
+        span_between(Span::from_secs(5), Span::from_mins(5)),
+    );
+    let long = s.flag("allow_long_access", false);
+    let limit = if long == Some(true) {
+        Span::from_hours(24)
+    } else {
+        most
+    };
+    let access = s.or("access", usual.access, |text| {
+        span_between(Span::from_secs(5), limit)(text).map_err(|why| {
+            if long == Some(true) { why } else {
+                format!("{why} (tokens already out still say `full` after a change); set `allow_long_access: true` if you accept that")
+            }
+        })
+    });
+    if long == Some(true) && access.is_some_and(|a| a > most) {
+        s.warn(
+            "access",
+            "is longer than 15m: tokens already out say `full` for that long after a change",
+            "shorten it",
+        );
+    }
+    let id = s.or(
+        "id",
+        usual.id,
+        span_between(Span::from_secs(5), Span::from_hours(24)),
+    );
+    let session = s.or(
+        "session",
+        usual.session,
+        span_between(Span::from_mins(1), Span::from_days(90)),
+    );
+    let offline = s.or("offline", usual.offline, span_between(Span::from_mins(1), YEAR));
+    Some(Lifetimes {
+        restricted: restricted?,
+        access: access?,
+        id: id?,
+        session: session?,
+        offline: offline?,
+    })
+}
+
+/// A class that a hold allows but that means no scope and no role gives nothing where scopes are configured.
+fn undeclared(s: &Section<'_>, policy: &Policy) {
+    if policy.scopes.is_empty() {
+        let problem =
+            "is empty: in a hold every scope but openid, profile, email, address and phone is taken away";
+        s.warn(
+            "scopes",
+            problem,
+            "list under each action class the scopes it stands for",
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! `server`: who we are and where we listen.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use url::Url;
+
+use super::reader::Section;
+use super::values::{Network, base_url, deadline, is_loopback, size, socket};
+
+/// Our issuer identifier: an https URL (or http on loopback) without a trailing slash, as it stands in `iss`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    text: String,
+    url: Url,
+}
+
+impl Issuer {
+    /// Reads an issuer.
+    ///
+    /// # Errors
+    /// What is wrong, in words that follow the key.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = base_url(text)?;
+        if text.ends_with('/') {
+            return Err(format!(
+                "is `{text}`; leave out the last slash, relying parties compare it letter by letter"
+            ));
+        }
+        if url.as_str().trim_end_matches('/') != text {
+            let normal = url.as_str().trim_end_matches('/').to_owned();
+            return Err(format!("is `{text}`; write it in its normal form, `{normal}`"));
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            url,
+        })
+    }
+
+    /// As it stands in tokens.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As a URL.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Its path without a trailing slash: empty, or `/id`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.url.path().trim_end_matches('/')
+    }
+
+    /// An address below it; `path` begins with a slash.
+    #[must_use]
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.text)
+    }
+
+    /// Whether it is https, so that cookies are `Secure` and `__Host-`.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// `scheme://host[:port]`, for `Origin` checks.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+}
+
+/// What to do with a `prompt` value that nobody knows (contract section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownPrompt {
+    /// `invalid_request`.
+    Refuse,
+    /// As if it were not there.
+    Ignore,
+}
+
+/// The section `server`.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Who we are.
+    pub issuer: Issuer,
+    /// Where relying parties and browsers come in.
+    pub listen: SocketAddr,
+    /// Where `/live`, `/ready` and `/metrics` are; never public.
+    pub operations: SocketAddr,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Largest request body in octets.
+    pub body_limit: usize,
+    /// Longest time a request may take.
+    pub request_timeout: Duration,
+    /// How long requests under way may finish after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// Unknown `prompt` values.
+    pub unknown_prompt: UnknownPrompt,
+}
+
+impl Server {
+    pub(super) fn read(s: &Section<'_>) -> Option<Self> {
+        let issuer = s.required("issuer", "https://id.example.com", Issuer::parse);
+        let listen = s.or("listen", SocketAddr::from(([127, 0, 0, 1], 8080)), socket);
+        let operations = s.or("operations", SocketAddr::from(([127, 0, 0, 1], 9090)), socket);
+        let trusted_proxies = s.list("trusted_proxies", Network::parse);
+        let body_limit = s.or("body_limit", 64 * 1024, size);
+        let request_timeout = s.or("request_timeout", Duration::from_secs(10), deadline);
+        let shutdown_grace = s.or("shutdown_grace", Duration::from_secs(20), deadline);
+        let unknown_prompt = s.choice(
+            "unknown_prompt",
+            UnknownPrompt::Refuse,
+            &[
+                ("refuse", UnknownPrompt::Refuse),
+                ("ignore", UnknownPrompt::Ignore),
+            ],
+        );
+        if let (Some(public), Some(operations)) = (listen, operations)
+            && public == operations
+            && public.port() != 0
+        {
+            s.fault(
+                "operations",
+                "is the public address too",
+                "give it another port: it is never public",
+            );
+        }
+        if let Some(issuer) = issuer.as_ref().filter(|i| is_loopback(i.url()))
+            && let Some(listen) = listen.filter(|l| !l.ip().is_loopback())
+            && !issuer.is_https()
+        {
+            let problem = format!("is {listen}, reachable from outside, with a plain http issuer");
+            s.fault("listen", problem, "listen on 127.0.0.1, or make the issuer https");
+        }
+        Some(Self {
+            issuer: issuer?,
+            listen: listen?,
+            operations: operations?,
+            trusted_proxies: trusted_proxies?,
+            body_limit: body_limit?,
+            request_timeout: request_timeout?,
+            shutdown_grace: shutdown_grace?,
+            unknown_prompt: unknown_prompt?,
+        })
+    }
+}

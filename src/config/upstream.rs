@@ -1,0 +1,239 @@
+//! `upstreams`: the identity providers beside which we stand.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::reader::{Section, filled};
+use super::values::{base_url, deadline, span_between};
+use crate::domain::subject::UpstreamId;
+use crate::domain::time::Span;
+
+/// What an upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// A Keycloak realm.
+    Keycloak,
+}
+
+/// What happens to a held realm administrator, whose hold Keycloak's admin API does not obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldAdmins {
+    /// The account is disabled for the hold.
+    Disable,
+    /// It is left as it is, and an alarm raised.
+    Leave,
+}
+
+/// A confidential client of ours at the IdP.
+#[derive(Clone, Debug)]
+pub struct ClientCredentials {
+    /// `client_id`.
+    pub client_id: String,
+    /// `client_secret`.
+    pub secret: SecretString,
+}
+
+/// One identity provider.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its id in keys, paths and logs: never changed once state exists.
+    pub id: UpstreamId,
+    /// What it is.
+    pub kind: UpstreamKind,
+    /// The base URL of the server, without `/realms/...` and without a trailing slash.
+    pub url: Url,
+    /// The realm.
+    pub realm: String,
+    /// The service account that reads the log and acts.
+    pub admin: ClientCredentials,
+    /// The client by which users log in for the broker; `None` when the broker is not used with this IdP.
+    pub broker: Option<ClientCredentials>,
+    /// Stands before `sub` in our tokens; empty for at most one upstream (contract section 3).
+    pub prefix: String,
+    /// How often the log is read.
+    pub poll_interval: Duration,
+    /// How far back each reading reaches again, for events that become visible late.
+    pub overlap: Span,
+    /// How far back the first reading reaches.
+    pub backfill: Span,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// User attributes that hold telephone numbers.
+    pub phone_attributes: BTreeSet<String>,
+    /// Held realm administrators.
+    pub held_admins: HeldAdmins,
+}
+
+impl Upstream {
+    /// The issuer of its tokens: `{url}/realms/{realm}`.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        format!(
+            "{}/realms/{}",
+            self.url.as_str().trim_end_matches('/'),
+            self.realm
+        )
+    }
+
+    /// The `sub` in our tokens for one of its accounts.
+    #[must_use]
+    pub fn public_sub(&self, sub: &str) -> String {
+        format!("{}{sub}", self.prefix)
+    }
+
+    fn read(s: &Section<'_>) -> Option<Self> {
+        let id = s.required("id", "keycloak", |t| {
+            UpstreamId::parse(t).ok_or_else(|| format!("is `{t}`; write 1 to 32 of a-z, 0-9 and -"))
+        });
+        let kind = s.choice(
+            "kind",
+            UpstreamKind::Keycloak,
+            &[("keycloak", UpstreamKind::Keycloak)],
+        );
+        let url = s.required("url", "https://login.example.com", keycloak_url);
+        let realm = s.required("realm", "customers", |t| {
+            let fits = !t.is_empty() && !t.contains(['/', '?', '#', '%']) && !t.contains(char::is_whitespace);
+            if fits {
+                Ok(t.to_owned())
+            } else {
+                Err(format!("is `{t}`, not the name of a realm"))
+            }
+        });
+        let admin = credentials(&s.section("admin"), true);
+        let broker = credentials(&s.section("broker"), false);
+        let prefix = s.or("prefix", String::new(), prefix);
+        let poll_interval = s.or(
+            "poll_interval",
+            Span::from_secs(2),
+            span_between(Span::from_millis(100), Span::from_mins(5)),
+        );
+        let overlap = s.or(
+            "overlap",
+            Span::from_secs(30),
+            span_between(Span::from_secs(1), Span::from_hours(24)),
+        );
+        let backfill = s.or(
+            "backfill",
+            Span::from_days(7),
+            span_between(Span::from_mins(1), Span::from_days(90)),
+        );
+        let timeout = s.or("timeout", Duration::from_secs(5), deadline);
+        let phone_attributes = match s.node("phone_attributes") {
+            None => Some(vec!["phoneNumber".to_owned()]),
+            Some(_) => s.list("phone_attributes", filled),
+        };
+        let held_admins = s.choice(
+            "held_admins",
+            HeldAdmins::Disable,
+            &[("disable", HeldAdmins::Disable), ("leave", HeldAdmins::Leave)],
+        );
+        Some(Self {
+            id: id?,
+            kind: kind?,
+            url: url?,
+            realm: realm?,
+            admin: admin??,
+            broker: broker?,
+            prefix: prefix?,
+            poll_interval: super::values::duration(poll_interval?),
+            overlap: overlap?,
+            backfill: backfill?,
+            timeout: timeout?,
+            phone_attributes: phone_attributes?.into_iter().collect(),
+            held_admins: held_admins?,
+        })
+    }
+}
+
+fn keycloak_url(text: &str) -> Result<Url, String> {
+    let url = base_url(text)?;
+    if url.path().contains("/realms/") {
+        return Err(format!(
+            "is `{text}`; write the server's base URL, the realm stands in `realm`"
+        ));
+    }
+    Ok(url)
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 32
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_:.|".contains(&b));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is `{text}`; write at most 32 of a-z, 0-9 and - _ : . |"))
+    }
+}
+
+#[expect(clippy::option_option, reason = "not there and not readable are two things")]
+fn credentials(s: &Section<'_>, required: bool) -> Option<Option<ClientCredentials>> {
+    if !required && !s.is_present() {
+        let _ = (s.node("client_id"), s.node("secret"), s.node("secret_file"));
+        return Some(None);
+    }
+    let client_id = s.required("client_id", "reentry", filled);
+    let secret = s.secret("secret");
+    if matches!(secret, Some(None)) {
+        s.fault(
+            "secret_file",
+            "is missing",
+            "name a file with the client's secret",
+        );
+    }
+    Some(Some(ClientCredentials {
+        client_id: client_id?,
+        secret: secret??,
+    }))
+}
+
+pub(super) fn read_all(root: &Section<'_>) -> Option<Vec<Upstream>> {
+    let sections = root.sections("upstreams");
+    if sections.is_empty() {
+        root.fault(
+            "upstreams",
+            "names no identity provider",
+            "add one, as `reentry config default` shows",
+        );
+    }
+    let read: Vec<Option<Upstream>> = sections.iter().map(Upstream::read).collect();
+    let mut ids = BTreeSet::new();
+    let mut prefixes: BTreeSet<&str> = BTreeSet::new();
+    for (s, upstream) in sections.iter().zip(&read) {
+        let Some(upstream) = upstream else { continue };
+        if !ids.insert(upstream.id.clone()) {
+            s.fault(
+                "id",
+                format!("is `{}`, as another's", upstream.id),
+                "give every upstream its own id",
+            );
+        }
+        if !prefixes.insert(&upstream.prefix) {
+            let (problem, advice) = if upstream.prefix.is_empty() {
+                (
+                    "is missing, and another upstream has none either",
+                    "write for example `prefix: \"staff:\"`: two accounts must never share a `sub`",
+                )
+            } else {
+                ("is another upstream's too", "give every upstream its own prefix")
+            };
+            s.fault("prefix", problem, advice);
+        }
+        for other in prefixes
+            .iter()
+            .filter(|p| !p.is_empty() && **p != upstream.prefix)
+        {
+            if !upstream.prefix.is_empty()
+                && (other.starts_with(&upstream.prefix) || upstream.prefix.starts_with(*other))
+            {
+                let problem = format!("is `{}`, which begins like another's, `{other}`", upstream.prefix);
+                s.fault("prefix", problem, "choose prefixes of which none begins another");
+            }
+        }
+    }
+    read.into_iter().collect()
+}
