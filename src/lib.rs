@@ -12,5 +12,6 @@ pub mod idp;
 pub mod notify;
 pub mod oidc;
 pub mod ports;
-pub mod store;
 pub mod rp;
+pub mod store;
+pub mod telemetry;

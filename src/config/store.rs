@@ -72,7 +72,7 @@ impl StoreSettings {
                 s.fault(
                     "keys_file",
                     "is missing",
-                    "write for example `keys_file: store-keys.json` and run `reentry store init`",
+                    "write for example `keys_file: store-keys` and run `reentry store init`",
                 );
             }
             f

@@ -125,34 +125,20 @@ pub(crate) struct Line {
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Reads a subject.
-    async fn read(
-        &self,
-        key: &SubjectKey,
-        parts: Parts,
-        mark: Option<&str>,
-    ) -> Result<Raw, StoreError>;
+    async fn read(&self, key: &SubjectKey, parts: Parts, mark: Option<&str>) -> Result<Raw, StoreError>;
 
     /// Compares and writes, wholly or not at all.
     async fn commit(&self, batch: &Arc<Batch>) -> Result<Committed, StoreError>;
 
     /// Outbox entries of these partitions that are due at `now`, at most `max` in all.
-    async fn outbox(
-        &self,
-        partitions: &[u8],
-        now: Timestamp,
-        max: usize,
-    ) -> Result<Vec<Waiting>, StoreError>;
+    async fn outbox(&self, partitions: &[u8], now: Timestamp, max: usize)
+    -> Result<Vec<Waiting>, StoreError>;
 
     /// Removes an outbox entry.
     async fn remove(&self, at: &PendingId) -> Result<(), StoreError>;
 
     /// Replaces an outbox entry by one that is not due before `until`, in one step. Nothing if it is gone.
-    async fn defer(
-        &self,
-        at: &PendingId,
-        sealed: &[u8],
-        until: Timestamp,
-    ) -> Result<(), StoreError>;
+    async fn defer(&self, at: &PendingId, sealed: &[u8], until: Timestamp) -> Result<(), StoreError>;
 
     /// Subjects due at `now`.
     async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError>;
@@ -167,27 +153,16 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn setting(&self, name: &str) -> Result<Option<String>, StoreError>;
 
     /// Writes a setting, if the lease given is the newest.
-    async fn set_setting(
-        &self,
-        name: &str,
-        value: &str,
-        lease: Option<&Lease>,
-    ) -> Result<(), StoreError>;
+    async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError>;
 
     /// Takes or extends a lease.
-    async fn lease(&self, name: &str, owner: &str, keep: Span)
-    -> Result<Option<Lease>, StoreError>;
+    async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError>;
 
     /// Gives a lease back.
     async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError>;
 
     /// Audit lines before `before` in the order of time, newest first: of one partition, or of all.
-    async fn audit(
-        &self,
-        partition: Option<u8>,
-        before: i64,
-        max: usize,
-    ) -> Result<Vec<Line>, StoreError>;
+    async fn audit(&self, partition: Option<u8>, before: i64, max: usize) -> Result<Vec<Line>, StoreError>;
 
     /// Every marker there is, by partition.
     async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError>;

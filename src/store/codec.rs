@@ -139,14 +139,7 @@ mod tests {
         let mut long = good.clone();
         long.push(0xc0);
         let cut = good[..good.len() - 1].to_vec();
-        for bytes in [
-            Vec::new(),
-            vec![0],
-            vec![VERSION],
-            b"{}".to_vec(),
-            cut,
-            long,
-        ] {
+        for bytes in [Vec::new(), vec![0], vec![VERSION], b"{}".to_vec(), cut, long] {
             let answer = decode::<Record>("the record", &bytes);
             assert!(matches!(answer, Err(StoreError::Unreadable(_))));
         }

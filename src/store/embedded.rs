@@ -79,8 +79,7 @@ impl File {
             let transaction = database.begin_read().map_err(fault)?;
             work(&transaction)
         });
-        done.await
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?
+        done.await.map_err(|e| StoreError::Unavailable(e.to_string()))?
     }
 
     /// Runs `work` and commits, unless it fails or says that there is nothing to commit.
@@ -100,19 +99,13 @@ impl File {
             }
             Ok(answer)
         });
-        done.await
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?
+        done.await.map_err(|e| StoreError::Unavailable(e.to_string()))?
     }
 }
 
 #[async_trait]
 impl Backend for File {
-    async fn read(
-        &self,
-        key: &SubjectKey,
-        parts: Parts,
-        mark: Option<&str>,
-    ) -> Result<Raw, StoreError> {
+    async fn read(&self, key: &SubjectKey, parts: Parts, mark: Option<&str>) -> Result<Raw, StoreError> {
         let (key, mark) = (*key, mark.map(str::to_owned));
         self.reading(move |t| subjects::read(t, &key, parts, mark.as_deref()))
             .await
@@ -141,16 +134,10 @@ impl Backend for File {
 
     async fn remove(&self, at: &PendingId) -> Result<(), StoreError> {
         let at = at.clone();
-        self.writing(move |t| Ok(((), queues::remove(t, &at)?)))
-            .await
+        self.writing(move |t| Ok(((), queues::remove(t, &at)?))).await
     }
 
-    async fn defer(
-        &self,
-        at: &PendingId,
-        sealed: &[u8],
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
+    async fn defer(&self, at: &PendingId, sealed: &[u8], until: Timestamp) -> Result<(), StoreError> {
         let (at, sealed) = (at.clone(), sealed.to_vec());
         self.writing(move |t| Ok(((), queues::defer(t, &at, &sealed, until)?)))
             .await
@@ -181,25 +168,13 @@ impl Backend for File {
         self.reading(move |t| queues::setting(t, &name)).await
     }
 
-    async fn set_setting(
-        &self,
-        name: &str,
-        value: &str,
-        lease: Option<&Lease>,
-    ) -> Result<(), StoreError> {
+    async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError> {
         let (name, value, lease) = (name.to_owned(), value.to_owned(), lease.cloned());
-        self.writing(move |t| {
-            queues::set_setting(t, &name, &value, lease.as_ref()).map(|()| ((), true))
-        })
-        .await
+        self.writing(move |t| queues::set_setting(t, &name, &value, lease.as_ref()).map(|()| ((), true)))
+            .await
     }
 
-    async fn lease(
-        &self,
-        name: &str,
-        owner: &str,
-        keep: Span,
-    ) -> Result<Option<Lease>, StoreError> {
+    async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
         self.writing(move |t| {
             let lease = queues::lease(t, &name, &owner, keep)?;
@@ -215,12 +190,7 @@ impl Backend for File {
             .await
     }
 
-    async fn audit(
-        &self,
-        partition: Option<u8>,
-        before: i64,
-        max: usize,
-    ) -> Result<Vec<Line>, StoreError> {
+    async fn audit(&self, partition: Option<u8>, before: i64, max: usize) -> Result<Vec<Line>, StoreError> {
         self.reading(move |t| queues::audit(t, partition, before, max))
             .await
     }

@@ -101,10 +101,7 @@ impl Seen {
         if let Some(marker) = marker {
             let ours = self.incarnation.get_or_init(|| marker.incarnation.clone());
             if *ours != marker.incarnation {
-                return Err(unsound(
-                    partition,
-                    "its marker belongs to another installation",
-                ));
+                return Err(unsound(partition, "its marker belongs to another installation"));
             }
             self.moved(partition, marker.fence);
         }

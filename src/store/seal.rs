@@ -177,16 +177,9 @@ impl Keys {
             other: names.mac_key("names other")?,
             fingerprint: first(fingerprint.as_ref()),
         };
-        let mut older = seals
-            .iter()
-            .map(Sealing::derive)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut older = seals.iter().map(Sealing::derive).collect::<Result<Vec<_>, _>>()?;
         let newest = older.pop().ok_or(KeyFault::Whole("has no `seal` key"))?;
-        Ok(Self {
-            names,
-            newest,
-            older,
-        })
+        Ok(Self { names, newest, older })
     }
 
     /// What the markers remember of the names key, in hexadecimal.
@@ -209,12 +202,7 @@ impl Keys {
     }
 
     /// Seals a value of `kind` for its place in the store.
-    pub(crate) fn seal(
-        &self,
-        kind: Kind,
-        place: &str,
-        plain: &[u8],
-    ) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn seal(&self, kind: Kind, place: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let failed = |_| StoreError::Unavailable("the system's cryptography failed".to_owned());
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(failed)?;
@@ -277,8 +265,7 @@ impl Keys {
 impl Sealing {
     fn derive(secret: &Secret) -> Result<Self, KeyFault> {
         let value = secret.derive("value")?;
-        let unbound =
-            UnboundKey::new(&AES_256_GCM, value.as_slice()).map_err(|_| KeyFault::Crypto)?;
+        let unbound = UnboundKey::new(&AES_256_GCM, value.as_slice()).map_err(|_| KeyFault::Crypto)?;
         let tag = hmac::sign(&secret.mac_key("tag")?, b"reentry");
         let [code, refresh, report, cookie, form] = PURPOSES.map(label);
         Ok(Self {
@@ -314,9 +301,8 @@ impl Seal for Keys {
     }
 
     fn verify(&self, purpose: Purpose, message: &[u8], mac: &[u8]) -> bool {
-        let right = |s: &Sealing| {
-            constant_time::verify_slices_are_equal(&s.mac(purpose, message), mac).is_ok()
-        };
+        let right =
+            |s: &Sealing| constant_time::verify_slices_are_equal(&s.mac(purpose, message), mac).is_ok();
         self.sealings().any(right)
     }
 

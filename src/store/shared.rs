@@ -22,8 +22,7 @@ use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Change, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated,
-    Write,
+    Change, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated, Write,
 };
 
 /// How often an update runs again because another process was faster.
@@ -104,8 +103,7 @@ impl<B: Backend> Shared<B> {
     ) -> Result<Option<(Raw, Loaded)>, StoreError> {
         let expected = self.seen.expected(key.partition());
         let raw = self.backend.read(key, parts, mark).await?;
-        self.seen
-            .judge(key.partition(), &expected, raw.marker.as_ref())?;
+        self.seen.judge(key.partition(), &expected, raw.marker.as_ref())?;
         if raw.due && raw.record.is_none() {
             return Err(StoreError::Unsound(
                 "a subject is due but has no record: values were lost".to_owned(),
@@ -124,9 +122,7 @@ impl<B: Backend> Shared<B> {
         let record = raw.record.as_deref();
         let loaded = Loaded {
             record: record.map(|b| codec::decode("a record", b)).transpose()?,
-            account: account
-                .map(|b| codec::decode("a snapshot", &b))
-                .transpose()?,
+            account: account.map(|b| codec::decode("a snapshot", &b)).transpose()?,
             grants: grants.map(|b| codec::decode("grants", &b)).transpose()?,
             store_time: raw.time,
         };
@@ -167,9 +163,8 @@ impl<B: Backend> Shared<B> {
         if write.effects.is_empty() && write.audit.is_empty() {
             return Ok(batch);
         }
-        let subject = subject.ok_or_else(|| {
-            StoreError::Unreadable("effects of a subject without a record".to_owned())
-        })?;
+        let subject = subject
+            .ok_or_else(|| StoreError::Unreadable("effects of a subject without a record".to_owned()))?;
         let since = record.map(|r| r.updated).or(raw.time);
         for (id, effect) in &write.effects {
             batch.outbox.push(self.envelope(
@@ -200,8 +195,7 @@ impl<B: Backend> Shared<B> {
 
     fn envelope(&self, partition: u8, envelope: &Envelope) -> Result<Vec<u8>, StoreError> {
         let plain = codec::encode(envelope)?;
-        self.keys
-            .seal(Kind::Outbox, &outbox_place(partition), &plain)
+        self.keys.seal(Kind::Outbox, &outbox_place(partition), &plain)
     }
 
     /// One attempt at an update; `None` when somebody else was faster.
@@ -444,21 +438,11 @@ impl<B: Backend> Store for Shared<B> {
         self.backend.setting(name).await
     }
 
-    async fn set_setting(
-        &self,
-        name: &str,
-        value: &str,
-        lease: Option<&Lease>,
-    ) -> Result<(), StoreError> {
+    async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError> {
         self.backend.set_setting(name, value, lease).await
     }
 
-    async fn lease(
-        &self,
-        name: &str,
-        owner: &str,
-        keep: Span,
-    ) -> Result<Option<Lease>, StoreError> {
+    async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {
         self.backend.lease(name, owner, keep).await
     }
 
@@ -475,12 +459,7 @@ impl<B: Backend> Store for Shared<B> {
         self.audit_lines(key, before, max).await
     }
 
-    async fn note(
-        &self,
-        subject: &Subject,
-        key: &SubjectKey,
-        entry: &Entry,
-    ) -> Result<(), StoreError> {
+    async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
         let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
         batch.audit.push(line(subject, entry, 0)?);
         self.commit(batch).await.map(|_| ())

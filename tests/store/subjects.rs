@@ -23,17 +23,11 @@ pub async fn a_stored_value_comes_back(house: &mut dyn House) {
     assert_eq!(loaded.record, Some(record("u", 1)));
     assert_eq!(loaded.account, Some(account()));
     assert!(loaded.grants.is_some());
-    let pending = store
-        .pending(Timestamp::from_millis(i64::MAX), 10)
-        .await
-        .unwrap();
+    let pending = store.pending(Timestamp::from_millis(i64::MAX), 10).await.unwrap();
     assert_eq!(pending.len(), 1);
     assert_eq!(pending[0].id, "effect:u:1");
     store.done(&pending[0].at).await.unwrap();
-    let pending = store
-        .pending(Timestamp::from_millis(i64::MAX), 10)
-        .await
-        .unwrap();
+    let pending = store.pending(Timestamp::from_millis(i64::MAX), 10).await.unwrap();
     assert!(pending.is_empty());
     let lines = store
         .audit(Some(&key), Timestamp::from_millis(i64::MAX), 10)

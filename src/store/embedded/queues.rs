@@ -69,11 +69,7 @@ pub(super) fn defer(
     Ok(true)
 }
 
-pub(super) fn due(
-    t: &ReadTransaction,
-    now: Timestamp,
-    max: usize,
-) -> Result<Vec<SubjectKey>, StoreError> {
+pub(super) fn due(t: &ReadTransaction, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {
     let table = t.open_table(DUE_ORDER).map_err(fault)?;
     let entries = table
         .range(..=(now.millis(), [u8::MAX; 16]))

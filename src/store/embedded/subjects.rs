@@ -65,10 +65,7 @@ pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, S
     let partition = batch.key.partition();
     let mut markers = t.open_table(MARKERS).map_err(fault)?;
     let found = marker(&markers, partition)?;
-    let Some(found) = found
-        .clone()
-        .filter(|m| batch.marker.fault(Some(m)).is_none())
-    else {
+    let Some(found) = found.clone().filter(|m| batch.marker.fault(Some(m)).is_none()) else {
         return Ok(Committed::Unsound(found));
     };
     if let Some((mark, keep)) = &batch.mark {
@@ -111,11 +108,7 @@ pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, S
     markers
         .insert(
             partition,
-            (
-                found.incarnation.as_str(),
-                found.fingerprint.as_str(),
-                fence,
-            ),
+            (found.incarnation.as_str(), found.fingerprint.as_str(), fence),
         )
         .map_err(fault)?;
     Ok(Committed::Stored(fence))
@@ -155,9 +148,7 @@ fn add_audit(t: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
         .min(order(wall_clock()))
         .saturating_sub(order_span(AUDIT_RETENTION));
     let mut lines = t.open_table(AUDIT).map_err(fault)?;
-    lines
-        .retain_in(..(cutoff, 0), |_, _| false)
-        .map_err(fault)?;
+    lines.retain_in(..(cutoff, 0), |_, _| false).map_err(fault)?;
     Ok(())
 }
 

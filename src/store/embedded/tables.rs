@@ -22,8 +22,7 @@ pub(super) type StoredMarker = (&'static str, &'static str, u64);
 /// Markers by partition.
 pub(super) const MARKERS: TableDefinition<u8, StoredMarker> = TableDefinition::new("markers");
 /// The installation's note of who it is, at place 0.
-pub(super) const INSTALLATION: TableDefinition<u8, StoredMarker> =
-    TableDefinition::new("installation");
+pub(super) const INSTALLATION: TableDefinition<u8, StoredMarker> = TableDefinition::new("installation");
 
 /// When a subject is due, in ms.
 pub(super) const DUE: TableDefinition<Name, i64> = TableDefinition::new("due");

@@ -100,8 +100,7 @@ impl Keys {
 
 fn parse_line(content: &str) -> Result<(&str, Secret), &'static str> {
     let mut words = content.split_whitespace();
-    let (Some(kind), Some(id), Some(secret), None) =
-        (words.next(), words.next(), words.next(), words.next())
+    let (Some(kind), Some(id), Some(secret), None) = (words.next(), words.next(), words.next(), words.next())
     else {
         return Err("is not `kind id secret`");
     };

@@ -43,8 +43,7 @@ impl<B: Backend> Shared<B> {
     /// half made is completed; one that lost a marker is not mended, since its values are gone too.
     pub(super) async fn install(&self) -> Result<bool, StoreError> {
         let mut id = [0; 16];
-        aws_lc_rs::rand::fill(&mut id)
-            .map_err(|_| StoreError::Unavailable("no randomness".to_owned()))?;
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| StoreError::Unavailable("no randomness".to_owned()))?;
         let fresh = Marker {
             incarnation: hex(&id),
             fingerprint: self.keys.fingerprint(),
@@ -59,11 +58,7 @@ impl<B: Backend> Shared<B> {
         }
         let ours = match known {
             Some(known) => known,
-            None => self
-                .backend
-                .installation(Some(&fresh))
-                .await?
-                .unwrap_or(fresh),
+            None => self.backend.installation(Some(&fresh)).await?.unwrap_or(fresh),
         };
         let expected = Expected {
             incarnation: Some(ours.incarnation.clone()),
@@ -88,9 +83,7 @@ impl<B: Backend> Shared<B> {
             match marker {
                 Some(marker) => {
                     if let Some(fault) = expected.fault(Some(marker)) {
-                        return Err(StoreError::Unsound(format!(
-                            "partition {partition:03}: {fault}"
-                        )));
+                        return Err(StoreError::Unsound(format!("partition {partition:03}: {fault}")));
                     }
                 }
                 None if complete => {
@@ -122,11 +115,7 @@ impl<B: Backend> Shared<B> {
         let mut soundness = self.backend.check().await?;
         let markers = self.backend.markers().await?;
         for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
-            if self
-                .seen
-                .judge(partition, expected, marker.as_ref())
-                .is_err()
-            {
+            if self.seen.judge(partition, expected, marker.as_ref()).is_err() {
                 soundness.restricted_partitions.push(partition);
             }
         }

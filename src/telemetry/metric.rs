@@ -1,0 +1,133 @@
+//! Every metric by name, in one place, and the text that Prometheus reads.
+//!
+//! Labels take their values from closed sets (routes, kinds, outcomes): never an account, an address or a client's
+//! input, which would let anybody fill the memory.
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::TelemetryError;
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations in seconds.
+    Histogram,
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// What it says and when to look.
+    pub help: &'static str,
+}
+
+/// Every metric there is. A test holds this table and the code equal.
+pub const METRICS: &[Metric] = &[
+    counter(
+        "reentry_changes_total",
+        "Changes of credentials and contacts that were taken in, by `kind`.",
+    ),
+    counter(
+        "reentry_reports_total",
+        "\"This was not me\" reports that were taken in.",
+    ),
+    counter(
+        "reentry_effects_total",
+        "Outbox effects by `kind` and `outcome` (done, later, never).",
+    ),
+    counter(
+        "reentry_unreadable_total",
+        "Decisions on state that could not be read or believed: each was restricted. Alarm.",
+    ),
+    counter(
+        "reentry_tampered_total",
+        "Acts of others on what holds accounts at the identity provider: re-applied. Alarm.",
+    ),
+    counter(
+        "reentry_cannot_hold_total",
+        "Accounts that the identity provider would not let us hold. Alarm.",
+    ),
+    counter(
+        "reentry_log_alarms_total",
+        "The identity provider's log was switched off, shrunk or cleared. Alarm.",
+    ),
+    counter(
+        "reentry_poll_failures_total",
+        "Polls of the identity provider that failed; it catches up afterwards.",
+    ),
+    counter(
+        "reentry_login_checks_failed_total",
+        "Log-ins after which the identity provider did not answer: their tokens say `none`.",
+    ),
+    histogram(
+        "reentry_http_seconds",
+        "Time from a request to its response, by `route`, `method` and `status`.",
+    ),
+];
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        help,
+    }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Histogram,
+        help,
+    }
+}
+
+/// Upper bounds of the histogram's buckets in seconds.
+const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// The text that `/metrics` answers with.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Starts counting, once in a process.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Twice`].
+    pub fn install() -> Result<Self, TelemetryError> {
+        let twice = |e: metrics_exporter_prometheus::BuildError| TelemetryError::Twice(e.to_string());
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+            .map_err(twice)?;
+        let handle = builder.install_recorder().map_err(twice)?;
+        for metric in METRICS {
+            match metric.kind {
+                Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+                Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+                Kind::Histogram => metrics::describe_histogram!(metric.name, Unit::Seconds, metric.help),
+            }
+        }
+        Ok(Self(handle))
+    }
+
+    /// Everything counted so far in Prometheus' text format (version 0.0.4).
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
