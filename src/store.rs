@@ -23,6 +23,7 @@ mod backend;
 pub mod codec;
 pub mod embedded;
 mod marker;
+pub mod redis;
 mod retention;
 pub mod seal;
 mod shared;

@@ -25,6 +25,15 @@ macro_rules! contract {
                 }
             )*
         }
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let mut house = crate::house::Redis::start().await;
+                    crate::$module::$name(&mut house).await;
+                }
+            )*
+        }
     };
 }
 

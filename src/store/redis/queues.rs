@@ -1,0 +1,256 @@
+//! Everything in Redis that is not a subject: outbox, due queues, single-use state, settings, leases, audit.
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::link::Link;
+use super::{integer, keys, list, octets, script, strange, text};
+use crate::domain::time::{Span, Timestamp};
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Lease, PendingId, StoreError};
+use crate::store::backend::{Line, Waiting};
+
+/// Entries asked of one partition at a time; more come with the next call.
+const PER_PARTITION: usize = 128;
+/// Audit lines asked of each partition at first when those of all are wanted.
+const FIRST_PAGE: usize = 8;
+
+/// Sends a command to each partition, and leaves out those that cannot answer: a spoilt queue must not hold up
+/// the others. A connection that is gone fails them all.
+async fn ask(
+    link: &Link,
+    partitions: &[u8],
+    command: impl Fn(u8) -> Cmd,
+) -> Result<Vec<(u8, Value)>, StoreError> {
+    let mut asked = Pipeline::with_capacity(partitions.len());
+    for partition in partitions {
+        asked.add_command(command(*partition));
+    }
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut answers = Vec::new();
+    for (partition, answer) in partitions.iter().zip(link.each(&asked).await?) {
+        match answer {
+            Ok(answer) => answers.push((*partition, answer)),
+            Err(StoreError::Unsound(why)) => {
+                tracing::error!(partition, why, "a queue cannot be read");
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(answers)
+}
+
+pub(super) async fn outbox(
+    link: &Link,
+    partitions: &[u8],
+    now: Timestamp,
+    max: usize,
+) -> Result<Vec<Waiting>, StoreError> {
+    let most = max.min(PER_PARTITION);
+    let answers = ask(link, partitions, |p| {
+        let mut call = script::call(&script::OUTBOX, &[keys::out(p), keys::later(p)]);
+        call.arg(now.millis()).arg(most);
+        call
+    })
+    .await?;
+    let mut found = Vec::new();
+    for (partition, entries) in answers {
+        for entry in list("the outbox", entries)? {
+            let mut entry = list("the outbox", entry)?.into_iter();
+            let id = text("the outbox", entry.next().unwrap_or_default())?;
+            let fields = list("the outbox", entry.next().unwrap_or_default())?;
+            let sealed = octets("the outbox", fields.into_iter().nth(1).unwrap_or_default())?;
+            let (Some(entry), Some(sealed)) = (id, sealed) else {
+                return Err(strange("the outbox"));
+            };
+            found.push(Waiting {
+                at: PendingId { partition, entry },
+                sealed,
+            });
+        }
+    }
+    found.truncate(max);
+    Ok(found)
+}
+
+pub(super) async fn remove(link: &Link, at: &PendingId) -> Result<(), StoreError> {
+    let mut command = redis::cmd("XDEL");
+    command.arg(keys::out(at.partition)).arg(&at.entry);
+    link.one(&command).await.map(|_| ())
+}
+
+pub(super) async fn defer(
+    link: &Link,
+    at: &PendingId,
+    sealed: &[u8],
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    let names = [keys::out(at.partition), keys::later(at.partition)];
+    let mut call = script::call(&script::DEFER, &names);
+    call.arg(&at.entry).arg(sealed).arg(until.millis());
+    link.one(&call).await.map(|_| ())
+}
+
+pub(super) async fn due(link: &Link, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    let answers = ask(link, &all, |p| {
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command
+            .arg(keys::due(p))
+            .arg("-inf")
+            .arg(now.millis())
+            .arg("WITHSCORES")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(max);
+        command
+    })
+    .await?;
+    let mut found = Vec::new();
+    for (_, members) in answers {
+        for (member, score) in scored(members)? {
+            let key = keys::subject(&member).ok_or_else(|| strange("the due queue"))?;
+            found.push((score, key));
+        }
+    }
+    found.sort_unstable();
+    found.truncate(max);
+    Ok(found.into_iter().map(|(_, key)| key).collect())
+}
+
+/// Members of a sorted set with their scores.
+fn scored(answer: Value) -> Result<Vec<(Vec<u8>, i64)>, StoreError> {
+    let mut members = list("a queue", answer)?.into_iter();
+    let mut found = Vec::new();
+    while let (Some(member), Some(score)) = (members.next(), members.next()) {
+        let member = octets("a queue", member)?.ok_or_else(|| strange("a queue"))?;
+        let score = text("a queue", score)?.and_then(|s| s.parse::<f64>().ok());
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "scores are whole numbers below 2^53, and beyond that only their order counts"
+        )]
+        let score = score.ok_or_else(|| strange("a queue"))? as i64;
+        found.push((member, score));
+    }
+    Ok(found)
+}
+
+pub(super) async fn put_state(link: &Link, name: &str, sealed: &[u8], keep: Span) -> Result<(), StoreError> {
+    let mut command = redis::cmd("SET");
+    command
+        .arg(keys::state(name))
+        .arg(sealed)
+        .arg("NX")
+        .arg("PX")
+        .arg(keep.millis().max(1));
+    link.one(&command).await.map(|_| ())
+}
+
+pub(super) async fn take_state(link: &Link, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut command = redis::cmd("GETDEL");
+    command.arg(keys::state(name));
+    octets("a state", link.one(&command).await?)
+}
+
+pub(super) async fn setting(link: &Link, name: &str) -> Result<Option<String>, StoreError> {
+    let mut command = redis::cmd("GET");
+    command.arg(keys::setting(name));
+    text("a setting", link.one(&command).await?)
+}
+
+pub(super) async fn set_setting(
+    link: &Link,
+    name: &str,
+    value: &str,
+    lease: Option<&Lease>,
+) -> Result<(), StoreError> {
+    let of = lease.map_or(name, |l| l.name.as_str());
+    let mut call = script::call(&script::SETTING, &[keys::setting(name), keys::lease(of)]);
+    call.arg(value);
+    match lease {
+        Some(lease) => call.arg(lease.fence),
+        None => call.arg(""),
+    };
+    if integer("a setting", &link.one(&call).await?)? == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::StaleLease(of.to_owned()))
+    }
+}
+
+pub(super) async fn lease(
+    link: &Link,
+    name: &str,
+    owner: &str,
+    keep: Span,
+) -> Result<Option<Lease>, StoreError> {
+    let mut call = script::call(&script::LEASE, &[keys::lease(name)]);
+    call.arg(owner).arg(keep.millis().max(1));
+    let fence = integer("a lease", &link.one(&call).await?)?.unsigned_abs();
+    Ok((fence > 0).then(|| Lease {
+        name: name.to_owned(),
+        fence,
+    }))
+}
+
+pub(super) async fn release(link: &Link, name: &str, owner: &str) -> Result<(), StoreError> {
+    let mut call = script::call(&script::RELEASE, &[keys::lease(name)]);
+    call.arg(owner);
+    link.one(&call).await.map(|_| ())
+}
+
+/// Audit lines before `before`, newest first; a page ends only between two places in the order.
+pub(super) async fn audit(
+    link: &Link,
+    partition: Option<u8>,
+    before: i64,
+    max: usize,
+) -> Result<Vec<Line>, StoreError> {
+    let all: Vec<u8> = partition.map_or_else(|| (0..=u8::MAX).collect(), |p| vec![p]);
+    let first = if partition.is_some() { max } else { FIRST_PAGE };
+    let (mut asked, mut page) = (all, first.min(max).max(1));
+    let mut found: Vec<(u8, Line)> = Vec::new();
+    loop {
+        let answers = ask(link, &asked, |p| newest(p, before, page)).await?;
+        found.retain(|(p, _)| !asked.contains(p));
+        let mut full: Vec<(u8, i64)> = Vec::new();
+        for (p, answer) in answers {
+            let lines = scored(answer)?;
+            if lines.len() >= page
+                && let Some((_, oldest)) = lines.last()
+            {
+                full.push((p, *oldest));
+            }
+            let of = |(bytes, order)| (p, Line { order, bytes });
+            found.extend(lines.into_iter().map(of));
+        }
+        found.sort_by_key(|(_, line)| std::cmp::Reverse(line.order));
+        // A partition whose page was full may have more lines among the newest.
+        let cutoff = max.checked_sub(1).and_then(|last| found.get(last));
+        let cutoff = cutoff.map_or(i64::MIN, |(_, line)| line.order);
+        asked = full
+            .iter()
+            .filter(|(_, oldest)| *oldest >= cutoff)
+            .map(|(p, _)| *p)
+            .collect();
+        if asked.is_empty() {
+            found.retain(|(_, line)| line.order >= cutoff);
+            return Ok(found.into_iter().map(|(_, line)| line).collect());
+        }
+        page = page.saturating_mul(4);
+    }
+}
+
+fn newest(partition: u8, before: i64, count: usize) -> Cmd {
+    let mut command = redis::cmd("ZREVRANGEBYSCORE");
+    command
+        .arg(keys::audit(partition))
+        .arg(format!("({before}"))
+        .arg("-inf")
+        .arg("WITHSCORES")
+        .arg("LIMIT")
+        .arg(0)
+        .arg(count);
+    command
+}
