@@ -1,0 +1,80 @@
+//! The life of the sidecar: listeners up, workers beside them, and an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::workers::{self, Pace};
+use crate::flow::Flow;
+use crate::flow::poll;
+use crate::http;
+use crate::http::context::Context;
+use crate::oidc::Broker;
+
+/// How long requests under way may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// What runs.
+pub struct Serving {
+    /// The handlers' context.
+    pub context: Context,
+    /// The public listener.
+    pub public: TcpListener,
+    /// The operations listener.
+    pub operations: TcpListener,
+    /// How often the workers look.
+    pub pace: Pace,
+}
+
+/// Serves until `stop` is cancelled: then accepts nothing new, lets requests under way end, and stops the workers
+/// after the step each is in.
+///
+/// # Errors
+/// When a listener fails.
+pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()> {
+    let Serving { context, public, operations, pace } = serving;
+    let readiness = Arc::clone(&context.readiness);
+    let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
+    let mut tasks = workers::start(&context.flow, &pace, &report, &stop);
+    let (outer, inner) = (http::public(context.clone()), http::operations(context));
+    let ends = async {
+        tokio::try_join!(
+            serve(public, outer, stop.clone()),
+            // Probes and metrics answer until the very end.
+            serve(operations, inner, stop.clone()),
+        )
+    };
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    let result = tokio::select! {
+        ended = ends => ended.map(|_| ()),
+        () = deadline => {
+            tracing::warn!("requests were still under way at the end of the drain");
+            Ok(())
+        }
+    };
+    stop.cancel();
+    let rest = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, rest).await.is_err() {
+        tracing::warn!("a worker did not stop in time; what it was doing comes again at the next start");
+    }
+    result
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    Ok(())
+}
+
+/// The handlers' context over the wired use cases.
+///
+/// # Errors
+/// When the pages' templates do not compile.
+pub fn context(flow: Arc<Flow>, broker: Broker) -> anyhow::Result<Context> {
+    Ok(Context::new(flow, Arc::new(broker), Arc::new(http::views::Plain)))
+}
