@@ -1,0 +1,342 @@
+//! The main job, end to end: a real Keycloak with its own forms and mails, a real Redis, the built program.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+#[path = "e2e/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use reentry_test_support::clock::eventually;
+use reentry_test_support::keycloak::pages;
+use reentry_test_support::rp::{RelyingParty, Reply, words};
+use serde_json::{Value, json};
+
+use world::{
+    ASKED, CHANGED, HELD, PASSWORD, REDIRECT, Setup, World, assert_says, browser, scope_set, sign_in, tokens,
+};
+
+const MAIL: Duration = Duration::from_secs(15);
+
+/// "Forgot password?" from a relying party's sign-in, through Keycloak's pages and mail, to the tokens of the
+/// automatic log-in.
+async fn recover(world: &World, rp: &RelyingParty, user: &str, password: &str) -> Reply {
+    let mut browser = browser();
+    let request = rp.authorization(ASKED);
+    let page = browser.get(request.url.as_str()).await;
+    let address = format!("{user}@example.com");
+    let page = pages::forgot_password(&mut browser, &page, &world.mails, (user, &address), password).await;
+    tokens(&mut browser, rp, &request, page).await
+}
+
+// rows A5, B1, B2, B8, C3, C11, C12; ISS-1 to ISS-8
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_reduces_the_first_token_and_ends_the_old_session() {
+    let world = World::start(Setup::default()).await;
+    let [shop, office, app] = world.relying_parties().await;
+
+    let mut old_browser = browser();
+    let before = sign_in(&mut old_browser, &shop, ASKED, "ana", PASSWORD).await.expect_status(200);
+    assert_says(&before, "full", ASKED);
+    let refreshed = shop.refresh(before.text("refresh_token")).await.expect_status(200);
+    assert_says(&refreshed, "full", ASKED);
+    for rp in [&office, &app] {
+        let reply = sign_in(&mut browser(), rp, ASKED, "ana", PASSWORD).await.expect_status(200);
+        assert_says(&reply, "full", ASKED);
+    }
+
+    let first = recover(&world, &shop, "ana", CHANGED).await.expect_status(200);
+    assert_says(&first, "read write", HELD);
+    assert_eq!(scope_set(first.text("scope")), HELD);
+    let claims = first.access_claims();
+    assert!(claims["recovery_until"].as_i64().unwrap() > claims["iat"].as_i64().unwrap());
+    assert!(claims["recovery_epoch"].as_i64().unwrap() > 1_700_000_000);
+    assert!(claims["recovery_ref"].as_str().unwrap().len() <= 36);
+    assert!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap() <= 300, "ISS-5");
+
+    // Its own session lives and its refresh is reduced; the sessions of before are dead.
+    let again = shop.refresh(first.text("refresh_token")).await.expect_status(200);
+    assert_says(&again, "read write", HELD);
+    assert_eq!(again.access_claims()["sid"], claims["sid"], "ISS-7");
+    let dead = shop.refresh(refreshed.text("refresh_token")).await.expect_status(400);
+    assert_eq!(dead.error(), "invalid_grant");
+    let old = shop.introspect(refreshed.text("access_token")).await.expect_status(200);
+    assert_eq!(old.json, json!({ "active": false }));
+    let silent = shop.authorization(ASKED).with("prompt", "none");
+    let page = old_browser.get(silent.url.as_str()).await;
+    assert_eq!(page.query("error").as_deref(), Some("login_required"), "{}", page.describe());
+
+    let live = shop.introspect(again.text("access_token")).await.expect_status(200);
+    assert_eq!((live.json["active"].clone(), live.json["recovery_scope"].clone()), (json!(true), json!("read write")));
+    let info = shop.userinfo(again.text("access_token")).await.expect_status(200);
+    assert_eq!(info.json["recovery_scope"], "read write");
+
+    // Everyone known before is told at once, with a link that a mail scanner may open.
+    let mail = world.mails.wait_for("ana@example.com", "password was changed", MAIL).await;
+    let link = mail.link("/cancel/");
+    let look = browser().get(&link).await;
+    assert_eq!(look.header("referrer-policy"), Some("no-referrer"));
+    assert_says(&shop.refresh(again.text("refresh_token")).await.expect_status(200), "read write", HELD);
+}
+
+// ISS-3, ISS-7, ISS-8
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_hold_the_next_refresh_is_whole_without_a_new_consent() {
+    let world = World::start(Setup::default()).await;
+    let [shop, ..] = world.relying_parties().await;
+    let held = recover(&world, &shop, "quinn", CHANGED).await.expect_status(200);
+    assert_says(&held, "read write", HELD);
+    let token_of_the_hold = held.text("access_token").to_owned();
+    let mut refresh_token = held.text("refresh_token").to_owned();
+    let mut last = held;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        last = shop.refresh(&refresh_token).await.expect_status(200);
+        last.text("refresh_token").clone_into(&mut refresh_token);
+        if last.access_claims()["recovery_scope"] == "full" {
+            break;
+        }
+        assert_says(&last, "read write", HELD);
+    }
+    assert_says(&last, "full", ASKED);
+    let stale = shop.introspect(&token_of_the_hold).await.expect_status(200);
+    assert_eq!(stale.json["recovery_scope"], "read write", "ISS-8: the stricter of what it says and what is true");
+    assert_eq!(scope_set(stale.text("scope")), HELD);
+}
+
+// row B8; contract section 3, profile "Keycloak token mode"
+#[tokio::test(flavor = "multi_thread")]
+async fn keycloaks_own_tokens_are_reduced_within_a_poll() {
+    let world = World::start(Setup { force_login: true, ..Setup::default() }).await;
+    let (spa, narrow) = (world.keycloak_client("spa").await, world.keycloak_client("narrow").await);
+    let consenting = world.keycloak_client("consenting").await;
+    let robot = spa.as_client("robot", reentry_test_support::rp::ClientAuth::Basic("robot-secret".to_owned()), REDIRECT);
+
+    let consented = sign_in(&mut browser(), &consenting, ASKED, "ana", PASSWORD).await.expect_status(200);
+    let before = sign_in(&mut browser(), &spa, ASKED, "ana", PASSWORD).await.expect_status(200);
+    for reply in [&consented, &before] {
+        assert_eq!(reply.access_claims()["recovery_scope"], "full");
+        assert!(words(reply.access_claims()["scope"].as_str().unwrap()).contains(&"payments:write"));
+    }
+
+    // Force login after reset: the reset ends on a page, not in a session.
+    let mut other = browser();
+    let page = other.get(spa.authorization(ASKED).url.as_str()).await;
+    let page =
+        pages::forgot_password(&mut other, &page, &world.mails, ("ana", "ana@example.com"), CHANGED).await;
+    assert!(!page.is_stop(), "no automatic log-in: {}", page.describe());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+
+    let asked = format!("{ASKED} offline_access");
+    for rp in [&spa, &narrow, &consenting] {
+        let reply = sign_in(&mut browser(), rp, &asked, "ana", CHANGED).await.expect_status(200);
+        let claims = reply.access_claims();
+        assert_eq!(claims["recovery_scope"], "read write", "{}: {claims:#}", rp.client_id);
+        let granted = words(claims["scope"].as_str().unwrap());
+        for gone in ["payments:write", "statements:export", "credentials:write"] {
+            assert!(!granted.contains(&gone), "{}: {claims:#}", rp.client_id);
+        }
+        for kept in ["openid", "accounts:read", "payees:write", "offline_access", "reentry-hold.read.write"] {
+            assert!(granted.contains(&kept), "{}: {kept} of {claims:#}", rp.client_id);
+        }
+        assert_eq!(reply.id_claims()["recovery_scope"], "read write");
+        let again = rp.refresh(reply.text("refresh_token")).await.expect_status(200);
+        assert_eq!(again.access_claims()["recovery_scope"], "read write");
+    }
+    let dead = spa.refresh(before.text("refresh_token")).await;
+    assert_eq!((dead.status, dead.error()), (400, "invalid_grant"));
+    let machine = robot.client_credentials("openid payments:write").await.expect_status(200);
+    assert_eq!(machine.access_claims()["recovery_scope"], "full", "nobody changed the robot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keycloaks_own_tokens_are_whole_again_after_the_hold() {
+    let world = World::start(Setup { force_login: true, quick: "12s", ..Setup::default() }).await;
+    let spa = world.keycloak_client("spa").await;
+    let mut other = browser();
+    let page = other.get(spa.authorization(ASKED).url.as_str()).await;
+    pages::forgot_password(&mut other, &page, &world.mails, ("quinn", "quinn@example.com"), CHANGED).await;
+    let consenting = world.keycloak_client("consenting").await;
+    let held = eventually("the hold", Duration::from_secs(5), || async {
+        let reply = sign_in(&mut browser(), &spa, ASKED, "quinn", CHANGED).await.expect_status(200);
+        (reply.access_claims()["recovery_scope"] == "read write").then_some(reply)
+    })
+    .await;
+    let mut refresh_token = held.text("refresh_token").to_owned();
+    let whole = loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let reply = spa.refresh(&refresh_token).await.expect_status(200);
+        reply.text("refresh_token").clone_into(&mut refresh_token);
+        if reply.access_claims()["recovery_scope"] == "full" {
+            break reply;
+        }
+    };
+    assert!(words(whole.access_claims()["scope"].as_str().unwrap()).contains(&"payments:write"));
+    let reply = sign_in(&mut browser(), &consenting, ASKED, "quinn", CHANGED).await.expect_status(200);
+    assert_eq!(reply.access_claims()["recovery_scope"], "full");
+}
+
+// row C3; domain table, "password changed"
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voluntary_change_holds_no_consumer_and_tells_them() {
+    let world = World::start(Setup::default()).await;
+    let [shop, ..] = world.relying_parties().await;
+    let spa = world.keycloak_client("spa").await;
+    let mut browser = browser();
+    sign_in(&mut browser, &spa, ASKED, "victor", PASSWORD).await.expect_status(200);
+    let request = spa.authorization(ASKED).with("kc_action", "UPDATE_PASSWORD");
+    let page = browser.get(request.url.as_str()).await;
+    let page = pages::set_new_password(&mut browser, &page, CHANGED, false).await;
+    assert!(page.is_stop(), "{}", page.describe());
+    world.mails.wait_for("victor@example.com", "password was changed", MAIL).await;
+    let reply = sign_in(&mut world::browser(), &shop, ASKED, "victor", CHANGED).await.expect_status(200);
+    assert_says(&reply, "full", ASKED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_holds_nobody() {
+    let world = World::start(Setup::default()).await;
+    let [shop, ..] = world.relying_parties().await;
+    let invited = json!({
+        "username": "ivy", "email": "ivy@example.com", "emailVerified": true, "enabled": true,
+        "firstName": "Ivy", "lastName": "Tester", "requiredActions": ["UPDATE_PASSWORD"],
+    });
+    let id = world.realm.post("users", &invited).await;
+    world.realm.put(&format!("users/{id}/execute-actions-email"), &json!(["UPDATE_PASSWORD"])).await;
+    let mail = world.mails.wait_for("ivy@example.com", "update your account", MAIL).await;
+    let mut browser = browser();
+    let page = pages::open_action_link(&mut browser, &mail.link("action-token")).await;
+    pages::set_new_password(&mut browser, &page, PASSWORD, false).await;
+    let reply = sign_in(&mut world::browser(), &shop, ASKED, "ivy", PASSWORD).await.expect_status(200);
+    assert_says(&reply, "full", ASKED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrators_reset_password_holds() {
+    let world = World::start(Setup::default()).await;
+    let [shop, ..] = world.relying_parties().await;
+    let before = sign_in(&mut browser(), &shop, ASKED, "carl", PASSWORD).await.expect_status(200);
+    let id = world.sub("carl").await;
+    let password = json!({ "type": "password", "value": CHANGED, "temporary": false });
+    world.realm.put(&format!("users/{id}/reset-password"), &password).await;
+    world.mails.wait_for("carl@example.com", "password was changed", MAIL).await;
+    let reply = sign_in(&mut browser(), &shop, ASKED, "carl", CHANGED).await.expect_status(200);
+    assert_says(&reply, "read write", HELD);
+    let dead = shop.refresh(before.text("refresh_token")).await.expect_status(400);
+    assert_eq!(dead.error(), "invalid_grant");
+}
+
+/// An administrator's token for the admin API.
+async fn admin_token(office: &RelyingParty, user: &str) -> String {
+    let scope = "openid reentry:admin";
+    let reply = sign_in(&mut browser(), office, scope, user, PASSWORD).await.expect_status(200);
+    reply.text("access_token").to_owned()
+}
+
+async fn thaw(world: &World, token: &str, sub: &str, finding: &str) -> (u16, Value) {
+    let url = format!("{}/api/v1/subjects/company/{sub}/thaw", world.issuer);
+    let sent = reqwest::Client::new().post(url).bearer_auth(token).json(&json!({ "finding": finding })).send().await;
+    let response = sent.unwrap();
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap_or(Value::Null))
+}
+
+// rows A10, C1, C10, H3, I3, N8; P4, P7, P11; ISS-10
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw() {
+    let world = World::start(Setup::default()).await;
+    let [shop, office, _] = world.relying_parties().await;
+    let id = world.sub("bea").await;
+
+    // The address changes shortly before; the old one is told.
+    let mut user = world.realm.get(&format!("users/{id}")).await;
+    user["email"] = json!("new-bea@example.com");
+    world.realm.put(&format!("users/{id}"), &user).await;
+    world.mails.wait_for("bea@example.com", "e-mail address was changed", MAIL).await;
+    world.mails.clear();
+
+    // Then the password is reset by way of the new address: both are told, only the old one gets a link.
+    let mut attacker = browser();
+    let request = shop.authorization(ASKED);
+    let page = attacker.get(request.url.as_str()).await;
+    let page =
+        pages::forgot_password(&mut attacker, &page, &world.mails, ("bea", "new-bea@example.com"), CHANGED).await;
+    let taken = tokens(&mut attacker, &shop, &request, page).await.expect_status(200);
+    assert_says(&taken, "read write", HELD);
+    let to_old = world.mails.wait_for("bea@example.com", "password was changed", MAIL).await;
+    let to_new = world.mails.wait_for("new-bea@example.com", "password was changed", MAIL).await;
+    assert!(!to_new.text.contains("/cancel/"), "{}", to_new.text);
+
+    // The owner says so: GET looks, POST freezes.
+    let mut owner = browser();
+    let look = owner.get(&to_old.link("/cancel/")).await;
+    shop.refresh(taken.text("refresh_token")).await.expect_status(200);
+    let done = owner.submit(look.form("form")).await;
+    assert_eq!(done.status, 200, "{}", done.describe());
+    let refused = shop.introspect(taken.text("access_token")).await.expect_status(200);
+    assert_eq!(refused.json, json!({ "active": false }));
+    let request = shop.authorization(ASKED);
+    eventually("the account to be closed at Keycloak", Duration::from_secs(10), || async {
+        (world.realm.get(&format!("users/{id}")).await["enabled"] == false).then_some(())
+    })
+    .await;
+    let page = browser().get(request.url.as_str()).await;
+    let page = pages::log_in(&mut browser(), &page, "bea", CHANGED).await;
+    assert!(!page.is_stop(), "nobody gets in: {}", page.describe());
+    world.mails.wait_for("bea@example.com", "closed", MAIL).await;
+
+    // One administrator alone cannot, nor twice, nor the same finding by none; two can.
+    let (one, two) = (admin_token(&office, "admin-one").await, admin_token(&office, "admin-two").await);
+    assert_eq!(thaw(&world, &one, &id, "owner").await.0, 202);
+    assert_eq!(thaw(&world, &one, &id, "owner").await.0, 409);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(world.realm.get(&format!("users/{id}")).await["enabled"], false, "one alone cannot");
+    assert_eq!(thaw(&world, &two, &id, "owner").await.0, 202);
+
+    // With finding `owner` the attacker's password is gone, the address is back, and a `read` hold follows.
+    eventually("the thaw", Duration::from_secs(20), || async {
+        let user = world.realm.get(&format!("users/{id}")).await;
+        (user["enabled"] == true).then_some(user)
+    })
+    .await;
+    let user = world.realm.get(&format!("users/{id}")).await;
+    assert_eq!(user["email"], "bea@example.com");
+    let credentials = world.realm.get(&format!("users/{id}/credentials")).await;
+    assert_eq!(credentials.as_array().unwrap().len(), 0, "{credentials:#}");
+    let request = shop.authorization(ASKED);
+    let mut owner = browser();
+    let page = owner.get(request.url.as_str()).await;
+    let page =
+        pages::forgot_password(&mut owner, &page, &world.mails, ("bea", "bea@example.com"), PASSWORD).await;
+    let back = tokens(&mut owner, &shop, &request, page).await.expect_status(200);
+    assert_says(&back, "read", "openid profile email accounts:read");
+}
+
+// P11: nobody thaws their own account.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_cannot_thaw_their_own_account() {
+    let world = World::start(Setup::default()).await;
+    let [_, office, _] = world.relying_parties().await;
+    let one = admin_token(&office, "admin-one").await;
+    let id = world.sub("admin-one").await;
+    let (status, problem) = thaw(&world, &one, &id, "owner").await;
+    assert!((400..500).contains(&status), "{status} {problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wire_is_idempotent_and_undo_takes_back_exactly_what_it_made() {
+    let world = World::start(Setup { force_login: true, ..Setup::default() }).await;
+    let arguments = world::wire_arguments(world.setup());
+    let with = |flag: &'static str| {
+        let mut all = arguments.clone();
+        all.push(flag);
+        all
+    };
+    let second = world.run(&with("--yes"));
+    assert!(second.contains("nothing to change"), "{second}");
+    let checked = world.try_run(&with("--check"));
+    assert_eq!(checked.0, 0, "{}", checked.1);
+    world.run(&with("--undo"));
+    let undone = world.realm.export().await;
+    assert_eq!(undone, world.before);
+}
