@@ -45,7 +45,8 @@ use crate::oidc::settings::{BrokerSettings, Client, Upstream};
 use crate::ports::clock::{Clock, Entropy};
 use crate::ports::idp::IdentityProvider;
 use crate::ports::signer::Algorithm;
-use crate::rp::Checker;
+use crate::rp::profile::Profile;
+use crate::rp::{Checker, Config};
 
 /// What the demo may be told.
 #[derive(Clone, Copy, Debug)]
@@ -243,8 +244,8 @@ fn policy() -> anyhow::Result<Policy> {
 
 /// The sidecar itself, wired as `serve` wires it but for the store, the clock and the mailbox.
 async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Context> {
-    let keys = Arc::new(crate::store::seal::Keys::generate(parts.entropy.as_ref()));
-    let store = crate::store::embedded::open(&parts.scratch.join("state.redb"), Arc::clone(&keys))?;
+    let keys = Arc::new(crate::store::seal::Keys::ephemeral()?);
+    let store = crate::store::embedded::open(&parts.scratch.join("state.redb"), Arc::clone(&keys)).await?;
     store.init().await?;
     let id = upstream()?;
     let provider: Arc<dyn IdentityProvider> = Arc::new(DemoProvider::new(id.clone(), Arc::clone(parts.people)));
@@ -308,7 +309,10 @@ fn bank(
         client_id: "bank".to_owned(),
         client_secret: secrets.bank.clone(),
         ring,
-        checker: Arc::new(Checker::new(&places.issuer)),
+        checker: Arc::new(Checker::new(Config {
+            protected: [(places.issuer.clone(), Profile::Reentry)].into(),
+            ..Config::default()
+        })),
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
         http,

@@ -9,6 +9,7 @@ pub mod context;
 pub mod extract;
 pub mod guard;
 pub mod problem;
+pub mod readiness;
 pub mod routes;
 pub mod views;
 

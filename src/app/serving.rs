@@ -37,6 +37,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     let Serving { context, public, operations, pace } = serving;
     let readiness = Arc::clone(&context.readiness);
     let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
+    let watched = tokio::spawn(watch_store(context.clone(), stop.clone()));
     let mut tasks = workers::start(&context.flow, &pace, &report, &stop);
     let (outer, inner) = (http::public(context.clone()), http::operations(context));
     let ends = async {
@@ -58,11 +59,43 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
         }
     };
     stop.cancel();
-    let rest = async { while tasks.join_next().await.is_some() {} };
+    let rest = async {
+        while tasks.join_next().await.is_some() {}
+        watched.await.ok();
+    };
     if tokio::time::timeout(DRAIN, rest).await.is_err() {
         tracing::warn!("a worker did not stop in time; what it was doing comes again at the next start");
     }
     result
+}
+
+/// Asks the store how it stands, for readiness and for the log: often until it is sound, then now and then.
+async fn watch_store(context: Context, stop: CancellationToken) {
+    let mut said = None;
+    while !stop.is_cancelled() {
+        let fault = match context.flow.store.check().await {
+            Ok(soundness) if soundness.restricted_partitions.is_empty() => None,
+            Ok(soundness) => Some(format!(
+                "{} of its partitions cannot be believed; {}",
+                soundness.restricted_partitions.len(),
+                soundness.faults.join("; ")
+            )),
+            Err(error) => Some(error.to_string()),
+        };
+        if fault != said {
+            match &fault {
+                Some(fault) => tracing::error!(fault, "the store is not sound: tokens are restricted"),
+                None => tracing::info!("the store is sound"),
+            }
+            said.clone_from(&fault);
+        }
+        let pause = if fault.is_some() { Duration::from_millis(500) } else { Duration::from_secs(30) };
+        context.readiness.store(fault);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }
 
 async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {

@@ -110,7 +110,7 @@ pub fn router(mailbox: Arc<Mailbox>) -> Router {
 async fn list(State(mailbox): State<Arc<Mailbox>>) -> Response {
     let rows: Vec<_> = mailbox
         .letters()
-        .iter()
+        .into_iter()
         .enumerate()
         .rev()
         .map(|(i, l)| context! { number => i + 1, to => l.to, from => l.from, subject => l.subject, at => said(l.at) })
@@ -120,14 +120,15 @@ async fn list(State(mailbox): State<Arc<Mailbox>>) -> Response {
 
 async fn show(State(mailbox): State<Arc<Mailbox>>, Path(number): Path<usize>) -> Response {
     let letters = mailbox.letters();
-    let Some(letter) = number.checked_sub(1).and_then(|i| letters.get(i)) else { return missing() };
+    let Some(letter) = number.checked_sub(1).and_then(|i| letters.into_iter().nth(i)) else { return missing() };
     let parts: Vec<_> = linked(&letter.text)
         .into_iter()
         .map(|(text, link)| context! { text, link })
         .collect();
+    let html = letter.html.is_some();
     let found = context! {
         place => "Mailbox", title => letter.subject, to => letter.to, from => letter.from,
-        at => said(letter.at), parts, html => letter.html.is_some(), number,
+        at => said(letter.at), parts, html, number,
     };
     page(StatusCode::OK, "mail.html", found)
 }

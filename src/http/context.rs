@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::Flow;
+use crate::http::readiness::Readiness;
 use crate::http::views::Views;
 use crate::oidc::Broker;
 
@@ -37,6 +38,8 @@ pub struct Context {
     pub broker: Arc<Broker>,
     /// How pages look.
     pub views: Arc<dyn Views>,
+    /// Whether this replica takes traffic.
+    pub readiness: Arc<Readiness>,
     /// Bounds on requests.
     pub limits: Limits,
     /// Places for requests under way.
@@ -48,7 +51,9 @@ impl Context {
     #[must_use]
     pub fn new(flow: Arc<Flow>, broker: Arc<Broker>, views: Arc<dyn Views>) -> Self {
         let limits = Limits::default();
+        let readiness = Arc::new(Readiness::new(flow.upstreams.keys().cloned()));
         Self {
+            readiness,
             flow,
             broker,
             views,
