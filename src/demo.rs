@@ -38,6 +38,7 @@ use crate::domain::subject::UpstreamId;
 use crate::domain::tier::{Expression, TierName};
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
+use crate::http::pages::Brand;
 use crate::notify::mail::{Messages, Sender};
 use crate::oidc::Broker;
 use crate::oidc::keys::{self, KeyRing};
@@ -267,7 +268,12 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
         issuer: parts.places.issuer.clone(),
     });
     let broker = Broker::new(settings(parts, id)?, Arc::clone(parts.ring));
-    serving::context(flow, broker)
+    let brand = Brand {
+        name: "Example Bank".to_owned(),
+        accent: Some(("#1d4f91".to_owned(), "#9cc3f5".to_owned())),
+        ..Brand::default()
+    };
+    serving::context(flow, broker, brand, Wording::default())
 }
 
 fn settings(parts: &Parts<'_>, id: UpstreamId) -> anyhow::Result<BrokerSettings> {

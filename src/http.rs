@@ -8,8 +8,10 @@ pub mod broker;
 pub mod context;
 pub mod extract;
 pub mod guard;
+pub mod pages;
 pub mod problem;
 pub mod readiness;
+pub mod report;
 pub mod routes;
 pub mod views;
 

@@ -7,10 +7,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::workers::{self, Pace};
+use crate::domain::wording::Wording;
 use crate::flow::Flow;
 use crate::flow::poll;
 use crate::http;
 use crate::http::context::Context;
+use crate::http::pages::{Brand, Pages};
 use crate::oidc::Broker;
 
 /// How long requests under way may take after the signal to stop.
@@ -104,10 +106,11 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     Ok(())
 }
 
-/// The handlers' context over the wired use cases.
+/// The handlers' context over the wired use cases, with the deployment's look and words.
 ///
 /// # Errors
 /// When the pages' templates do not compile.
-pub fn context(flow: Arc<Flow>, broker: Broker) -> anyhow::Result<Context> {
-    Ok(Context::new(flow, Arc::new(broker), Arc::new(http::views::Plain)))
+pub fn context(flow: Arc<Flow>, broker: Broker, brand: Brand, wording: Wording) -> anyhow::Result<Context> {
+    let pages = Pages::new(brand, wording, broker.settings.base_path())?;
+    Ok(Context::new(flow, Arc::new(broker), Arc::new(pages)))
 }

@@ -59,6 +59,12 @@ impl Wording {
         self.formatted("%-d %B %Y, %H:%M %Z", at)
     }
 
+    /// The name of the zone times are said in.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        self.zone.iana_name().unwrap_or("UTC")
+    }
+
     /// The same without the year and the zone, for a line with marks: `21 Nov, 09:12`.
     #[must_use]
     pub fn short(&self, at: Timestamp) -> String {

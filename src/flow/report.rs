@@ -41,6 +41,8 @@ pub enum Reported {
     Frozen,
     /// This channel has spoken before: recorded and told, without effect.
     Repeated,
+    /// The account's rules are only observed (shadow, outside the cohort): recorded and told, nothing is frozen.
+    Observed,
 }
 
 /// Looks at a link; changes nothing.
@@ -78,6 +80,7 @@ pub async fn act(flow: &Flow, token: &str) -> Result<Reported, ReportError> {
     let link = link::open(flow, token, policy.link_validity)?;
     let refusal = std::sync::Mutex::new(None);
     let spent = std::sync::atomic::AtomicBool::new(false);
+    let in_force = std::sync::atomic::AtomicBool::new(false);
     let keep = |r: Option<ReportRefusal>| {
         if let Ok(mut slot) = refusal.lock() {
             *slot = r;
@@ -96,6 +99,8 @@ pub async fn act(flow: &Flow, token: &str) -> Result<Reported, ReportError> {
                     keep(None);
                     let repeated = transition.record.reports == record.reports;
                     spent.store(repeated, std::sync::atomic::Ordering::Relaxed);
+                    let frozen = transition.record.contest.as_ref().is_some_and(|c| c.enforced);
+                    in_force.store(frozen, std::sync::atomic::Ordering::Relaxed);
                     Some(Write::from(transition))
                 }
                 Err(refused) => {
@@ -112,9 +117,9 @@ pub async fn act(flow: &Flow, token: &str) -> Result<Reported, ReportError> {
     if matches!(updated, Updated::Stored) {
         metrics::counter!("reentry_reports_total").increment(1);
     }
-    Ok(if spent.into_inner() {
-        Reported::Repeated
-    } else {
-        Reported::Frozen
+    Ok(match (spent.into_inner(), in_force.into_inner()) {
+        (true, _) => Reported::Repeated,
+        (false, true) => Reported::Frozen,
+        (false, false) => Reported::Observed,
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::flow::Flow;
 use crate::http::readiness::Readiness;
+use crate::http::pages::Pages;
 use crate::http::views::Views;
 use crate::oidc::Broker;
 
@@ -36,8 +37,10 @@ pub struct Context {
     pub flow: Arc<Flow>,
     /// Protocol rules: settings, signing, upstreams.
     pub broker: Arc<Broker>,
-    /// How pages look.
+    /// How pages look, as the broker asks for them.
     pub views: Arc<dyn Views>,
+    /// Every page.
+    pub pages: Arc<Pages>,
     /// Whether this replica takes traffic.
     pub readiness: Arc<Readiness>,
     /// Bounds on requests.
@@ -49,14 +52,15 @@ pub struct Context {
 impl Context {
     /// A context with default limits.
     #[must_use]
-    pub fn new(flow: Arc<Flow>, broker: Arc<Broker>, views: Arc<dyn Views>) -> Self {
+    pub fn new(flow: Arc<Flow>, broker: Arc<Broker>, pages: Arc<Pages>) -> Self {
         let limits = Limits::default();
         let readiness = Arc::new(Readiness::new(flow.upstreams.keys().cloned()));
         Self {
             readiness,
             flow,
             broker,
-            views,
+            views: Arc::clone(&pages) as Arc<dyn Views>,
+            pages,
             limits,
             places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)),
         }

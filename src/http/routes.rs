@@ -2,8 +2,9 @@
 
 use axum::routing::MethodRouter;
 
-use crate::http::broker;
 use crate::http::context::Context;
+use crate::http::pages::assets;
+use crate::http::{broker, report};
 
 /// Which listener a route is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,4 +77,4 @@ impl Route {
 }
 
 /// Every route there is, by the module that serves it.
-pub const ROUTES: &[&[Route]] = &[broker::ROUTES];
+pub const ROUTES: &[&[Route]] = &[broker::ROUTES, assets::ROUTES, report::ROUTES];

@@ -2,7 +2,6 @@
 
 mod message;
 mod session;
-mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use message::Mail;
-pub use tls::Security;
 
 use crate::clock::background;
 
@@ -46,27 +44,12 @@ struct State {
 pub struct MailSink {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
-    authority: Option<String>,
     accepting: JoinHandle<()>,
 }
 
 impl MailSink {
     /// Listens on a free loopback port, without TLS.
     pub fn start() -> Self {
-        Self::start_secured(Security::None)
-    }
-
-    /// Listens with TLS, under a certificate for `127.0.0.1` and `localhost` made up now; without
-    /// `STARTTLS`, where that is the way, no mail is taken.
-    pub fn start_secured(security: Security) -> Self {
-        let (acceptor, authority) = match security {
-            Security::None => (None, None),
-            _ => {
-                let (acceptor, authority) = tls::certificate();
-                (Some(acceptor), Some(authority))
-            }
-        };
-        let tls = tls::Tls { security, acceptor };
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
         listener.set_nonblocking(true).expect("a non-blocking listener");
         let address = listener.local_addr().expect("a bound address");
@@ -78,7 +61,7 @@ impl MailSink {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                        connections.spawn(session::serve(stream, tls.clone(), Arc::clone(&shared)));
+                        connections.spawn(session::serve(stream, Arc::clone(&shared)));
                     },
                     Some(_) = connections.join_next() => {}
                 }
@@ -87,7 +70,6 @@ impl MailSink {
         Self {
             address,
             state,
-            authority,
             accepting,
         }
     }
@@ -100,11 +82,6 @@ impl MailSink {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The certificate to trust, PEM; panics for a server without TLS.
-    pub fn authority(&self) -> &str {
-        self.authority.as_deref().expect("a server with TLS")
     }
 
     /// The `smtpServer` object of a Keycloak realm that sends here.

@@ -20,10 +20,6 @@ pub struct Mail {
     pub html: String,
     /// The mail as it came over the wire.
     pub raw: String,
-    /// Whether it came through TLS.
-    pub encrypted: bool,
-    /// Who had logged in, if anybody.
-    pub login: Option<String>,
 }
 
 impl Mail {
@@ -49,8 +45,6 @@ impl Mail {
             html,
             headers,
             raw: String::from_utf8_lossy(&raw).into_owned(),
-            encrypted: false,
-            login: None,
         }
     }
 

@@ -1,0 +1,46 @@
+//! "This was not me": GET shows, POST freezes. The token in the path is the authority, so there is nothing that
+//! another site could make a browser add; mail scanners and previews only ever GET.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::domain::hold::contest::ReportRefusal;
+use crate::flow::link::LinkRefusal;
+use crate::flow::report::{self, ReportError};
+use crate::http::context::Context;
+use crate::http::extract::Path;
+use crate::http::pages::{self, report as page};
+use crate::http::routes::Route;
+
+/// What is served here.
+pub const ROUTES: &[Route] = &[
+    Route::public("GET", "/cancel/{token}", || get(look)),
+    Route::public("POST", "/cancel/{token}", || axum::routing::post(act)),
+];
+
+async fn look(State(context): State<Context>, Path(token): Path<String>) -> Response {
+    match report::look(&context.flow, &token).await {
+        Ok(view) => pages::html(StatusCode::OK, page::look(&context.pages, &view, &token)),
+        Err(error) => refused(&context, error),
+    }
+}
+
+async fn act(State(context): State<Context>, Path(token): Path<String>) -> Response {
+    match report::act(&context.flow, &token).await {
+        Ok(reported) => pages::html(StatusCode::OK, page::outcome(&context.pages, reported)),
+        Err(error) => refused(&context, error),
+    }
+}
+
+fn refused(context: &Context, error: ReportError) -> Response {
+    let (status, why) = match error {
+        ReportError::Link(LinkRefusal::Invalid) => (StatusCode::NOT_FOUND, page::Refused::Incomplete),
+        ReportError::Link(LinkRefusal::Expired) => (StatusCode::GONE, page::Refused::Expired),
+        ReportError::Refused(ReportRefusal::UnknownCase) => (StatusCode::GONE, page::Refused::Over),
+        ReportError::Refused(ReportRefusal::NoVoice) => (StatusCode::FORBIDDEN, page::Refused::NoVoice),
+        ReportError::Flow(fault) => return pages::fault(&context.pages, &fault),
+    };
+    pages::html(status, page::refused(&context.pages, why))
+}
