@@ -86,7 +86,11 @@ impl Drop for Scratch {
 ///
 /// # Errors
 /// When a port, the directory or the store cannot be had.
-pub async fn run(options: Options, stop: CancellationToken, ready: impl FnOnce(&Places)) -> anyhow::Result<()> {
+pub async fn run(
+    options: Options,
+    stop: CancellationToken,
+    ready: impl FnOnce(&Places),
+) -> anyhow::Result<()> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
     let clock = Arc::new(DemoClock::default());
     let scratch = scratch(entropy.as_ref())?;
@@ -95,7 +99,10 @@ pub async fn run(options: Options, stop: CancellationToken, ready: impl FnOnce(&
 
     let people = Arc::new(Mutex::new(People::new(clock.now())));
     let mailbox = Arc::new(Mailbox::default());
-    let secrets = Secrets { idp: random(entropy.as_ref()), bank: random(entropy.as_ref()) };
+    let secrets = Secrets {
+        idp: random(entropy.as_ref()),
+        bank: random(entropy.as_ref()),
+    };
     let ring = ring(&scratch.0.join("keys"), &clock)?;
     let idp_ring = self::ring(&scratch.0.join("idp-keys"), &clock)?;
     let context = sidecar(&Parts {
@@ -214,14 +221,21 @@ async fn listen(port: u16) -> anyhow::Result<([TcpListener; 6], Places)> {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error).context("cannot listen on loopback"),
         }
-        next = next.checked_add(1).ok_or_else(|| anyhow!("no free port is left above {port}"))?;
+        next = next
+            .checked_add(1)
+            .ok_or_else(|| anyhow!("no free port is left above {port}"))?;
     }
     let address = |at: usize| -> anyhow::Result<String> {
         let listener = found.get(at).ok_or_else(|| anyhow!("a listener is missing"))?;
         Ok(format!("http://127.0.0.1:{}", listener.local_addr()?.port()))
     };
-    let places =
-        Places { guide: address(0)?, issuer: address(1)?, bank: address(2)?, idp: address(3)?, mailbox: address(4)? };
+    let places = Places {
+        guide: address(0)?,
+        issuer: address(1)?,
+        bank: address(2)?,
+        idp: address(3)?,
+        mailbox: address(4)?,
+    };
     let listeners = <[TcpListener; 6]>::try_from(found).map_err(|_| anyhow!("a listener is missing"))?;
     Ok((listeners, places))
 }
@@ -229,17 +243,28 @@ async fn listen(port: u16) -> anyhow::Result<([TcpListener; 6], Places)> {
 /// The standard table with the demo's tiers and scopes. Freezes keep the accounts' own sign-in closed.
 fn policy() -> anyhow::Result<Policy> {
     let mut policy = Policy::standard();
-    for (tier, when) in [("b2b_admin", "'reentry-admin' in roles"), ("b2b_user", "'business' in roles")] {
+    for (tier, when) in [
+        ("b2b_admin", "'reentry-admin' in roles"),
+        ("b2b_user", "'business' in roles"),
+    ] {
         let when = Expression::compile(when).map_err(|e| anyhow!("the demo's tier expression {e}"))?;
-        policy.choices.push(Choice { tier: TierName(tier.to_owned()), when });
+        policy.choices.push(Choice {
+            tier: TierName(tier.to_owned()),
+            when,
+        });
     }
-    for (class, scope) in
-        [("read", "accounts:read"), ("write", "payees:write"), ("pay", "transfers:write"), ("export", "statements:export")]
-    {
+    for (class, scope) in [
+        ("read", "accounts:read"),
+        ("write", "payees:write"),
+        ("pay", "transfers:write"),
+        ("export", "statements:export"),
+    ] {
         let class = Class::parse(class).ok_or_else(|| anyhow!("{class} is no action class"))?;
         policy.scopes.insert(class, [scope.to_owned()].into());
     }
-    policy.claims = ["name", "email", "email_verified", "preferred_username"].map(str::to_owned).into();
+    policy.claims = ["name", "email", "email_verified", "preferred_username"]
+        .map(str::to_owned)
+        .into();
     Ok(policy)
 }
 
@@ -249,8 +274,13 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     let store = crate::store::embedded::open(&parts.scratch.join("state.redb"), Arc::clone(&keys)).await?;
     store.init().await?;
     let id = upstream()?;
-    let provider: Arc<dyn IdentityProvider> = Arc::new(DemoProvider::new(id.clone(), Arc::clone(parts.people)));
-    let sender = Sender { name: "Example Bank".to_owned(), accent: "#1d4f91".to_owned(), support: None };
+    let provider: Arc<dyn IdentityProvider> =
+        Arc::new(DemoProvider::new(id.clone(), Arc::clone(parts.people)));
+    let sender = Sender {
+        name: "Example Bank".to_owned(),
+        accent: "#1d4f91".to_owned(),
+        support: None,
+    };
     let clock: Arc<dyn Clock> = parts.clock.clone();
     let notifier = MailboxNotifier {
         messages: Messages::new(Wording::default(), sender)?,
@@ -279,7 +309,13 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
 fn settings(parts: &Parts<'_>, id: UpstreamId) -> anyhow::Result<BrokerSettings> {
     let places = parts.places;
     let redirect = format!("{}/callback", places.bank);
-    let scopes = ["profile", "accounts:read", "payees:write", "transfers:write", "statements:export"];
+    let scopes = [
+        "profile",
+        "accounts:read",
+        "payees:write",
+        "transfers:write",
+        "statements:export",
+    ];
     let mut bank = Client::confidential("bank", &parts.secrets.bank, &redirect, &scopes);
     "Example Bank".clone_into(&mut bank.name);
     bank.post_logout_redirect_uris = vec![format!("{}/", places.bank)];

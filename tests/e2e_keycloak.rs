@@ -1,6 +1,10 @@
 //! The main job, end to end: a real Keycloak with its own forms and mails, a real Redis, the built program.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 #[path = "e2e/world.rs"]
 mod world;
@@ -36,12 +40,19 @@ async fn a_reset_reduces_the_first_token_and_ends_the_old_session() {
     let [shop, office, app] = world.relying_parties().await;
 
     let mut old_browser = browser();
-    let before = sign_in(&mut old_browser, &shop, ASKED, "ana", PASSWORD).await.expect_status(200);
+    let before = sign_in(&mut old_browser, &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
     assert_says(&before, "full", ASKED);
-    let refreshed = shop.refresh(before.text("refresh_token")).await.expect_status(200);
+    let refreshed = shop
+        .refresh(before.text("refresh_token"))
+        .await
+        .expect_status(200);
     assert_says(&refreshed, "full", ASKED);
     for rp in [&office, &app] {
-        let reply = sign_in(&mut browser(), rp, ASKED, "ana", PASSWORD).await.expect_status(200);
+        let reply = sign_in(&mut browser(), rp, ASKED, "ana", PASSWORD)
+            .await
+            .expect_status(200);
         assert_says(&reply, "full", ASKED);
     }
 
@@ -52,31 +63,58 @@ async fn a_reset_reduces_the_first_token_and_ends_the_old_session() {
     assert!(claims["recovery_until"].as_i64().unwrap() > claims["iat"].as_i64().unwrap());
     assert!(claims["recovery_epoch"].as_i64().unwrap() > 1_700_000_000);
     assert!(claims["recovery_ref"].as_str().unwrap().len() <= 36);
-    assert!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap() <= 300, "ISS-5");
+    assert!(
+        claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap() <= 300,
+        "ISS-5"
+    );
 
     // Its own session lives and its refresh is reduced; the sessions of before are dead.
     let again = shop.refresh(first.text("refresh_token")).await.expect_status(200);
     assert_says(&again, "read write", HELD);
     assert_eq!(again.access_claims()["sid"], claims["sid"], "ISS-7");
-    let dead = shop.refresh(refreshed.text("refresh_token")).await.expect_status(400);
+    let dead = shop
+        .refresh(refreshed.text("refresh_token"))
+        .await
+        .expect_status(400);
     assert_eq!(dead.error(), "invalid_grant");
-    let old = shop.introspect(refreshed.text("access_token")).await.expect_status(200);
+    let old = shop
+        .introspect(refreshed.text("access_token"))
+        .await
+        .expect_status(200);
     assert_eq!(old.json, json!({ "active": false }));
     let silent = shop.authorization(ASKED).with("prompt", "none");
     let page = old_browser.get(silent.url.as_str()).await;
-    assert_eq!(page.query("error").as_deref(), Some("login_required"), "{}", page.describe());
+    assert_eq!(
+        page.query("error").as_deref(),
+        Some("login_required"),
+        "{}",
+        page.describe()
+    );
 
-    let live = shop.introspect(again.text("access_token")).await.expect_status(200);
-    assert_eq!((live.json["active"].clone(), live.json["recovery_scope"].clone()), (json!(true), json!("read write")));
+    let live = shop
+        .introspect(again.text("access_token"))
+        .await
+        .expect_status(200);
+    assert_eq!(
+        (live.json["active"].clone(), live.json["recovery_scope"].clone()),
+        (json!(true), json!("read write"))
+    );
     let info = shop.userinfo(again.text("access_token")).await.expect_status(200);
     assert_eq!(info.json["recovery_scope"], "read write");
 
     // Everyone known before is told at once, with a link that a mail scanner may open.
-    let mail = world.mails.wait_for("ana@example.com", "password was changed", MAIL).await;
+    let mail = world
+        .mails
+        .wait_for("ana@example.com", "password was changed", MAIL)
+        .await;
     let link = mail.link("/cancel/");
     let look = browser().get(&link).await;
     assert_eq!(look.header("referrer-policy"), Some("no-referrer"));
-    assert_says(&shop.refresh(again.text("refresh_token")).await.expect_status(200), "read write", HELD);
+    assert_says(
+        &shop.refresh(again.text("refresh_token")).await.expect_status(200),
+        "read write",
+        HELD,
+    );
 }
 
 // ISS-3, ISS-7, ISS-8
@@ -100,20 +138,38 @@ async fn after_the_hold_the_next_refresh_is_whole_without_a_new_consent() {
     }
     assert_says(&last, "full", ASKED);
     let stale = shop.introspect(&token_of_the_hold).await.expect_status(200);
-    assert_eq!(stale.json["recovery_scope"], "read write", "ISS-8: the stricter of what it says and what is true");
+    assert_eq!(
+        stale.json["recovery_scope"], "read write",
+        "ISS-8: the stricter of what it says and what is true"
+    );
     assert_eq!(scope_set(stale.text("scope")), HELD);
 }
 
 // row B8; contract section 3, profile "Keycloak token mode"
 #[tokio::test(flavor = "multi_thread")]
 async fn keycloaks_own_tokens_are_reduced_within_a_poll() {
-    let world = World::start(Setup { force_login: true, ..Setup::default() }).await;
-    let (spa, narrow) = (world.keycloak_client("spa").await, world.keycloak_client("narrow").await);
+    let world = World::start(Setup {
+        force_login: true,
+        ..Setup::default()
+    })
+    .await;
+    let (spa, narrow) = (
+        world.keycloak_client("spa").await,
+        world.keycloak_client("narrow").await,
+    );
     let consenting = world.keycloak_client("consenting").await;
-    let robot = spa.as_client("robot", reentry_test_support::rp::ClientAuth::Basic("robot-secret".to_owned()), REDIRECT);
+    let robot = spa.as_client(
+        "robot",
+        reentry_test_support::rp::ClientAuth::Basic("robot-secret".to_owned()),
+        REDIRECT,
+    );
 
-    let consented = sign_in(&mut browser(), &consenting, ASKED, "ana", PASSWORD).await.expect_status(200);
-    let before = sign_in(&mut browser(), &spa, ASKED, "ana", PASSWORD).await.expect_status(200);
+    let consented = sign_in(&mut browser(), &consenting, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let before = sign_in(&mut browser(), &spa, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
     for reply in [&consented, &before] {
         assert_eq!(reply.access_claims()["recovery_scope"], "full");
         assert!(words(reply.access_claims()["scope"].as_str().unwrap()).contains(&"payments:write"));
@@ -122,21 +178,39 @@ async fn keycloaks_own_tokens_are_reduced_within_a_poll() {
     // Force login after reset: the reset ends on a page, not in a session.
     let mut other = browser();
     let page = other.get(spa.authorization(ASKED).url.as_str()).await;
-    let page =
-        pages::forgot_password(&mut other, &page, &world.mails, ("ana", "ana@example.com"), CHANGED).await;
+    let page = pages::forgot_password(
+        &mut other,
+        &page,
+        &world.mails,
+        ("ana", "ana@example.com"),
+        CHANGED,
+    )
+    .await;
     assert!(!page.is_stop(), "no automatic log-in: {}", page.describe());
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
     let asked = format!("{ASKED} offline_access");
     for rp in [&spa, &narrow, &consenting] {
-        let reply = sign_in(&mut browser(), rp, &asked, "ana", CHANGED).await.expect_status(200);
+        let reply = sign_in(&mut browser(), rp, &asked, "ana", CHANGED)
+            .await
+            .expect_status(200);
         let claims = reply.access_claims();
-        assert_eq!(claims["recovery_scope"], "read write", "{}: {claims:#}", rp.client_id);
+        assert_eq!(
+            claims["recovery_scope"], "read write",
+            "{}: {claims:#}",
+            rp.client_id
+        );
         let granted = words(claims["scope"].as_str().unwrap());
         for gone in ["payments:write", "statements:export", "credentials:write"] {
             assert!(!granted.contains(&gone), "{}: {claims:#}", rp.client_id);
         }
-        for kept in ["openid", "accounts:read", "payees:write", "offline_access", "reentry-hold.read.write"] {
+        for kept in [
+            "openid",
+            "accounts:read",
+            "payees:write",
+            "offline_access",
+            "reentry-hold.read.write",
+        ] {
             assert!(granted.contains(&kept), "{}: {kept} of {claims:#}", rp.client_id);
         }
         assert_eq!(reply.id_claims()["recovery_scope"], "read write");
@@ -145,20 +219,41 @@ async fn keycloaks_own_tokens_are_reduced_within_a_poll() {
     }
     let dead = spa.refresh(before.text("refresh_token")).await;
     assert_eq!((dead.status, dead.error()), (400, "invalid_grant"));
-    let machine = robot.client_credentials("openid payments:write").await.expect_status(200);
-    assert_eq!(machine.access_claims()["recovery_scope"], "full", "nobody changed the robot");
+    let machine = robot
+        .client_credentials("openid payments:write")
+        .await
+        .expect_status(200);
+    assert_eq!(
+        machine.access_claims()["recovery_scope"],
+        "full",
+        "nobody changed the robot"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keycloaks_own_tokens_are_whole_again_after_the_hold() {
-    let world = World::start(Setup { force_login: true, quick: "12s", ..Setup::default() }).await;
+    let world = World::start(Setup {
+        force_login: true,
+        quick: "12s",
+        ..Setup::default()
+    })
+    .await;
     let spa = world.keycloak_client("spa").await;
     let mut other = browser();
     let page = other.get(spa.authorization(ASKED).url.as_str()).await;
-    pages::forgot_password(&mut other, &page, &world.mails, ("quinn", "quinn@example.com"), CHANGED).await;
+    pages::forgot_password(
+        &mut other,
+        &page,
+        &world.mails,
+        ("quinn", "quinn@example.com"),
+        CHANGED,
+    )
+    .await;
     let consenting = world.keycloak_client("consenting").await;
     let held = eventually("the hold", Duration::from_secs(5), || async {
-        let reply = sign_in(&mut browser(), &spa, ASKED, "quinn", CHANGED).await.expect_status(200);
+        let reply = sign_in(&mut browser(), &spa, ASKED, "quinn", CHANGED)
+            .await
+            .expect_status(200);
         (reply.access_claims()["recovery_scope"] == "read write").then_some(reply)
     })
     .await;
@@ -172,7 +267,9 @@ async fn keycloaks_own_tokens_are_whole_again_after_the_hold() {
         }
     };
     assert!(words(whole.access_claims()["scope"].as_str().unwrap()).contains(&"payments:write"));
-    let reply = sign_in(&mut browser(), &consenting, ASKED, "quinn", CHANGED).await.expect_status(200);
+    let reply = sign_in(&mut browser(), &consenting, ASKED, "quinn", CHANGED)
+        .await
+        .expect_status(200);
     assert_eq!(reply.access_claims()["recovery_scope"], "full");
 }
 
@@ -183,13 +280,20 @@ async fn a_voluntary_change_holds_no_consumer_and_tells_them() {
     let [shop, ..] = world.relying_parties().await;
     let spa = world.keycloak_client("spa").await;
     let mut browser = browser();
-    sign_in(&mut browser, &spa, ASKED, "victor", PASSWORD).await.expect_status(200);
+    sign_in(&mut browser, &spa, ASKED, "victor", PASSWORD)
+        .await
+        .expect_status(200);
     let request = spa.authorization(ASKED).with("kc_action", "UPDATE_PASSWORD");
     let page = browser.get(request.url.as_str()).await;
     let page = pages::set_new_password(&mut browser, &page, CHANGED, false).await;
     assert!(page.is_stop(), "{}", page.describe());
-    world.mails.wait_for("victor@example.com", "password was changed", MAIL).await;
-    let reply = sign_in(&mut world::browser(), &shop, ASKED, "victor", CHANGED).await.expect_status(200);
+    world
+        .mails
+        .wait_for("victor@example.com", "password was changed", MAIL)
+        .await;
+    let reply = sign_in(&mut world::browser(), &shop, ASKED, "victor", CHANGED)
+        .await
+        .expect_status(200);
     assert_says(&reply, "full", ASKED);
 }
 
@@ -202,12 +306,23 @@ async fn an_invitation_holds_nobody() {
         "firstName": "Ivy", "lastName": "Tester", "requiredActions": ["UPDATE_PASSWORD"],
     });
     let id = world.realm.post("users", &invited).await;
-    world.realm.put(&format!("users/{id}/execute-actions-email"), &json!(["UPDATE_PASSWORD"])).await;
-    let mail = world.mails.wait_for("ivy@example.com", "update your account", MAIL).await;
+    world
+        .realm
+        .put(
+            &format!("users/{id}/execute-actions-email"),
+            &json!(["UPDATE_PASSWORD"]),
+        )
+        .await;
+    let mail = world
+        .mails
+        .wait_for("ivy@example.com", "update your account", MAIL)
+        .await;
     let mut browser = browser();
     let page = pages::open_action_link(&mut browser, &mail.link("action-token")).await;
     pages::set_new_password(&mut browser, &page, PASSWORD, false).await;
-    let reply = sign_in(&mut world::browser(), &shop, ASKED, "ivy", PASSWORD).await.expect_status(200);
+    let reply = sign_in(&mut world::browser(), &shop, ASKED, "ivy", PASSWORD)
+        .await
+        .expect_status(200);
     assert_says(&reply, "full", ASKED);
 }
 
@@ -215,27 +330,47 @@ async fn an_invitation_holds_nobody() {
 async fn an_administrators_reset_password_holds() {
     let world = World::start(Setup::default()).await;
     let [shop, ..] = world.relying_parties().await;
-    let before = sign_in(&mut browser(), &shop, ASKED, "carl", PASSWORD).await.expect_status(200);
+    let before = sign_in(&mut browser(), &shop, ASKED, "carl", PASSWORD)
+        .await
+        .expect_status(200);
     let id = world.sub("carl").await;
     let password = json!({ "type": "password", "value": CHANGED, "temporary": false });
-    world.realm.put(&format!("users/{id}/reset-password"), &password).await;
-    world.mails.wait_for("carl@example.com", "password was changed", MAIL).await;
-    let reply = sign_in(&mut browser(), &shop, ASKED, "carl", CHANGED).await.expect_status(200);
+    world
+        .realm
+        .put(&format!("users/{id}/reset-password"), &password)
+        .await;
+    world
+        .mails
+        .wait_for("carl@example.com", "password was changed", MAIL)
+        .await;
+    let reply = sign_in(&mut browser(), &shop, ASKED, "carl", CHANGED)
+        .await
+        .expect_status(200);
     assert_says(&reply, "read write", HELD);
-    let dead = shop.refresh(before.text("refresh_token")).await.expect_status(400);
+    let dead = shop
+        .refresh(before.text("refresh_token"))
+        .await
+        .expect_status(400);
     assert_eq!(dead.error(), "invalid_grant");
 }
 
 /// An administrator's token for the admin API.
 async fn admin_token(office: &RelyingParty, user: &str) -> String {
     let scope = "openid reentry:admin";
-    let reply = sign_in(&mut browser(), office, scope, user, PASSWORD).await.expect_status(200);
+    let reply = sign_in(&mut browser(), office, scope, user, PASSWORD)
+        .await
+        .expect_status(200);
     reply.text("access_token").to_owned()
 }
 
 async fn thaw(world: &World, token: &str, sub: &str, finding: &str) -> (u16, Value) {
     let url = format!("{}/api/v1/subjects/company/{sub}/thaw", world.issuer);
-    let sent = reqwest::Client::new().post(url).bearer_auth(token).json(&json!({ "finding": finding })).send().await;
+    let sent = reqwest::Client::new()
+        .post(url)
+        .bearer_auth(token)
+        .json(&json!({ "finding": finding }))
+        .send()
+        .await;
     let response = sent.unwrap();
     let status = response.status().as_u16();
     (status, response.json().await.unwrap_or(Value::Null))
@@ -252,19 +387,36 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
     let mut user = world.realm.get(&format!("users/{id}")).await;
     user["email"] = json!("new-bea@example.com");
     world.realm.put(&format!("users/{id}"), &user).await;
-    world.mails.wait_for("bea@example.com", "e-mail address was changed", MAIL).await;
+    world
+        .mails
+        .wait_for("bea@example.com", "e-mail address was changed", MAIL)
+        .await;
     world.mails.clear();
 
     // Then the password is reset by way of the new address: both are told, only the old one gets a link.
     let mut attacker = browser();
     let request = shop.authorization(ASKED);
     let page = attacker.get(request.url.as_str()).await;
-    let page =
-        pages::forgot_password(&mut attacker, &page, &world.mails, ("bea", "new-bea@example.com"), CHANGED).await;
-    let taken = tokens(&mut attacker, &shop, &request, page).await.expect_status(200);
+    let page = pages::forgot_password(
+        &mut attacker,
+        &page,
+        &world.mails,
+        ("bea", "new-bea@example.com"),
+        CHANGED,
+    )
+    .await;
+    let taken = tokens(&mut attacker, &shop, &request, page)
+        .await
+        .expect_status(200);
     assert_says(&taken, "read write", HELD);
-    let to_old = world.mails.wait_for("bea@example.com", "password was changed", MAIL).await;
-    let to_new = world.mails.wait_for("new-bea@example.com", "password was changed", MAIL).await;
+    let to_old = world
+        .mails
+        .wait_for("bea@example.com", "password was changed", MAIL)
+        .await;
+    let to_new = world
+        .mails
+        .wait_for("new-bea@example.com", "password was changed", MAIL)
+        .await;
     assert!(!to_new.text.contains("/cancel/"), "{}", to_new.text);
 
     // The owner says so: GET looks, POST freezes.
@@ -273,12 +425,17 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
     shop.refresh(taken.text("refresh_token")).await.expect_status(200);
     let done = owner.submit(look.form("form")).await;
     assert_eq!(done.status, 200, "{}", done.describe());
-    let refused = shop.introspect(taken.text("access_token")).await.expect_status(200);
+    let refused = shop
+        .introspect(taken.text("access_token"))
+        .await
+        .expect_status(200);
     assert_eq!(refused.json, json!({ "active": false }));
     let request = shop.authorization(ASKED);
-    eventually("the account to be closed at Keycloak", Duration::from_secs(10), || async {
-        (world.realm.get(&format!("users/{id}")).await["enabled"] == false).then_some(())
-    })
+    eventually(
+        "the account to be closed at Keycloak",
+        Duration::from_secs(10),
+        || async { (world.realm.get(&format!("users/{id}")).await["enabled"] == false).then_some(()) },
+    )
     .await;
     let page = browser().get(request.url.as_str()).await;
     let page = pages::log_in(&mut browser(), &page, "bea", CHANGED).await;
@@ -286,11 +443,18 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
     world.mails.wait_for("bea@example.com", "closed", MAIL).await;
 
     // One administrator alone cannot, nor twice, nor the same finding by none; two can.
-    let (one, two) = (admin_token(&office, "admin-one").await, admin_token(&office, "admin-two").await);
+    let (one, two) = (
+        admin_token(&office, "admin-one").await,
+        admin_token(&office, "admin-two").await,
+    );
     assert_eq!(thaw(&world, &one, &id, "owner").await.0, 202);
     assert_eq!(thaw(&world, &one, &id, "owner").await.0, 409);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(world.realm.get(&format!("users/{id}")).await["enabled"], false, "one alone cannot");
+    assert_eq!(
+        world.realm.get(&format!("users/{id}")).await["enabled"],
+        false,
+        "one alone cannot"
+    );
     assert_eq!(thaw(&world, &two, &id, "owner").await.0, 202);
 
     // With finding `owner` the attacker's password is gone, the address is back, and a `read` hold follows.
@@ -306,8 +470,14 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
     let request = shop.authorization(ASKED);
     let mut owner = browser();
     let page = owner.get(request.url.as_str()).await;
-    let page =
-        pages::forgot_password(&mut owner, &page, &world.mails, ("bea", "bea@example.com"), PASSWORD).await;
+    let page = pages::forgot_password(
+        &mut owner,
+        &page,
+        &world.mails,
+        ("bea", "bea@example.com"),
+        PASSWORD,
+    )
+    .await;
     let back = tokens(&mut owner, &shop, &request, page).await.expect_status(200);
     assert_says(&back, "read", "openid profile email accounts:read");
 }
@@ -325,7 +495,11 @@ async fn an_administrator_cannot_thaw_their_own_account() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wire_is_idempotent_and_undo_takes_back_exactly_what_it_made() {
-    let world = World::start(Setup { force_login: true, ..Setup::default() }).await;
+    let world = World::start(Setup {
+        force_login: true,
+        ..Setup::default()
+    })
+    .await;
     let arguments = world::wire_arguments(world.setup());
     let with = |flag: &'static str| {
         let mut all = arguments.clone();

@@ -36,7 +36,12 @@ pub struct Serving {
 /// # Errors
 /// When a listener fails.
 pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()> {
-    let Serving { context, public, operations, pace } = serving;
+    let Serving {
+        context,
+        public,
+        operations,
+        pace,
+    } = serving;
     let readiness = Arc::clone(&context.readiness);
     let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
     let watched = tokio::spawn(watch_store(context.clone(), stop.clone()));
@@ -91,7 +96,11 @@ async fn watch_store(context: Context, stop: CancellationToken) {
             }
             said.clone_from(&fault);
         }
-        let pause = if fault.is_some() { Duration::from_millis(500) } else { Duration::from_secs(30) };
+        let pause = if fault.is_some() {
+            Duration::from_millis(500)
+        } else {
+            Duration::from_secs(30)
+        };
         context.readiness.store(fault);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -102,7 +111,9 @@ async fn watch_store(context: Context, stop: CancellationToken) {
 
 async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
     let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await?;
     Ok(())
 }
 

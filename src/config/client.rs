@@ -9,7 +9,6 @@ use url::Url;
 use super::keys::Jws;
 use super::reader::{Section, filled};
 use super::values::is_loopback;
-use crate::domain::ceiling::HOLD_WORD;
 
 /// The scope that opens the admin API.
 pub const ADMIN_SCOPE: &str = "reentry:admin";
@@ -44,6 +43,12 @@ impl SecretHash {
     #[must_use]
     pub fn matches(&self, presented: &[u8]) -> bool {
         constant_time::verify_slices_are_equal(&self.0, &Self::of(presented).0).is_ok()
+    }
+
+    /// The hash itself.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -300,9 +305,9 @@ pub(super) fn client_scope(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.bytes().all(token) {
         return Err(format!("is `{text}`, not an OAuth scope (RFC 6749 §3.3)"));
     }
-    if text.starts_with(HOLD_WORD) {
+    if text.starts_with("reentry-") || text.starts_with("recovery_") {
         return Err(format!(
-            "is `{text}`; scopes that start with `{HOLD_WORD}` are ceilings and are never asked for"
+            "is `{text}`; scopes that start with `reentry-` or `recovery_` are ours, and are never asked for"
         ));
     }
     if text.starts_with(OWN_SCOPES) && text != ADMIN_SCOPE {

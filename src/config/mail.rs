@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::reader::{Section, filled};
-use super::values::{deadline, email, port};
+use super::values::{deadline, email, mailbox, port};
 
 /// How the connection to the mail server is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Mail {
     pub ca_file: Option<std::path::PathBuf>,
     /// Log-in, where the server wants one.
     pub login: Option<MailLogin>,
-    /// Sender.
+    /// Sender: an address, or `Name <address>`.
     pub from: String,
     /// Where answers go.
     pub reply_to: Option<String>,
@@ -65,7 +65,7 @@ impl Mail {
         let ca_file = s.file("ca_file");
         let user = s.optional("user", filled);
         let password = s.secret("password");
-        let from = s.required("from", "notices@example.com", email);
+        let from = s.required("from", "notices@example.com", mailbox);
         let reply_to = s.optional("reply_to", email);
         let timeout = s.or("timeout", Duration::from_secs(10), deadline);
         let login = match (user?, password?) {

@@ -21,7 +21,7 @@ use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy};
 use crate::domain::time::Span;
 
 /// Claims that an upstream may never set in our tokens (contract section 3).
-pub(super) const RESERVED_CLAIMS: [&str; 27] = [
+pub(super) const RESERVED_CLAIMS: [&str; 28] = [
     "iss",
     "aud",
     "exp",
@@ -44,6 +44,7 @@ pub(super) const RESERVED_CLAIMS: [&str; 27] = [
     "may_act",
     "events",
     "typ",
+    "sub",
     "recovery_scope",
     "recovery_lift",
     "recovery_until",

@@ -197,3 +197,22 @@ pub fn email(text: &str) -> Result<String, String> {
         Err(format!("is `{text}`, not an e-mail address"))
     }
 }
+
+/// An e-mail address, or a name and an address: `Example Bank <notices@example.com>`.
+///
+/// # Errors
+/// What is wrong.
+pub fn mailbox(text: &str) -> Result<String, String> {
+    match text.split_once('<') {
+        Some((name, rest)) => {
+            let address = rest
+                .strip_suffix('>')
+                .ok_or_else(|| format!("is `{text}`, where a `>` is missing"))?;
+            if name.chars().any(char::is_control) {
+                return Err(format!("is `{text}`, with a control character"));
+            }
+            email(address).map(|_| text.to_owned())
+        }
+        None => email(text),
+    }
+}

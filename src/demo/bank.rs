@@ -78,7 +78,11 @@ pub struct Book {
 
 impl Default for Book {
     fn default() -> Self {
-        Self { cents: 248_050, payees: vec!["City Power".to_owned()], done: Vec::new() }
+        Self {
+            cents: 248_050,
+            payees: vec!["City Power".to_owned()],
+            done: Vec::new(),
+        }
     }
 }
 
@@ -101,29 +105,44 @@ impl Bank {
     /// The claims of a valid access token, refreshed when it has run out.
     async fn claims(&self, headers: &HeaderMap) -> Option<serde_json::Map<String, Value>> {
         let (id, visit) = self.visit(headers)?;
-        let expected =
-            Expected { issuer: &self.issuer, audience: Some(&self.client_id), typ: verify::ACCESS_TOKEN, expired: false };
+        let expected = Expected {
+            issuer: &self.issuer,
+            audience: Some(&self.client_id),
+            typ: verify::ACCESS_TOKEN,
+            expired: false,
+        };
         if let Ok(token) = verify::verify(&self.ring, visit.access.as_deref()?, &expected, self.clock.now()) {
             return Some(token.claims);
         }
-        let form = [("grant_type", "refresh_token"), ("refresh_token", visit.refresh.as_deref()?)];
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", visit.refresh.as_deref()?),
+        ];
         if !self.fetch(&id, &form).await {
             locked(&self.visits).remove(&id);
             return None;
         }
         let access = locked(&self.visits).get(&id).and_then(|v| v.access.clone())?;
-        verify::verify(&self.ring, &access, &expected, self.clock.now()).ok().map(|t| t.claims)
+        verify::verify(&self.ring, &access, &expected, self.clock.now())
+            .ok()
+            .map(|t| t.claims)
     }
 
     /// Asks the token endpoint and keeps what it gives.
     async fn fetch(&self, visit: &str, form: &[(&str, &str)]) -> bool {
         let request = self.http.post(format!("{}/token", self.issuer));
-        let sent = request.basic_auth(&self.client_id, Some(&self.client_secret)).form(form).send().await;
+        let sent = request
+            .basic_auth(&self.client_id, Some(&self.client_secret))
+            .form(form)
+            .send()
+            .await;
         let Ok(answer) = sent else { return false };
         if !answer.status().is_success() {
             return false;
         }
-        let Ok(body) = answer.json::<Value>().await else { return false };
+        let Ok(body) = answer.json::<Value>().await else {
+            return false;
+        };
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let mut visits = locked(&self.visits);
         let entry = visits.entry(visit.to_owned()).or_default();
@@ -150,7 +169,13 @@ pub fn router(bank: Bank) -> Router {
 
 async fn home(State(bank): State<Bank>, headers: HeaderMap) -> Response {
     match bank.claims(&headers).await {
-        None => note(StatusCode::OK, "Good to see you", "Sign in to see your account.", "/sign-in", "Sign in"),
+        None => note(
+            StatusCode::OK,
+            "Good to see you",
+            "Sign in to see your account.",
+            "/sign-in",
+            "Sign in",
+        ),
         Some(claims) => match allowed(&bank, &claims, "read", "accounts:read") {
             Ok(()) => show(&bank, &claims, None),
             Err(refusal) => refusal,
@@ -163,12 +188,19 @@ fn show(bank: &Bank, claims: &serde_json::Map<String, Value>, message: Option<&s
     let sub = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
     let book = locked(&bank.books).entry(sub.to_owned()).or_default().clone();
     let ceiling = bank.checker.effective(claims);
-    let waits: Vec<&str> = [("write", "add a payee"), ("pay", "send money"), ("export", "download statements")]
-        .into_iter()
-        .filter(|(class, _)| !Class::parse(class).is_some_and(|c| ceiling.allows(&c)))
-        .map(|(_, words)| words)
-        .collect();
-    let until = claims.get("recovery_until").and_then(Value::as_i64).map(|s| said(Timestamp::from_secs(s)));
+    let waits: Vec<&str> = [
+        ("write", "add a payee"),
+        ("pay", "send money"),
+        ("export", "download statements"),
+    ]
+    .into_iter()
+    .filter(|(class, _)| !Class::parse(class).is_some_and(|c| ceiling.allows(&c)))
+    .map(|(_, words)| words)
+    .collect();
+    let until = claims
+        .get("recovery_until")
+        .and_then(Value::as_i64)
+        .map(|s| said(Timestamp::from_secs(s)));
     let shown = context! {
         place => "Example Bank", title => "Your account", name => claims.get("name").and_then(Value::as_str).unwrap_or("customer"),
         balance => euros(book.cents), payees => book.payees, done => book.done, waits, until, message,
@@ -184,7 +216,9 @@ fn allowed(
     class: &str,
     scope: &str,
 ) -> Result<(), Response> {
-    let Some(class) = Class::parse(class) else { return Err(StatusCode::FORBIDDEN.into_response_page()) };
+    let Some(class) = Class::parse(class) else {
+        return Err(StatusCode::FORBIDDEN.into_response_page());
+    };
     match bank.checker.check(claims, Some(&class), Some(scope)) {
         Decision::Allow => Ok(()),
         _ => Err(refused(bank, claims, class.as_str())),
@@ -197,7 +231,13 @@ trait IntoResponsePage {
 
 impl IntoResponsePage for StatusCode {
     fn into_response_page(self) -> Response {
-        note(self, "That did not work", "Please go back and try again.", "/", "Back to your account")
+        note(
+            self,
+            "That did not work",
+            "Please go back and try again.",
+            "/",
+            "Back to your account",
+        )
     }
 }
 
@@ -208,7 +248,10 @@ fn refused(bank: &Bank, claims: &serde_json::Map<String, Value>, class: &str) ->
         "write" => "add a payee",
         _ => "see your account",
     };
-    let until = claims.get("recovery_until").and_then(Value::as_i64).map(|s| said(Timestamp::from_secs(s)));
+    let until = claims
+        .get("recovery_until")
+        .and_then(Value::as_i64)
+        .map(|s| said(Timestamp::from_secs(s)));
     let reference = claims.get("recovery_ref").and_then(Value::as_str);
     let context = context! {
         place => "Example Bank", title => format!("You cannot {act} just now"), act, until, reference,
@@ -218,7 +261,14 @@ fn refused(bank: &Bank, claims: &serde_json::Map<String, Value>, class: &str) ->
 }
 
 async fn sign_in(State(bank): State<Bank>) -> Response {
-    let (id, visit) = (bank.random(), Visit { state: bank.random(), verifier: bank.random(), ..Visit::default() });
+    let (id, visit) = (
+        bank.random(),
+        Visit {
+            state: bank.random(),
+            verifier: bank.random(),
+            ..Visit::default()
+        },
+    );
     let Ok(mut url) = url::Url::parse(&format!("{}/authorize", bank.issuer)) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response_page();
     };
@@ -243,12 +293,26 @@ struct Callback {
 }
 
 async fn callback(State(bank): State<Bank>, headers: HeaderMap, Query(answer): Query<Callback>) -> Response {
-    let visit = bank.visit(&headers).filter(|(_, v)| answer.state.as_deref() == Some(v.state.as_str()));
+    let visit = bank
+        .visit(&headers)
+        .filter(|(_, v)| answer.state.as_deref() == Some(v.state.as_str()));
     let (Some((id, visit)), true) = (visit, answer.iss.as_deref() == Some(bank.issuer.as_str())) else {
-        return note(StatusCode::BAD_REQUEST, "That took too long", "Please sign in again.", "/sign-in", "Sign in");
+        return note(
+            StatusCode::BAD_REQUEST,
+            "That took too long",
+            "Please sign in again.",
+            "/sign-in",
+            "Sign in",
+        );
     };
     if answer.error.is_some() {
-        return note(StatusCode::FORBIDDEN, "You cannot sign in just now", "The account was reported and is closed for the moment. Your bank will be in touch.", "/", "Back");
+        return note(
+            StatusCode::FORBIDDEN,
+            "You cannot sign in just now",
+            "The account was reported and is closed for the moment. Your bank will be in touch.",
+            "/",
+            "Back",
+        );
     }
     let redirect = format!("{}/callback", bank.address);
     let code = answer.code.unwrap_or_default();
@@ -261,17 +325,28 @@ async fn callback(State(bank): State<Bank>, headers: HeaderMap, Query(answer): Q
     if bank.fetch(&id, &form).await {
         see_other("/")
     } else {
-        note(StatusCode::BAD_GATEWAY, "Signing in did not work", "Please try again.", "/sign-in", "Sign in")
+        note(
+            StatusCode::BAD_GATEWAY,
+            "Signing in did not work",
+            "Please try again.",
+            "/sign-in",
+            "Sign in",
+        )
     }
 }
 
 async fn sign_out(State(bank): State<Bank>, headers: HeaderMap) -> Response {
-    let Some((id, visit)) = bank.visit(&headers) else { return see_other("/") };
+    let Some((id, visit)) = bank.visit(&headers) else {
+        return see_other("/");
+    };
     locked(&bank.visits).remove(&id);
     let back = format!("{}/", bank.address);
     let hint = visit.id_token.unwrap_or_default();
     let query = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs([("id_token_hint", hint.as_str()), ("post_logout_redirect_uri", back.as_str())])
+        .extend_pairs([
+            ("id_token_hint", hint.as_str()),
+            ("post_logout_redirect_uri", back.as_str()),
+        ])
         .finish();
     see_other(&format!("{}/logout?{query}", bank.issuer))
 }
@@ -282,7 +357,9 @@ struct Payee {
 }
 
 async fn add_payee(State(bank): State<Bank>, headers: HeaderMap, Form(form): Form<Payee>) -> Response {
-    let Some(claims) = bank.claims(&headers).await else { return see_other("/") };
+    let Some(claims) = bank.claims(&headers).await else {
+        return see_other("/");
+    };
     if let Err(refusal) = allowed(&bank, &claims, "write", "payees:write") {
         return refusal;
     }
@@ -300,7 +377,9 @@ struct Transfer {
 }
 
 async fn transfer(State(bank): State<Bank>, headers: HeaderMap, Form(form): Form<Transfer>) -> Response {
-    let Some(claims) = bank.claims(&headers).await else { return see_other("/") };
+    let Some(claims) = bank.claims(&headers).await else {
+        return see_other("/");
+    };
     if let Err(refusal) = allowed(&bank, &claims, "pay", "transfers:write") {
         return refusal;
     }
@@ -317,14 +396,24 @@ async fn transfer(State(bank): State<Bank>, headers: HeaderMap, Form(form): Form
 }
 
 /// Does something in the customer's book and shows it.
-fn act(bank: &Bank, claims: &serde_json::Map<String, Value>, change: impl FnOnce(&mut Book) -> String) -> Response {
-    let sub = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+fn act(
+    bank: &Bank,
+    claims: &serde_json::Map<String, Value>,
+    change: impl FnOnce(&mut Book) -> String,
+) -> Response {
+    let sub = claims
+        .get("sub")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     let message = change(locked(&bank.books).entry(sub).or_default());
     show(bank, claims, Some(&message))
 }
 
 async fn export(State(bank): State<Bank>, headers: HeaderMap) -> Response {
-    let Some(claims) = bank.claims(&headers).await else { return see_other("/") };
+    let Some(claims) = bank.claims(&headers).await else {
+        return see_other("/");
+    };
     if let Err(refusal) = allowed(&bank, &claims, "export", "statements:export") {
         return refusal;
     }
@@ -332,7 +421,11 @@ async fn export(State(bank): State<Bank>, headers: HeaderMap) -> Response {
 }
 
 fn note(status: StatusCode, title: &str, text: &str, link: &str, link_text: &str) -> Response {
-    page(status, "note.html", context! { place => "Example Bank", title, text, link, link_text })
+    page(
+        status,
+        "note.html",
+        context! { place => "Example Bank", title, text, link, link_text },
+    )
 }
 
 fn euros(cents: i64) -> String {

@@ -47,7 +47,9 @@ async fn show(State(guide): State<Guide>) -> Response {
     let people: Vec<_> = People::new(guide.clock.now())
         .people
         .into_values()
-        .map(|p| context! { name => p.name, about => p.about, username => p.username, password => p.password })
+        .map(
+            |p| context! { name => p.name, about => p.about, username => p.username, password => p.password },
+        )
         .collect();
     let ahead = guide.clock.ahead();
     let shown = context! {
@@ -65,7 +67,9 @@ struct Advance {
 }
 
 async fn advance(State(guide): State<Guide>, Form(form): Form<Advance>) -> Response {
-    guide.clock.advance(Span::from_hours(i64::from(form.hours.min(24 * 60))));
+    guide
+        .clock
+        .advance(Span::from_hours(i64::from(form.hours.min(24 * 60))));
     guide.moved.notify_waiters();
     see_other("/#clock")
 }

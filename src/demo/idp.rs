@@ -59,7 +59,10 @@ impl Idp {
 
     fn begin_session(&self, sub: &str) -> String {
         let id = self.random();
-        let session = Session { sub: sub.to_owned(), began: self.clock.now() };
+        let session = Session {
+            sub: sub.to_owned(),
+            began: self.clock.now(),
+        };
         locked(&self.people).sessions.insert(id.clone(), session);
         id
     }
@@ -83,8 +86,13 @@ pub fn router(idp: Idp) -> Router {
 
 async fn home(State(idp): State<Idp>, headers: HeaderMap) -> Response {
     let people = locked(&idp.people);
-    let who = cookie(&headers, COOKIE).and_then(|id| people.of_session(id)).map(|(p, _)| p.name.clone());
-    let text = who.map_or_else(|| "You are not signed in.".to_owned(), |name| format!("You are signed in as {name}."));
+    let who = cookie(&headers, COOKIE)
+        .and_then(|id| people.of_session(id))
+        .map(|(p, _)| p.name.clone());
+    let text = who.map_or_else(
+        || "You are not signed in.".to_owned(),
+        |name| format!("You are signed in as {name}."),
+    );
     let note = context! { place => "Example Identity", title => "Your sign-in", text, link => idp.bank, link_text => "Go to the bank" };
     page(StatusCode::OK, "note.html", note)
 }
@@ -128,26 +136,44 @@ async fn authorize(
     Query(request): Query<Authorization>,
 ) -> Response {
     if request.client_id != idp.client_id || request.redirect_uri != idp.redirect_uri {
-        return note(StatusCode::BAD_REQUEST, "This request is not known here", "Please go back and try again.");
+        return note(
+            StatusCode::BAD_REQUEST,
+            "This request is not known here",
+            "Please go back and try again.",
+        );
     }
     let prompt = request.prompt.as_deref().unwrap_or_default();
     let session = cookie(&headers, COOKIE).and_then(|id| {
         let people = locked(&idp.people);
-        people.of_session(id).map(|(person, s)| (id.to_owned(), person.sub.clone(), s.began))
+        people
+            .of_session(id)
+            .map(|(person, s)| (id.to_owned(), person.sub.clone(), s.began))
     });
     let fresh = |began: Timestamp| {
-        request.max_age.is_none_or(|age| idp.clock.now().since(began) <= Span::from_secs(age))
+        request
+            .max_age
+            .is_none_or(|age| idp.clock.now().since(began) <= Span::from_secs(age))
     };
     match session {
-        Some((id, sub, began)) if prompt != "login" && fresh(began) => answer(&idp, &request, &id, &sub, began),
+        Some((id, sub, began)) if prompt != "login" && fresh(began) => {
+            answer(&idp, &request, &id, &sub, began)
+        }
         _ if prompt == "none" => back(&idp, &request, &[("error", "login_required")]),
         _ => login_page(raw.as_deref().unwrap_or_default(), None),
     }
 }
 
 fn login_page(request: &str, fault: Option<&str>) -> Response {
-    let status = if fault.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
-    page(status, "login.html", context! { place => "Example Identity", title => "Sign in", request, fault })
+    let status = if fault.is_some() {
+        StatusCode::UNAUTHORIZED
+    } else {
+        StatusCode::OK
+    };
+    page(
+        status,
+        "login.html",
+        context! { place => "Example Identity", title => "Sign in", request, fault },
+    )
 }
 
 /// Back to the client with a code.
@@ -167,8 +193,12 @@ fn answer(idp: &Idp, request: &Authorization, session: &str, sub: &str, auth_tim
 }
 
 fn back(idp: &Idp, request: &Authorization, parameters: &[(&str, &str)]) -> Response {
-    let Ok(mut url) = url::Url::parse(&request.redirect_uri) else { return StatusCode::BAD_REQUEST.into_response() };
-    url.query_pairs_mut().extend_pairs(parameters).append_pair("iss", &idp.issuer);
+    let Ok(mut url) = url::Url::parse(&request.redirect_uri) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    url.query_pairs_mut()
+        .extend_pairs(parameters)
+        .append_pair("iss", &idp.issuer);
     if let Some(state) = &request.state {
         url.query_pairs_mut().append_pair("state", state);
     }
@@ -183,19 +213,31 @@ struct Login {
 }
 
 async fn log_in(State(idp): State<Idp>, Form(form): Form<Login>) -> Response {
-    let found = locked(&idp.people).log_in(&form.username, &form.password).map(|p| p.sub.clone());
+    let found = locked(&idp.people)
+        .log_in(&form.username, &form.password)
+        .map(|p| p.sub.clone());
     let Some(sub) = found else {
-        return login_page(&form.request, Some("That name and password do not belong together, or the account is not open."));
+        return login_page(
+            &form.request,
+            Some("That name and password do not belong together, or the account is not open."),
+        );
     };
     let session = idp.begin_session(&sub);
     // What the log-in was asked for (`prompt`, `max_age`) is done now.
-    let rest = url::form_urlencoded::parse(form.request.as_bytes()).filter(|(k, _)| k != "prompt" && k != "max_age");
-    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(rest).finish();
+    let rest =
+        url::form_urlencoded::parse(form.request.as_bytes()).filter(|(k, _)| k != "prompt" && k != "max_age");
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(rest)
+        .finish();
     set_cookie(see_other(&format!("/authorize?{query}")), COOKIE, &session)
 }
 
 async fn forgot(State(_): State<Idp>) -> Response {
-    page(StatusCode::OK, "forgot.html", context! { place => "Example Identity", title => "Forgot your password?" })
+    page(
+        StatusCode::OK,
+        "forgot.html",
+        context! { place => "Example Identity", title => "Forgot your password?" },
+    )
 }
 
 #[derive(Deserialize)]
@@ -209,7 +251,11 @@ async fn send_reset(State(idp): State<Idp>, Form(form): Form<Forgot>) -> Respons
     let until = idp.clock.now().plus(RESET_LIFE);
     let found = {
         let mut people = locked(&idp.people);
-        let person = people.people.values().find(|p| p.username == name || p.email == name).cloned();
+        let person = people
+            .people
+            .values()
+            .find(|p| p.username == name || p.email == name)
+            .cloned();
         if let Some(person) = &person {
             people.resets.insert(token.clone(), (person.sub.clone(), until));
         }
@@ -220,10 +266,20 @@ async fn send_reset(State(idp): State<Idp>, Form(form): Form<Forgot>) -> Respons
             "Hello {},\n\nsomebody asked for a new password for your account. If it was you, choose one here:\n\n{}/reset?token={token}\n\nThe link works for 30 minutes.\n",
             person.name, idp.issuer
         );
-        idp.mailbox.put(Letter::plain(&person.email, "Example Identity", "Choose a new password", &text, idp.clock.now()));
+        idp.mailbox.put(Letter::plain(
+            &person.email,
+            "Example Identity",
+            "Choose a new password",
+            &text,
+            idp.clock.now(),
+        ));
     }
     // The same words whether the account exists or not.
-    note(StatusCode::OK, "Look into your mailbox", "If there is an account of that name, a link to choose a new password is on its way.")
+    note(
+        StatusCode::OK,
+        "Look into your mailbox",
+        "If there is an account of that name, a link to choose a new password is on its way.",
+    )
 }
 
 #[derive(Deserialize)]
@@ -232,11 +288,22 @@ struct ResetLink {
 }
 
 async fn show_reset(State(idp): State<Idp>, Query(link): Query<ResetLink>) -> Response {
-    let known = locked(&idp.people).resets.get(&link.token).is_some_and(|(_, until)| idp.clock.now() < *until);
+    let known = locked(&idp.people)
+        .resets
+        .get(&link.token)
+        .is_some_and(|(_, until)| idp.clock.now() < *until);
     if !known {
-        return note(StatusCode::GONE, "This link is used up", "Ask for a new one if you still need it.");
+        return note(
+            StatusCode::GONE,
+            "This link is used up",
+            "Ask for a new one if you still need it.",
+        );
     }
-    page(StatusCode::OK, "reset.html", context! { place => "Example Identity", title => "Choose a new password", token => link.token })
+    page(
+        StatusCode::OK,
+        "reset.html",
+        context! { place => "Example Identity", title => "Choose a new password", token => link.token },
+    )
 }
 
 #[derive(Deserialize)]
@@ -248,11 +315,22 @@ struct Reset {
 async fn reset(State(idp): State<Idp>, Form(form): Form<Reset>) -> Response {
     let now = idp.clock.now();
     if form.password.chars().count() < 8 {
-        return note(StatusCode::BAD_REQUEST, "That is too short", "A password needs at least 8 characters. Go back and choose a longer one.");
+        return note(
+            StatusCode::BAD_REQUEST,
+            "That is too short",
+            "A password needs at least 8 characters. Go back and choose a longer one.",
+        );
     }
-    let taken = locked(&idp.people).resets.remove(&form.token).filter(|(_, until)| now < *until);
+    let taken = locked(&idp.people)
+        .resets
+        .remove(&form.token)
+        .filter(|(_, until)| now < *until);
     let Some((sub, _)) = taken else {
-        return note(StatusCode::GONE, "This link is used up", "Ask for a new one if you still need it.");
+        return note(
+            StatusCode::GONE,
+            "This link is used up",
+            "Ask for a new one if you still need it.",
+        );
     };
     // As most providers do, the reset signs its user in.
     let session = idp.begin_session(&sub);
@@ -262,7 +340,11 @@ async fn reset(State(idp): State<Idp>, Form(form): Form<Reset>) -> Response {
 }
 
 fn note(status: StatusCode, title: &str, text: &str) -> Response {
-    page(status, "note.html", context! { place => "Example Identity", title, text, link => "/", link_text => "Back" })
+    page(
+        status,
+        "note.html",
+        context! { place => "Example Identity", title, text, link => "/", link_text => "Back" },
+    )
 }
 
 #[derive(Deserialize)]
@@ -286,12 +368,22 @@ async fn token(State(idp): State<Idp>, headers: HeaderMap, Form(form): Form<Toke
             && c.redirect_uri == form.redirect_uri
             && idp.clock.now() < c.expires
             && c.challenge.as_deref().is_none_or(|challenge| {
-                form.code_verifier.as_deref().is_some_and(|v| s256(v) == challenge)
+                form.code_verifier
+                    .as_deref()
+                    .is_some_and(|v| s256(v) == challenge)
             })
     });
-    let Some(code) = valid else { return refuse("invalid_grant") };
-    let Some(claims) = claims(&idp, &code) else { return refuse("invalid_grant") };
-    match idp.signer.sign(Algorithm::Rs256, "JWT", claims.to_string().as_bytes()).await {
+    let Some(code) = valid else {
+        return refuse("invalid_grant");
+    };
+    let Some(claims) = claims(&idp, &code) else {
+        return refuse("invalid_grant");
+    };
+    match idp
+        .signer
+        .sign(Algorithm::Rs256, "JWT", claims.to_string().as_bytes())
+        .await
+    {
         Ok(id_token) => {
             let body = json!({ "access_token": idp.random(), "token_type": "Bearer", "expires_in": 300, "id_token": id_token });
             ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
@@ -316,9 +408,16 @@ fn claims(idp: &Idp, code: &Code) -> Option<serde_json::Value> {
 
 fn client_known(idp: &Idp, headers: &HeaderMap, form: &TokenRequest) -> bool {
     let expected = format!("{}:{}", idp.client_id, idp.client_secret);
-    let basic = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Basic "));
+    let basic = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Basic "));
     let basic = basic.and_then(|b| base64::engine::general_purpose::STANDARD.decode(b).ok());
-    let posted = form.client_id.as_ref().zip(form.client_secret.as_ref()).map(|(id, secret)| format!("{id}:{secret}"));
+    let posted = form
+        .client_id
+        .as_ref()
+        .zip(form.client_secret.as_ref())
+        .map(|(id, secret)| format!("{id}:{secret}"));
     basic == Some(expected.clone().into_bytes()) || posted == Some(expected)
 }
 
@@ -340,7 +439,10 @@ async fn log_out(State(idp): State<Idp>, headers: HeaderMap, Query(request): Que
     }
     // Only back to where the client lives.
     let origin = idp.redirect_uri.split("/callback/").next().unwrap_or_default();
-    match request.post_logout_redirect_uri.filter(|uri| uri.starts_with(&format!("{origin}/"))) {
+    match request
+        .post_logout_redirect_uri
+        .filter(|uri| uri.starts_with(&format!("{origin}/")))
+    {
         Some(uri) => match url::Url::parse(&uri) {
             Ok(mut url) => {
                 if let Some(state) = &request.state {
@@ -350,6 +452,10 @@ async fn log_out(State(idp): State<Idp>, headers: HeaderMap, Query(request): Que
             }
             Err(_) => StatusCode::BAD_REQUEST.into_response(),
         },
-        None => note(StatusCode::OK, "You are signed out", "Close this page, or go back to the bank."),
+        None => note(
+            StatusCode::OK,
+            "You are signed out",
+            "Close this page, or go back to the bank.",
+        ),
     }
 }

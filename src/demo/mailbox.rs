@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
 use minijinja::context;
 
 use crate::demo::page::{page, style};
@@ -58,13 +58,19 @@ pub struct Mailbox {
 impl Mailbox {
     /// Puts a message in.
     pub fn put(&self, letter: Letter) {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        self.letters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(letter);
     }
 
     /// Every message.
     #[must_use]
     pub fn letters(&self) -> Vec<Letter> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.letters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -84,7 +90,10 @@ impl Notifier for MailboxNotifier {
         if outgoing.notice.kind != ContactKind::Email {
             return Err(NotifyError::Never("the demo has no telephone".to_owned()));
         }
-        let rendered = self.messages.render(outgoing).map_err(|e| NotifyError::Later(e.to_string()))?;
+        let rendered = self
+            .messages
+            .render(outgoing)
+            .map_err(|e| NotifyError::Later(e.to_string()))?;
         self.mailbox.put(Letter {
             to: outgoing.notice.address.clone(),
             from: "Example Bank".to_owned(),
@@ -115,12 +124,18 @@ async fn list(State(mailbox): State<Arc<Mailbox>>) -> Response {
         .rev()
         .map(|(i, l)| context! { number => i + 1, to => l.to, from => l.from, subject => l.subject, at => said(l.at) })
         .collect();
-    page(StatusCode::OK, "mailbox.html", context! { place => "Mailbox", title => "Mailbox", rows })
+    page(
+        StatusCode::OK,
+        "mailbox.html",
+        context! { place => "Mailbox", title => "Mailbox", rows },
+    )
 }
 
 async fn show(State(mailbox): State<Arc<Mailbox>>, Path(number): Path<usize>) -> Response {
     let letters = mailbox.letters();
-    let Some(letter) = number.checked_sub(1).and_then(|i| letters.into_iter().nth(i)) else { return missing() };
+    let Some(letter) = number.checked_sub(1).and_then(|i| letters.into_iter().nth(i)) else {
+        return missing();
+    };
     let parts: Vec<_> = linked(&letter.text)
         .into_iter()
         .map(|(text, link)| context! { text, link })
@@ -135,12 +150,19 @@ async fn show(State(mailbox): State<Arc<Mailbox>>, Path(number): Path<usize>) ->
 
 async fn show_html(State(mailbox): State<Arc<Mailbox>>, Path(number): Path<usize>) -> Response {
     let letters = mailbox.letters();
-    let html = number.checked_sub(1).and_then(|i| letters.get(i)).and_then(|l| l.html.clone());
+    let html = number
+        .checked_sub(1)
+        .and_then(|i| letters.get(i))
+        .and_then(|l| l.html.clone());
     let Some(html) = html else { return missing() };
     // As a careful mail program shows it: no script, no remote pictures.
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox allow-popups allow-top-navigation-by-user-activation");
+    let policy = HeaderValue::from_static(
+        "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-popups allow-top-navigation-by-user-activation",
+    );
     let mut response = Html(html).into_response();
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, policy);
     response
 }
 
@@ -180,6 +202,13 @@ mod tests {
     #[test]
     fn links_are_found_where_they_stand() {
         let pieces = linked("look: http://a/b?c=1\nbye");
-        assert_eq!(pieces, [("look: ".to_owned(), false), ("http://a/b?c=1".to_owned(), true), ("\nbye".to_owned(), false)]);
+        assert_eq!(
+            pieces,
+            [
+                ("look: ".to_owned(), false),
+                ("http://a/b?c=1".to_owned(), true),
+                ("\nbye".to_owned(), false)
+            ]
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::Posture;
-use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Facts, Factor, FactorClass};
+use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
 use crate::domain::time::{Span, Timestamp};
 
 /// How long a reset link works.
@@ -103,10 +103,23 @@ impl People {
         };
         let people = [
             person("u-1001", "Ana Almeida", "A private customer", &["customer"]),
-            person("u-1002", "Ben Okafor", "Pays the bills of a small company", &["customer", "business"]),
-            person("u-1003", "Cleo Lindqvist", "Administers the bank's customers", &["customer", "reentry-admin"]),
+            person(
+                "u-1002",
+                "Ben Okafor",
+                "Pays the bills of a small company",
+                &["customer", "business"],
+            ),
+            person(
+                "u-1003",
+                "Cleo Lindqvist",
+                "Administers the bank's customers",
+                &["customer", "reentry-admin"],
+            ),
         ];
-        Self { people: people.into_iter().collect(), ..Self::default() }
+        Self {
+            people: people.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
     /// The account with this log-in name and password, if it may log in.
@@ -129,13 +142,19 @@ impl People {
 
     /// Sets a new password and writes the log. `session` is the one the change happened in.
     pub fn set_password(&mut self, sub: &str, password: &str, reset: bool, session: &str, now: Timestamp) {
-        let Some(person) = self.people.get_mut(sub) else { return };
+        let Some(person) = self.people.get_mut(sub) else {
+            return;
+        };
         person.password = Some(password.to_owned());
         person.password_since = now;
         let change = Change {
             id: format!("event-{}", self.log.len() + 1),
             source: Source::UserEvents,
-            kind: if reset { ChangeKind::PasswordReset } else { ChangeKind::PasswordChanged },
+            kind: if reset {
+                ChangeKind::PasswordReset
+            } else {
+                ChangeKind::PasswordChanged
+            },
             factor: Some(FactorClass::Password),
             at: now,
             offset: Span::ZERO,
@@ -183,6 +202,9 @@ impl Person {
     /// What tiers are chosen by.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        Facts { roles: self.roles.clone(), ..Facts::default() }
+        Facts {
+            roles: self.roles.clone(),
+            ..Facts::default()
+        }
     }
 }

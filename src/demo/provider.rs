@@ -26,8 +26,14 @@ pub fn locked(people: &Mutex<People>) -> MutexGuard<'_, People> {
 }
 
 fn heard(sub: &str, change: &Change, now: Now) -> Line {
-    let change = Change { received: now.latest(), ..change.clone() };
-    Line { sub: sub.to_owned(), heard: Heard::Change(change) }
+    let change = Change {
+        received: now.latest(),
+        ..change.clone()
+    };
+    Line {
+        sub: sub.to_owned(),
+        heard: Heard::Change(change),
+    }
 }
 
 impl DemoProvider {
@@ -47,24 +53,48 @@ impl IdentityProvider for DemoProvider {
     async fn poll(&self, cursor: &Cursor, now: Now) -> Result<Polled, IdpError> {
         let people = locked(&self.people);
         let from: usize = cursor.0.parse().unwrap_or(0);
-        let lines = people.log.iter().skip(from).map(|(sub, change)| heard(sub, change, now)).collect();
-        Ok(Polled { lines, next: Cursor(people.log.len().to_string()), more: false, alarms: Vec::new() })
+        let lines = people
+            .log
+            .iter()
+            .skip(from)
+            .map(|(sub, change)| heard(sub, change, now))
+            .collect();
+        Ok(Polled {
+            lines,
+            next: Cursor(people.log.len().to_string()),
+            more: false,
+            alarms: Vec::new(),
+        })
     }
 
     async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
         let people = locked(&self.people);
-        Ok(people.log.iter().filter(|(who, _)| who == sub).map(|(sub, c)| heard(sub, c, now)).collect())
+        Ok(people
+            .log
+            .iter()
+            .filter(|(who, _)| who == sub)
+            .map(|(sub, c)| heard(sub, c, now))
+            .collect())
     }
 
     async fn account(&self, sub: &str) -> Result<Reading, IdpError> {
         let people = locked(&self.people);
         let person = people.people.get(sub).ok_or(IdpError::UnknownSubject)?;
-        Ok(Reading { account: person.account(), facts: Some(person.facts()) })
+        Ok(Reading {
+            account: person.account(),
+            facts: Some(person.facts()),
+        })
     }
 
     async fn accounts(&self, first: u32, max: u32) -> Result<Vec<String>, IdpError> {
         let people = locked(&self.people);
-        Ok(people.people.keys().skip(first as usize).take(max as usize).cloned().collect())
+        Ok(people
+            .people
+            .keys()
+            .skip(first as usize)
+            .take(max as usize)
+            .cloned()
+            .collect())
     }
 
     async fn converge(&self, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {
@@ -78,7 +108,10 @@ impl IdentityProvider for DemoProvider {
         let contested = matches!(wanted.posture, Posture::Contested(_));
         let before = people.sessions.len();
         people.sessions.retain(|id, s| {
-            let cut = wanted.cuts.iter().any(|c| s.began <= c.at && c.except.as_deref() != Some(id.as_str()));
+            let cut = wanted
+                .cuts
+                .iter()
+                .any(|c| s.began <= c.at && c.except.as_deref() != Some(id.as_str()));
             let old = wanted.end_before.is_some_and(|end| s.began < end);
             s.sub != sub || !(contested || cut || old)
         });
@@ -100,7 +133,9 @@ impl IdentityProvider for DemoProvider {
     }
 
     async fn end_session(&self, sub: &str, session: &str) -> Result<(), IdpError> {
-        locked(&self.people).sessions.retain(|id, s| s.sub != sub || id != session);
+        locked(&self.people)
+            .sessions
+            .retain(|id, s| s.sub != sub || id != session);
         Ok(())
     }
 
@@ -114,12 +149,21 @@ impl IdentityProvider for DemoProvider {
             clients: vec!["reentry".to_owned()],
             offline: false,
         };
-        Ok(people.sessions.iter().filter(|(_, s)| s.sub == sub).map(session).collect())
+        Ok(people
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.sub == sub)
+            .map(session)
+            .collect())
     }
 
     async fn remove_factor(&self, sub: &str, _factor: &str) -> Result<(), IdpError> {
         let mut people = locked(&self.people);
-        people.people.get_mut(sub).ok_or(IdpError::UnknownSubject)?.password = None;
+        people
+            .people
+            .get_mut(sub)
+            .ok_or(IdpError::UnknownSubject)?
+            .password = None;
         Ok(())
     }
 

@@ -31,8 +31,15 @@ impl Readiness {
     /// Waits for these IdPs, and for the store.
     #[must_use]
     pub fn new(upstreams: impl IntoIterator<Item = UpstreamId>) -> Self {
-        let idps = upstreams.into_iter().map(|id| (id, Standing::default())).collect();
-        Self(Mutex::new(State { latched: false, store: Some("the store was not checked yet".to_owned()), idps }))
+        let idps = upstreams
+            .into_iter()
+            .map(|id| (id, Standing::default()))
+            .collect();
+        Self(Mutex::new(State {
+            latched: false,
+            store: Some("the store was not checked yet".to_owned()),
+            idps,
+        }))
     }
 
     /// How an IdP's poller stands.
@@ -51,7 +58,10 @@ impl Readiness {
     #[must_use]
     pub fn answer(&self) -> Answer {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Answer { ready: state.latched, reasons: reasons(&state) }
+        Answer {
+            ready: state.latched,
+            reasons: reasons(&state),
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -69,7 +79,12 @@ fn reasons(state: &State) -> Vec<String> {
         let alarms = standing.alarms.iter().map(move |a| format!("{id}: {a}"));
         waiting.into_iter().chain(fault).chain(alarms).collect::<Vec<_>>()
     });
-    state.store.iter().map(|f| format!("store: {f}")).chain(idps).collect()
+    state
+        .store
+        .iter()
+        .map(|f| format!("store: {f}"))
+        .chain(idps)
+        .collect()
 }
 
 #[cfg(test)]
@@ -82,8 +97,20 @@ mod tests {
         let readiness = Readiness::new([id.clone()]);
         readiness.store(None);
         assert!(!readiness.answer().ready);
-        readiness.polled(&id, &Standing { caught_up: true, ..Standing::default() });
-        assert_eq!(readiness.answer(), Answer { ready: true, reasons: Vec::new() });
+        readiness.polled(
+            &id,
+            &Standing {
+                caught_up: true,
+                ..Standing::default()
+            },
+        );
+        assert_eq!(
+            readiness.answer(),
+            Answer {
+                ready: true,
+                reasons: Vec::new()
+            }
+        );
         readiness.store(Some("gone".to_owned()));
         let later = readiness.answer();
         assert!(later.ready && later.reasons == ["store: gone"]);

@@ -13,10 +13,16 @@ use reentry_test_support::rp::{Authorization, ClientAuth, RelyingParty, Reply, w
 use serde_json::{Value, json};
 
 /// Everything the bank's OAuth scopes are called in these tests.
-pub const APPLICATION_SCOPES: [&str; 5] =
-    ["accounts:read", "payees:write", "payments:write", "statements:export", "credentials:write"];
+pub const APPLICATION_SCOPES: [&str; 5] = [
+    "accounts:read",
+    "payees:write",
+    "payments:write",
+    "statements:export",
+    "credentials:write",
+];
 /// What a relying party asks for.
-pub const ASKED: &str = "openid profile email accounts:read payees:write payments:write statements:export credentials:write";
+pub const ASKED: &str =
+    "openid profile email accounts:read payees:write payments:write statements:export credentials:write";
 /// What is left of it in a `read write` hold.
 pub const HELD: &str = "accounts:read email openid payees:write profile";
 /// Everyone's password.
@@ -41,7 +47,12 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { force_login: false, poll: "500ms", quick: "20s", contested_at_idp: "disable" }
+        Self {
+            force_login: false,
+            poll: "500ms",
+            quick: "20s",
+            contested_at_idp: "disable",
+        }
     }
 }
 
@@ -91,7 +102,8 @@ fn realm(mails: &MailSink) -> Value {
         let roles = with_defaults(roles);
         settled(name, &roles.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    realm["roles"] = json!({ "realm": [{ "name": "reentry-admin" }, { "name": "quick" }, { "name": "business" }] });
+    realm["roles"] =
+        json!({ "realm": [{ "name": "reentry-admin" }, { "name": "quick" }, { "name": "business" }] });
     realm["registrationAllowed"] = json!(false);
     realm["editUsernameAllowed"] = json!(false);
     realm["users"] = json!([
@@ -107,8 +119,12 @@ fn realm(mails: &MailSink) -> Value {
     narrow["fullScopeAllowed"] = json!(false);
     let mut consenting = public_client("consenting", REDIRECT);
     consenting["consentRequired"] = json!(true);
-    realm["clients"] =
-        json!([public_client("spa", REDIRECT), narrow, consenting, service_account("robot", "robot-secret")]);
+    realm["clients"] = json!([
+        public_client("spa", REDIRECT),
+        narrow,
+        consenting,
+        service_account("robot", "robot-secret")
+    ]);
     realm
 }
 
@@ -140,8 +156,20 @@ impl World {
         let reentry = prepare(reentry, setup);
         let mut process = reentry.start();
         let operations = format!("http://127.0.0.1:{operations}");
-        process.wait_http(&format!("{operations}/ready"), Duration::from_secs(60)).await;
-        Self { realm, mails, redis, proxy, reentry: process, issuer, operations, before, setup }
+        process
+            .wait_http(&format!("{operations}/ready"), Duration::from_secs(60))
+            .await;
+        Self {
+            realm,
+            mails,
+            redis,
+            proxy,
+            reentry: process,
+            issuer,
+            operations,
+            before,
+            setup,
+        }
     }
 
     /// How it was set up.
@@ -184,16 +212,30 @@ impl World {
 }
 
 /// A sign-in through Keycloak's form, to the tokens.
-pub async fn sign_in(browser: &mut Browser, rp: &RelyingParty, scope: &str, user: &str, password: &str) -> Reply {
+pub async fn sign_in(
+    browser: &mut Browser,
+    rp: &RelyingParty,
+    scope: &str,
+    user: &str,
+    password: &str,
+) -> Reply {
     let request = rp.authorization(scope);
     let page = browser.get(request.url.as_str()).await;
-    let page = if page.is_stop() { page } else { pages::log_in(browser, &page, user, password).await };
+    let page = if page.is_stop() {
+        page
+    } else {
+        pages::log_in(browser, &page, user, password).await
+    };
     tokens(browser, rp, &request, page).await
 }
 
 /// From wherever the sign-in led to the tokens, granting a consent page on the way.
 pub async fn tokens(browser: &mut Browser, rp: &RelyingParty, request: &Authorization, page: Page) -> Reply {
-    let page = if page.is_stop() { page } else { pages::consent(browser, &page).await };
+    let page = if page.is_stop() {
+        page
+    } else {
+        pages::consent(browser, &page).await
+    };
     let code = rp.code(request, page.stopped());
     rp.exchange(&code, &request.verifier).await
 }
@@ -215,7 +257,11 @@ pub fn scope_set(text: &str) -> String {
 pub fn assert_says(reply: &Reply, recovery_scope: &str, scopes: &str) {
     let claims = reply.access_claims();
     assert_eq!(claims["recovery_scope"], recovery_scope, "{claims:#}");
-    assert_eq!(scope_set(claims["scope"].as_str().unwrap_or_default()), scope_set(scopes), "{claims:#}");
+    assert_eq!(
+        scope_set(claims["scope"].as_str().unwrap_or_default()),
+        scope_set(scopes),
+        "{claims:#}"
+    );
 }
 
 fn run_in(directory: &std::path::Path, arguments: &[&str]) -> (i32, String) {
@@ -225,7 +271,11 @@ fn run_in(directory: &std::path::Path, arguments: &[&str]) -> (i32, String) {
         .env("NO_COLOR", "1")
         .output()
         .expect("the program runs");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     (output.status.code().unwrap_or(-1), text)
 }
 
@@ -235,7 +285,11 @@ fn prepare(launch: Launch, setup: Setup) -> Launch {
     let wire = wire_arguments(setup);
     let mut with_yes = wire.clone();
     with_yes.push("--yes");
-    for arguments in [vec!["keys", "create", "--config", "reentry.yaml"], vec!["store", "init", "--config", "reentry.yaml"], with_yes] {
+    for arguments in [
+        vec!["keys", "create", "--config", "reentry.yaml"],
+        vec!["store", "init", "--config", "reentry.yaml"],
+        with_yes,
+    ] {
         let (code, text) = run_in(&directory, &arguments);
         assert_eq!(code, 0, "reentry {arguments:?}: {text}");
     }
@@ -245,7 +299,14 @@ fn prepare(launch: Launch, setup: Setup) -> Launch {
 /// `wire keycloak` with the set-up credential of these tests.
 pub fn wire_arguments(setup: Setup) -> Vec<&'static str> {
     let mut arguments = vec![
-        "wire", "keycloak", "--config", "reentry.yaml", "--admin-user", "admin", "--admin-password-file", "setup-password",
+        "wire",
+        "keycloak",
+        "--config",
+        "reentry.yaml",
+        "--admin-user",
+        "admin",
+        "--admin-password-file",
+        "setup-password",
     ];
     if setup.force_login {
         arguments.push("--force-login-after-reset");
@@ -261,7 +322,9 @@ async fn application_scope(realm: &Realm, name: &str) {
     let id = realm.post("client-scopes", &scope).await;
     for client in ["spa", "narrow", "consenting", "robot"] {
         let uuid = realm.client_uuid(client).await;
-        realm.put(&format!("clients/{uuid}/optional-client-scopes/{id}"), &json!({})).await;
+        realm
+            .put(&format!("clients/{uuid}/optional-client-scopes/{id}"), &json!({}))
+            .await;
     }
 }
 
@@ -276,7 +339,12 @@ fn config(
 ) -> String {
     let base = proxy.through(realm.keycloak().base());
     let (name, poll) = (realm.name(), setup.poll);
-    let scopes = ASKED.split(' ').skip(1).chain(["offline_access"]).collect::<Vec<_>>().join(", ");
+    let scopes = ASKED
+        .split(' ')
+        .skip(1)
+        .chain(["offline_access"])
+        .collect::<Vec<_>>()
+        .join(", ");
     format!(
         r#"
 server:
@@ -351,8 +419,20 @@ fn policy(setup: Setup) -> String {
     };
     let tiers = [
         tier("consumer", "", "24h", "3s", "auto"),
-        tier("quick", "when: \"'quick' in roles\"\n", setup.quick, setup.quick, "auto"),
-        tier("administrator", "when: \"'reentry-admin' in roles\"\n", "72h", "72h", "fresh_login"),
+        tier(
+            "quick",
+            "when: \"'quick' in roles\"\n",
+            setup.quick,
+            setup.quick,
+            "auto",
+        ),
+        tier(
+            "administrator",
+            "when: \"'reentry-admin' in roles\"\n",
+            "72h",
+            "72h",
+            "fresh_login",
+        ),
     ]
     .concat();
     format!(
