@@ -1,4 +1,289 @@
-//! The Keycloak adapter.
+//! The Keycloak adapter: reads its logs, tells recoveries from other changes, reads accounts, and makes Keycloak's
+//! own tokens agree with the record.
+//!
+//! Why polling. Keycloak has no durable push: webhooks of extensions are lost while we are away, and its signal
+//! transmitter says nothing about addresses. Its logs are stored in the same transaction as the change they tell
+//! of, so a poller with an overlap and marks per event misses nothing and needs no extension.
+//!
+//! Why groups and roles. They are set by idempotent, atomic calls. A `PUT` of a user replaces the whole attribute
+//! map, so state kept there would race with every administrator. What a hold takes from a user is written down
+//! first, as membership in a group below `/reentry` (`lift.…`): only administrators may write it, and it outlives
+//! our store. A lift gives back exactly that; see [`act`].
+//!
+//! # What the live server taught (26.7.4, with the four roles of the run-time account)
+//! * No answer carries a `Date` header. The server's clock is sampled from the `iat` of our own token.
+//! * `GET users/{id}/role-mappings` answers `{}`, and `ui-ext/effective-roles` `[]`, without `view-clients`: client
+//!   roles are filtered silently, `…/clients/{id}/composite` is refused. So an account's facts hold realm roles
+//!   and groups; client roles (`realm-management/…` too) only where the operator grants `view-clients`. A tier for
+//!   administrators is best chosen by a realm role, a group or an admin-only attribute.
+//! * `GET users/{id}/role-mappings/realm` and `…/composite` are answered in full; a realm role may be mapped and
+//!   unmapped by id and name. Groups below `/reentry`, their attributes and children can be read, and children made.
+//! * The admin event of a created user is the same with and without a password in the request: credentials are
+//!   stripped from `representation`. That somebody had no password before can only be known from a snapshot.
+//! * `GET events/config` names every type when the list is empty (the server's defaults), so what is missing from
+//!   it is not stored.
+//! * Our own admin events carry the internal id of our client and the id of our service account; the latter is the
+//!   `sub` of our token, the former we cannot look up. So our acts are known by the service account.
+
+mod account;
+mod act;
 pub mod admin;
+pub mod events;
+mod poll;
 pub mod representations;
-pub mod wire;
+pub mod story;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+use url::Url;
+
+use crate::domain::subject::UpstreamId;
+use crate::domain::subject::account::Account;
+use crate::domain::time::{Now, Span, Timestamp};
+use crate::ports::idp::{
+    Converged, Cursor, IdentityProvider, IdpError, IdpSession, Line, Polled, Reading, Wanted,
+};
+use admin::{Admin, AdminError, AdminOnly, Credentials};
+use story::Rules;
+
+/// How long what rarely changes (layout of the wired realm, user profile, event types) is believed.
+const BELIEVE: Duration = Duration::from_secs(60);
+/// A sampled clock offset up to this long is the sampling itself.
+const NOISE: i64 = 2_000;
+
+/// What to do with an account that cannot be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CannotHold {
+    /// Switch it off for the hold.
+    #[default]
+    Disable,
+    /// Leave it as it is, and raise the alarm.
+    Alarm,
+}
+
+/// What the adapter is set up with.
+#[derive(Debug, Clone)]
+pub struct KeycloakSettings {
+    /// Configured id.
+    pub id: UpstreamId,
+    /// Base URL of the server, with its relative path if it has one.
+    pub base_url: Url,
+    /// The realm.
+    pub realm: String,
+    /// `client_id` of the run-time service account.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: SecretString,
+    /// Deadline of one call.
+    pub timeout: Duration,
+    /// How far a poll goes back behind what it has seen: at least the longest transaction and the difference of
+    /// the nodes' clocks.
+    pub overlap: Span,
+    /// How far the first poll, and a log-in-time check, go back.
+    pub back_fill: Span,
+    /// Rows per page of a log, at least 2.
+    pub page: u32,
+    /// User attributes that hold telephone numbers.
+    pub phone_attributes: Vec<String>,
+    /// Held accounts that may administer the realm, and so could undo their own hold.
+    pub held_admins: CannotHold,
+    /// Accounts that keep full rights in spite of the hold (default role inside a group, read-only directory).
+    pub unholdable: CannotHold,
+    /// The policy's probation.
+    pub probation: Span,
+    /// How long an account is young enough for a first enrolment.
+    pub enrolment: Span,
+    /// Life of a reset link (`actionTokenGeneratedByUserLifespan`, or its override for `reset-credentials`).
+    pub reset_lifespan: Span,
+    /// Life of an administrator's link (`actionTokenGeneratedByAdminLifespan`).
+    pub admin_lifespan: Span,
+    /// Every action that a client can start is known to ask for a log-in at most 300 s old.
+    pub fresh_login_for_actions: bool,
+}
+
+impl KeycloakSettings {
+    /// Settings with Keycloak's own defaults and the domain's.
+    #[must_use]
+    pub fn new(id: UpstreamId, base_url: Url, realm: &str, client_id: &str, client_secret: SecretString) -> Self {
+        Self {
+            id,
+            base_url,
+            realm: realm.to_owned(),
+            client_id: client_id.to_owned(),
+            client_secret,
+            timeout: Duration::from_secs(10),
+            overlap: Span::from_secs(120),
+            back_fill: Span::from_days(60),
+            page: 200,
+            phone_attributes: Vec::new(),
+            held_admins: CannotHold::default(),
+            unholdable: CannotHold::default(),
+            probation: Span::from_days(7),
+            enrolment: Span::from_days(7),
+            reset_lifespan: Span::from_mins(5),
+            admin_lifespan: Span::from_hours(12),
+            fresh_login_for_actions: false,
+        }
+    }
+}
+
+/// A realm of a Keycloak server.
+#[derive(Debug)]
+pub struct Keycloak {
+    settings: KeycloakSettings,
+    admin: Admin,
+    believed: Mutex<Believed>,
+}
+
+/// What rarely changes, with when it was read.
+#[derive(Debug, Default)]
+struct Believed {
+    types: Option<(Instant, BTreeSet<String>)>,
+    profile: Option<(Instant, AdminOnly)>,
+    layout: Option<(Instant, act::Layout)>,
+}
+
+impl Keycloak {
+    /// Sets the adapter up. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`IdpError::Unexpected`] when the settings make no client.
+    pub fn new(settings: KeycloakSettings) -> Result<Self, IdpError> {
+        let credentials = Credentials::Client {
+            realm: settings.realm.clone(),
+            id: settings.client_id.clone(),
+            secret: settings.client_secret.clone(),
+        };
+        let admin = Admin::new(&settings.base_url, &settings.realm, credentials, settings.timeout).map_err(idp)?;
+        Ok(Self { settings, admin, believed: Mutex::default() })
+    }
+
+    /// Those of `types` that the server knows: it fails on a name that it does not.
+    async fn known(&self, types: &[&str]) -> Result<Vec<String>, IdpError> {
+        let mut believed = self.believed.lock().await;
+        if !fresh(believed.types.as_ref()) {
+            let info = self.admin.server_info().await.map_err(idp)?;
+            let names = info.enums.get("eventType").cloned().unwrap_or_default();
+            believed.types = Some((Instant::now(), names.into_iter().collect()));
+        }
+        let server = believed.types.as_ref().map(|(_, names)| names);
+        // A server that hides its enumerations gets the whole list: every name in it is as old as 26.2.
+        let knows = |name: &str| server.is_none_or(|names| names.is_empty() || names.contains(name));
+        Ok(types.iter().filter(|name| knows(name)).map(|name| (*name).to_owned()).collect())
+    }
+
+    async fn admin_only(&self) -> Result<AdminOnly, AdminError> {
+        let mut believed = self.believed.lock().await;
+        if !fresh(believed.profile.as_ref()) {
+            let profile = match self.admin.admin_only_attributes().await {
+                // A realm that does not show its profile has no attribute that we could trust.
+                Err(AdminError::Forbidden { .. } | AdminError::NotFound { .. }) => AdminOnly::default(),
+                other => other?,
+            };
+            believed.profile = Some((Instant::now(), profile));
+        }
+        Ok(believed.profile.as_ref().map(|(_, profile)| profile.clone()).unwrap_or_default())
+    }
+
+    /// How far Keycloak's clock is ahead of ours, and who we are there.
+    async fn own(&self) -> Result<(Span, Option<String>), IdpError> {
+        let own = self.admin.own().await.map_err(idp)?;
+        let ahead = if own.ahead.abs() <= NOISE { 0 } else { own.ahead };
+        let account = match own.account {
+            Some(account) => Some(account),
+            None => {
+                let name = format!("service-account-{}", self.settings.client_id);
+                self.admin.user_by_name(&name).await.map_err(idp)?.and_then(|user| user.id)
+            }
+        };
+        Ok((Span::from_millis(ahead), account))
+    }
+
+    fn rules(&self, own: Option<String>) -> Rules {
+        let s = &self.settings;
+        Rules {
+            enrolment: s.enrolment,
+            probation: s.probation,
+            reset_lifespan: s.reset_lifespan,
+            admin_lifespan: s.admin_lifespan,
+            fresh_login_for_actions: s.fresh_login_for_actions,
+            phone_attributes: s.phone_attributes.clone(),
+            own,
+        }
+    }
+}
+
+fn fresh<T>(believed: Option<&(Instant, T)>) -> bool {
+    believed.is_some_and(|(read, _)| read.elapsed() < BELIEVE)
+}
+
+/// What an admin error means to the use cases.
+fn idp(error: AdminError) -> IdpError {
+    if error.is_transient() {
+        return IdpError::Unreachable(error.to_string());
+    }
+    match error {
+        AdminError::Unauthorized { .. } | AdminError::Forbidden { .. } => IdpError::Refused(error.to_string()),
+        other => IdpError::Unexpected(other.to_string()),
+    }
+}
+
+/// The same for calls about one account, where "not found" means the account.
+fn of_account(error: AdminError) -> IdpError {
+    match error {
+        AdminError::NotFound { .. } => IdpError::UnknownSubject,
+        other => idp(other),
+    }
+}
+
+#[async_trait]
+impl IdentityProvider for Keycloak {
+    fn id(&self) -> &UpstreamId {
+        &self.settings.id
+    }
+
+    async fn poll(&self, cursor: &Cursor, now: Now) -> Result<Polled, IdpError> {
+        poll::poll(self, cursor, now).await
+    }
+
+    async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
+        poll::latest(self, sub, now).await
+    }
+
+    async fn account(&self, sub: &str) -> Result<Reading, IdpError> {
+        account::read(self, sub).await
+    }
+
+    async fn accounts(&self, first: u32, max: u32) -> Result<Vec<String>, IdpError> {
+        let page = self.admin.users(first, max).await.map_err(idp)?;
+        Ok(page.into_iter().filter_map(|user| user.id).collect())
+    }
+
+    async fn converge(&self, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {
+        act::converge(self, sub, wanted).await
+    }
+
+    async fn restore(&self, sub: &str, since: Timestamp, before: &Account) -> Result<Vec<String>, IdpError> {
+        act::restore(self, sub, since, before).await
+    }
+
+    async fn end_session(&self, sub: &str, session: &str) -> Result<(), IdpError> {
+        act::end_session(self, sub, session).await
+    }
+
+    async fn sessions(&self, sub: &str) -> Result<Vec<IdpSession>, IdpError> {
+        act::sessions(self, sub).await
+    }
+
+    async fn remove_factor(&self, sub: &str, factor: &str) -> Result<(), IdpError> {
+        act::remove_factor(self, sub, factor).await
+    }
+
+    async fn health(&self) -> Result<Vec<String>, IdpError> {
+        poll::health(self).await
+    }
+}

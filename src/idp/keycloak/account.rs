@@ -1,0 +1,343 @@
+//! One account as Keycloak shows it now: contacts, factors, and the facts that tiers are chosen by.
+//!
+//! Keycloak keeps no age of an address. It is taken from the logs as far as they go, and from the making of the
+//! account otherwise; the snapshot in our store, once it is there, knows better and keeps its own ages.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::{try_join4, try_join5};
+
+use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery};
+use super::events::{self, AdminAct};
+use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
+use super::story::AT_CREATION;
+use super::{Keycloak, of_account};
+use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
+use crate::domain::time::Timestamp;
+use crate::ports::idp::{IdpError, Reading};
+
+/// Prefix of the id of a factor that is a login at another provider.
+pub const LINK: &str = "link:";
+
+/// Rows of each log that are searched for the history of an account's addresses.
+const HISTORY: u32 = 200;
+
+/// Attributes by which a realm says that a telephone number was proven.
+const PHONE_VERIFIED: [&str; 2] = ["phoneNumberVerified", "phone_number_verified"];
+
+/// Everything that an account's reading is made of.
+struct Parts {
+    user: User,
+    credentials: Vec<Credential>,
+    links: Vec<FederatedIdentity>,
+    events: Vec<Event>,
+    admin: Vec<AdminEvent>,
+}
+
+/// Reads one account live, all parts side by side.
+pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
+    let admin = &keycloak.admin;
+    let history = EventQuery {
+        types: keycloak
+            .known(&["UPDATE_EMAIL", "UPDATE_PROFILE", "VERIFY_EMAIL", "FEDERATED_IDENTITY_LINK"])
+            .await?,
+        user: Some(sub.to_owned()),
+        direction: Direction::Descending,
+        max: HISTORY,
+        ..EventQuery::default()
+    };
+    let edits = AdminEventQuery {
+        resource_path: Some(format!("users/{sub}")),
+        direction: Direction::Descending,
+        max: HISTORY,
+        ..AdminEventQuery::default()
+    };
+    let parts = try_join5(
+        admin.user(sub),
+        admin.credentials(sub),
+        admin.federated_identities(sub),
+        admin.events(&history),
+        admin.admin_events(&edits),
+    );
+    let (parts, standing) = futures_util::future::join(parts, standing(keycloak, sub)).await;
+    let (user, credentials, links, events, edits) = parts.map_err(of_account)?;
+    let facts = match standing {
+        Ok(standing) => Some(facts(standing, &user)),
+        Err(error) => {
+            tracing::warn!(%error, "roles, groups or attributes of an account cannot be read: strictest tier");
+            None
+        }
+    };
+    let parts = Parts { user, credentials, links, events, admin: edits };
+    Ok(Reading { account: account(&parts, &keycloak.settings.phone_attributes), facts })
+}
+
+/// What tiers are chosen by, but for the declared attributes, which the user itself carries.
+struct Standing {
+    roles: BTreeSet<String>,
+    groups: BTreeSet<String>,
+    only: AdminOnly,
+    undeclared: Attributes,
+}
+
+async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError> {
+    let admin = &keycloak.admin;
+    let (realm, client, groups, only) = try_join4(
+        admin.effective_realm_roles(sub),
+        admin.effective_client_roles(sub),
+        admin.user_groups(sub),
+        keycloak.admin_only(),
+    )
+    .await?;
+    let undeclared = if only.undeclared {
+        admin.undeclared_attributes(sub).await?
+    } else {
+        Attributes::default()
+    };
+    let realm = realm.into_iter().map(|role| role.name);
+    let client = client.into_iter().map(|role| format!("{}/{}", role.client, role.role));
+    let groups = groups.into_iter().map(|group| group.path.unwrap_or(group.name));
+    Ok(Standing { roles: realm.chain(client).collect(), groups: groups.collect(), only, undeclared })
+}
+
+fn facts(standing: Standing, user: &User) -> Facts {
+    let Standing { roles, groups, only, undeclared } = standing;
+    let all = user.attributes.clone().unwrap_or_default();
+    let declared = all.into_iter().filter(|(name, _)| only.declared.contains(name));
+    Facts { roles, groups, attributes: declared.chain(undeclared).collect() }
+}
+
+fn account(parts: &Parts, phone_attributes: &[String]) -> Account {
+    let user = &parts.user;
+    let created = Timestamp::from_millis(user.created_timestamp.unwrap_or_default());
+    Account {
+        created,
+        name: name(user),
+        contacts: contacts(parts, created, phone_attributes),
+        factors: factors(parts, created),
+        enabled: user.enabled,
+        locale: attribute(user, "locale").next().map(str::to_owned),
+    }
+}
+
+fn name(user: &User) -> String {
+    let part = |member: &str| user.rest.get(member).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let full = format!("{} {}", part("firstName"), part("lastName"));
+    let full = full.trim();
+    if full.is_empty() { user.username.clone().unwrap_or_default() } else { full.to_owned() }
+}
+
+fn attribute<'a>(user: &'a User, name: &str) -> impl Iterator<Item = &'a str> {
+    let values = user.attributes.as_ref().and_then(|all| all.get(name));
+    values.into_iter().flatten().map(String::as_str).filter(|value| !value.is_empty())
+}
+
+fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
+    let soon = created.millis() + AT_CREATION;
+    let factor = |id: String, class, at: i64| Factor {
+        id,
+        class,
+        created: Timestamp::from_millis(at),
+        gone: None,
+        at_creation: at <= soon,
+    };
+    let credentials = parts.credentials.iter().map(|credential| {
+        let at = credential.created_date.unwrap_or(created.millis());
+        factor(credential.id.clone(), events::class(&credential.kind), at)
+    });
+    // A link has no date of its own: the log's, or that of the account when the log has forgotten it.
+    let links = parts.links.iter().map(|link| {
+        let event = parts.events.iter().find(|event| {
+            event.kind == "FEDERATED_IDENTITY_LINK"
+                && event.error.is_none()
+                && event.details.get("identity_provider") == Some(&link.identity_provider)
+        });
+        let at = event.map_or(created.millis(), |event| event.time);
+        factor(format!("{LINK}{}", link.identity_provider), FactorClass::FederatedLink, at)
+    });
+    credentials.chain(links).collect()
+}
+
+fn contacts(parts: &Parts, created: Timestamp, phone_attributes: &[String]) -> Vec<Contact> {
+    let user = &parts.user;
+    let mut contacts = Vec::new();
+    let email = user.email.as_deref().filter(|address| !address.is_empty());
+    contacts.extend(history(parts, "email", email, created).into_iter().map(|span| {
+        let verified = if span.gone.is_none() { user.email_verified } else { verified(parts, &span.address) };
+        contact(ContactKind::Email, span, verified)
+    }));
+    let phone_verified = PHONE_VERIFIED.iter().any(|name| attribute(user, name).any(|value| value == "true"));
+    let mut known = BTreeSet::new();
+    for name in phone_attributes {
+        let now: Vec<&str> = attribute(user, name).collect();
+        for number in now.iter().skip(1) {
+            let span = Spell { address: (*number).to_owned(), since: created, gone: None };
+            contacts.push(contact(ContactKind::Phone, span, phone_verified));
+        }
+        let spells = history(parts, name, now.first().copied(), created);
+        contacts.extend(spells.into_iter().map(|span| {
+            let verified = phone_verified && span.gone.is_none();
+            contact(ContactKind::Phone, span, verified)
+        }));
+    }
+    // Present ones first, each address once.
+    contacts.sort_by_key(|contact| (contact.gone.is_some(), contact.kind));
+    contacts.retain(|contact| known.insert((contact.kind, contact.address.to_lowercase())));
+    contacts
+}
+
+fn contact(kind: ContactKind, spell: Spell, verified: bool) -> Contact {
+    Contact {
+        id: ChannelId(String::new()),
+        kind,
+        address: spell.address,
+        verified,
+        since: spell.since,
+        gone: spell.gone,
+    }
+}
+
+fn verified(parts: &Parts, address: &str) -> bool {
+    parts.events.iter().any(|event| {
+        event.kind == "VERIFY_EMAIL"
+            && event.error.is_none()
+            && event.details.get("email").is_some_and(|email| email.eq_ignore_ascii_case(address))
+    })
+}
+
+/// How long an account had an address.
+struct Spell {
+    address: String,
+    since: Timestamp,
+    gone: Option<Timestamp>,
+}
+
+/// The addresses that the logs know `name` to have had, and the one it has `now`.
+fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> Vec<Spell> {
+    let (previous, updated) = (format!("previous_{name}"), format!("updated_{name}"));
+    let text = |details: &BTreeMap<String, String>, key: &str| {
+        details.get(key).map(|value| value.split("::").next().unwrap_or_default().to_owned())
+    };
+    // (when, before if said, after)
+    let mut seen: Vec<(i64, Option<String>, String)> = Vec::new();
+    for event in parts.events.iter().filter(|event| event.error.is_none()) {
+        if let Some(after) = text(&event.details, &updated).or_else(|| {
+            event.details.contains_key(&previous).then(String::new)
+        }) {
+            seen.push((event.time, text(&event.details, &previous), after));
+        }
+    }
+    seen.extend(parts.admin.iter().filter_map(|event| Some((event.time, None, edited(event, name)?))));
+    seen.sort_by_key(|(time, ..)| *time);
+    let (mut spells, mut current): (Vec<Spell>, Option<(String, Timestamp)>) = (Vec::new(), None);
+    for (time, before, after) in seen {
+        let at = Timestamp::from_millis(time);
+        if current.is_none() {
+            let first = before.unwrap_or_else(|| after.clone());
+            current = Some((first, created));
+        }
+        if let Some((address, since)) = current.take_if(|(address, _)| !address.eq_ignore_ascii_case(&after)) {
+            spells.push(Spell { address, since, gone: Some(at) });
+            current = Some((after, at));
+        }
+    }
+    let since = |address: &str| match &current {
+        Some((last, since)) if last.eq_ignore_ascii_case(address) => *since,
+        _ => created,
+    };
+    spells.extend(now.map(|address| Spell { address: address.to_owned(), since: since(address), gone: None }));
+    spells.retain(|spell| !spell.address.is_empty());
+    spells
+}
+
+/// What an administrator's edit sent for `name`.
+fn edited(event: &AdminEvent, name: &str) -> Option<String> {
+    if !matches!(events::admin_act(event), Some((_, AdminAct::Created | AdminAct::Edited))) {
+        return None;
+    }
+    let sent: serde_json::Value = serde_json::from_str(event.representation.as_deref()?).ok()?;
+    let value = sent.get(name).or_else(|| sent.get("attributes")?.get(name)?.get(0))?;
+    value.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(events: serde_json::Value, admin: serde_json::Value) -> Parts {
+        let user = serde_json::json!({
+            "id": "u", "username": "ann", "email": "new@example.test", "emailVerified": true, "enabled": true,
+            "createdTimestamp": 1_000, "firstName": "Ann", "lastName": "Lee",
+            "attributes": {"phone": ["+441"], "locale": ["de"], "phoneNumberVerified": ["true"]},
+        });
+        Parts {
+            user: serde_json::from_value(user).unwrap(),
+            credentials: serde_json::from_value(serde_json::json!([
+                {"id": "p", "type": "password", "createdDate": 2_000},
+                {"id": "o", "type": "otp", "createdDate": 900_000_000},
+            ]))
+            .unwrap(),
+            links: serde_json::from_value(serde_json::json!([{"identityProvider": "corp"}])).unwrap(),
+            events: serde_json::from_value(events).unwrap(),
+            admin: serde_json::from_value(admin).unwrap(),
+        }
+    }
+
+    // row C1: an address that was changed yesterday is still known today.
+    #[test]
+    fn the_log_knows_the_address_of_before_and_the_age_of_the_new_one() {
+        let changed = serde_json::json!([
+            {"id": "1", "time": 5_000, "type": "UPDATE_EMAIL", "userId": "u",
+             "details": {"previous_email": "Old@example.test", "updated_email": "new@example.test"}},
+            {"id": "2", "time": 4_000, "type": "VERIFY_EMAIL", "userId": "u", "details": {"email": "old@example.test"}},
+        ]);
+        let account = account(&parts(changed, serde_json::json!([])), &["phone".to_owned()]);
+        let found: Vec<(&str, i64, Option<i64>, bool)> = account
+            .contacts
+            .iter()
+            .map(|c| (c.address.as_str(), c.since.millis(), c.gone.map(Timestamp::millis), c.verified))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("new@example.test", 5_000, None, true),
+                ("+441", 1_000, None, true),
+                ("Old@example.test", 1_000, Some(5_000), true),
+            ]
+        );
+        assert_eq!((account.name.as_str(), account.locale.as_deref()), ("Ann Lee", Some("de")));
+    }
+
+    #[test]
+    fn an_edit_by_an_administrator_dates_the_address_too() {
+        let edits = serde_json::json!([
+            {"id": "1", "time": 1_001, "operationType": "CREATE", "resourcePath": "users/u",
+             "representation": "{\"email\":\"old@example.test\"}"},
+            {"id": "2", "time": 7_000, "operationType": "UPDATE", "resourcePath": "users/u",
+             "representation": "{\"email\":\"new@example.test\"}"},
+        ]);
+        let account = account(&parts(serde_json::json!([]), edits), &[]);
+        let found: Vec<(&str, i64)> =
+            account.contacts.iter().map(|c| (c.address.as_str(), c.since.millis())).collect();
+        assert_eq!(found, [("new@example.test", 7_000), ("old@example.test", 1_000)]);
+    }
+
+    #[test]
+    fn factors_carry_their_ages() {
+        let linked = serde_json::json!([
+            {"id": "1", "time": 800_000, "type": "FEDERATED_IDENTITY_LINK", "userId": "u",
+             "details": {"identity_provider": "corp"}},
+        ]);
+        let account = account(&parts(linked, serde_json::json!([])), &[]);
+        let found: Vec<(&str, FactorClass, i64, bool)> =
+            account.factors.iter().map(|f| (f.id.as_str(), f.class, f.created.millis(), f.at_creation)).collect();
+        assert_eq!(
+            found,
+            [
+                ("p", FactorClass::Password, 2_000, true),
+                ("o", FactorClass::Otp, 900_000_000, false),
+                ("link:corp", FactorClass::FederatedLink, 800_000, false),
+            ]
+        );
+    }
+}

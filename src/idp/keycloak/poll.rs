@@ -1,0 +1,426 @@
+//! Reading both logs to their end, page by page, and an account's lines at its log-in.
+//!
+//! An event's time is taken before its transaction commits, and nodes' clocks differ: a line can turn up late with
+//! an older time. So every poll goes back behind the newest line it has seen by an overlap. What it has judged
+//! there already is remembered in the cursor, so that a quiet realm costs three calls, and a line that turns up
+//! late still has its account judged again.
+//!
+//! Rows are sorted by time alone, and equal times come in any order: paging goes on from the time of the last row,
+//! never by offset, except inside one full page of equal times.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::StreamExt as _;
+use futures_util::future::try_join3;
+use serde::{Deserialize, Serialize};
+
+use super::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
+use super::representations::{AdminEvent, Credential, Event, EventsConfig, Group, User};
+use super::story::{self, Rules, What, Window};
+use super::{Keycloak, act, events, idp, of_account};
+use crate::domain::time::{Now, Span, Timestamp};
+use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled};
+
+/// Accounts that are judged side by side.
+const SIDE_BY_SIDE: usize = 8;
+/// Rows per page of one account's window.
+const WINDOW_PAGE: u32 = 500;
+/// Most pages of one account's window.
+const WINDOW_PAGES: u32 = 6;
+/// Most lines that a cursor remembers; a forgotten one is judged again, which changes nothing.
+const REMEMBERED: usize = 4_000;
+/// A line older than this may have gone by the log's own retention, in milliseconds (7 days).
+const EXPIRES: i64 = 7 * 86_400_000;
+/// Roles of the run-time account.
+const ROLES: [&str; 4] = ["manage-users", "query-users", "view-events", "view-users"];
+/// What comes with them (`query-groups` is a child of `view-users`), or does no harm.
+const HARMLESS: [&str; 3] = ["query-groups", "view-clients", "query-clients"];
+
+/// The cursor's text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Place {
+    v: u8,
+    user: Stream,
+    admin: Stream,
+}
+
+/// How far one log has been read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Stream {
+    /// Newest time seen, never ahead of the server's clock.
+    at: i64,
+    /// In the middle of a page: go on from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<i64>,
+    /// Rows of exactly that time to skip.
+    #[serde(skip_serializing_if = "is_zero")]
+    skip: u32,
+    /// Judged lines inside the overlap, with their times.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    seen: BTreeMap<String, i64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// A row of either log.
+struct Row {
+    id: String,
+    time: i64,
+    sub: Option<String>,
+}
+
+impl Stream {
+    /// Where the next page starts.
+    fn start(&self, overlap: Span, back: i64) -> i64 {
+        self.from.unwrap_or_else(|| if self.at == 0 { back } else { self.at - overlap.millis() })
+    }
+
+    /// Takes a page in. Gives the accounts with lines that were not judged before, and whether more is waiting.
+    fn take(&mut self, rows: &[Row], max: u32, overlap: Span, clock: i64) -> (BTreeSet<String>, bool) {
+        let fresh = rows.iter().filter(|row| !self.seen.contains_key(&row.id));
+        let subs = fresh.filter_map(|row| row.sub.clone()).collect();
+        self.seen.extend(rows.iter().map(|row| (row.id.clone(), row.time)));
+        let first = rows.iter().map(|row| row.time).min();
+        let last = rows.iter().map(|row| row.time).max();
+        let full = rows.len() >= max as usize;
+        if let Some(last) = last {
+            self.at = self.at.max(last.min(clock));
+        }
+        if full && first == last {
+            self.skip += max;
+            self.from = last;
+        } else if full {
+            self.skip = 0;
+            self.from = last;
+        } else if self.skip > 0 {
+            // The end of one crowded instant: on to the next.
+            self.skip = 0;
+            self.from = self.from.map(|at| at + 1);
+            return (subs, true);
+        } else {
+            self.from = None;
+        }
+        let keep = self.from.unwrap_or(self.at).min(self.at) - overlap.millis();
+        self.seen.retain(|_, time| *time >= keep);
+        while self.seen.len() > REMEMBERED {
+            let oldest = self.seen.iter().min_by_key(|(_, time)| **time).map(|(id, _)| id.clone());
+            oldest.map(|id| self.seen.remove(&id));
+        }
+        (subs, full)
+    }
+
+    /// A judged line that the log should still show and does not: it was cleared, or keeps less than the overlap.
+    fn lost(&self, start: i64, rows: &[Row], full: bool, clock: i64) -> bool {
+        let young = start.max(clock - EXPIRES);
+        let newest = self.seen.iter().filter(|(_, time)| **time >= young).max_by_key(|(_, time)| **time);
+        self.from.is_none()
+            && newest.is_some_and(|(id, time)| {
+                !rows.iter().any(|row| row.id == *id) && !(full && rows.iter().all(|row| row.time <= *time))
+            })
+    }
+}
+
+/// Reads the next page of both logs.
+pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Result<Polled, IdpError> {
+    // A cursor that does not read is an empty one: everything is read again, and marks absorb it.
+    let mut place: Place = serde_json::from_str(&cursor.0).unwrap_or_default();
+    place.v = 1;
+    let settings = &keycloak.settings;
+    let (ahead, own) = keycloak.own().await?;
+    let clock = now.latest().plus(ahead).millis();
+    let back = now.earliest().plus(ahead).minus(settings.back_fill).millis();
+    let types = keycloak.known(&events::TELLING).await?;
+    let max = settings.page.max(2);
+    let (user_from, admin_from) =
+        (place.user.start(settings.overlap, back), place.admin.start(settings.overlap, back));
+    let user_query = EventQuery {
+        types,
+        from_ms: Some(user_from),
+        direction: Direction::Ascending,
+        first: place.user.skip,
+        max,
+        ..EventQuery::default()
+    };
+    let admin_query = AdminEventQuery {
+        from_ms: Some(admin_from),
+        direction: Direction::Ascending,
+        first: place.admin.skip,
+        max,
+        ..AdminEventQuery::default()
+    };
+    let admin = &keycloak.admin;
+    let (config, user_page, admin_page) =
+        try_join3(admin.events_config(), admin.events(&user_query), admin.admin_events(&admin_query))
+            .await
+            .map_err(idp)?;
+    let user_rows: Vec<Row> = user_page.iter().map(user_row).collect();
+    let admin_rows: Vec<Row> = admin_page.iter().map(admin_row).collect();
+    let mut alarms = config_faults(&config);
+    for (stream, start, rows, name) in
+        [(&place.user, user_from, &user_rows, "user"), (&place.admin, admin_from, &admin_rows, "admin")]
+    {
+        if stream.lost(start, rows, rows.len() >= max as usize, clock) {
+            alarms.push(format!(
+                "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
+            ));
+        }
+    }
+    alarms.extend(drift(&admin_page, own.as_deref()));
+    let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
+    let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
+    subs.extend(more_subs);
+    let ids: BTreeSet<&str> =
+        user_rows.iter().chain(&admin_rows).map(|row| row.id.as_str()).collect();
+    let rules = keycloak.rules(own);
+    let lines = judged(keycloak, &subs, &ids, &rules, now.latest(), ahead).await?;
+    let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
+    Ok(Polled { lines, next: Cursor(next), more: user_more || admin_more, alarms })
+}
+
+fn user_row(event: &Event) -> Row {
+    Row { id: events::id(event), time: event.time, sub: event.user_id.clone() }
+}
+
+fn admin_row(event: &AdminEvent) -> Row {
+    let sub = events::admin_act(event).map(|(sub, _)| sub.to_owned());
+    Row { id: events::admin_id(event), time: event.time, sub }
+}
+
+/// Judges every account in `subs` and gives the lines that `ids` name, in the order of the log.
+async fn judged(
+    keycloak: &Keycloak,
+    subs: &BTreeSet<String>,
+    ids: &BTreeSet<&str>,
+    rules: &Rules,
+    received: Timestamp,
+    ahead: Span,
+) -> Result<Vec<Line>, IdpError> {
+    let since = received.plus(ahead).minus(keycloak.settings.back_fill);
+    let each = subs
+        .iter()
+        .cloned()
+        .map(|sub| async move { lines(keycloak, &sub, rules, received, ahead, since).await });
+    let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
+    let mut found: Vec<(i64, Line)> = Vec::new();
+    while let Some(story) = stories.next().await {
+        let told = story?.into_iter().filter(|(_, event, _)| ids.contains(event.as_str()));
+        found.extend(told.map(|(time, _, line)| (time, line)));
+    }
+    found.sort_by_key(|(time, _)| *time);
+    Ok(found.into_iter().map(|(_, line)| line).collect())
+}
+
+/// One account's lines, judged: when, the event's id, the line. An account that is gone has none.
+async fn lines(
+    keycloak: &Keycloak,
+    sub: &str,
+    rules: &Rules,
+    received: Timestamp,
+    ahead: Span,
+    since: Timestamp,
+) -> Result<Vec<(i64, String, Line)>, IdpError> {
+    let (window, groups) = match window(keycloak, sub, since).await {
+        Err(IdpError::UnknownSubject) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let told = story::judge(&window, rules, received, ahead);
+    let moved = told.iter().any(|line| matches!(line.what, What::Moved { .. }));
+    let ours = if moved { act::our_groups(keycloak).await? } else { BTreeSet::new() };
+    let held = groups.iter().any(|group| group.id.as_ref().is_some_and(|id| ours.contains(id)));
+    let line = |told: story::Told| {
+        let id = told.event.clone();
+        let heard = match told.what {
+            What::Change(change) => Heard::Change(*change),
+            What::Touched => Heard::Touched { id },
+            // Roles and groups of a free account are its administrators' business, but tiers depend on them.
+            What::Moved { what, group } => {
+                let of_ours = group.is_some_and(|group| ours.contains(&group)) || what.contains("reentry-");
+                if held || of_ours { Heard::Tampered { id, what } } else { Heard::Touched { id } }
+            }
+        };
+        (told.time, told.event, Line { sub: sub.to_owned(), heard })
+    };
+    Ok(told.into_iter().map(line).collect())
+}
+
+/// Reads what one account's story is judged from.
+async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Window, Vec<Group>), IdpError> {
+    let admin = &keycloak.admin;
+    let settings = &keycloak.settings;
+    let reach = [settings.enrolment, settings.probation, settings.admin_lifespan].into_iter().max();
+    let from = since.minus(reach.unwrap_or_default()).millis();
+    let types: Vec<&str> = events::TELLING.into_iter().chain(events::TELLING_TOO).collect();
+    let query = EventQuery {
+        types: keycloak.known(&types).await?,
+        user: Some(sub.to_owned()),
+        from_ms: Some(from),
+        direction: Direction::Descending,
+        max: WINDOW_PAGE,
+        ..EventQuery::default()
+    };
+    let admin_query = AdminEventQuery {
+        resource_path: Some(format!("users/{sub}*")),
+        from_ms: Some(from),
+        direction: Direction::Descending,
+        max: WINDOW_PAGE,
+        ..AdminEventQuery::default()
+    };
+    let standing = try_join3(admin.credentials(sub), admin.sessions(sub), admin.user_groups(sub));
+    let logs = futures_util::future::try_join(all_events(keycloak, query), all_admin_events(keycloak, admin_query));
+    let (user, (credentials, sessions, groups), (events, admin_events)): (User, _, _) =
+        try_join3(admin.user(sub), standing, logs).await.map_err(of_account)?;
+    let credentials: Vec<Credential> = credentials;
+    let window = Window {
+        created: user.created_timestamp.unwrap_or_default(),
+        events,
+        admin: admin_events,
+        credentials,
+        sessions: sessions.into_iter().map(|session| (session.id, session.start)).collect(),
+    };
+    Ok((window, groups))
+}
+
+async fn all_events(keycloak: &Keycloak, mut query: EventQuery) -> Result<Vec<Event>, AdminError> {
+    let mut all = Vec::new();
+    for page in 0..WINDOW_PAGES {
+        query.first = page * WINDOW_PAGE;
+        let rows = keycloak.admin.events(&query).await?;
+        let last = rows.len() < WINDOW_PAGE as usize;
+        all.extend(rows);
+        if last {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn all_admin_events(keycloak: &Keycloak, mut query: AdminEventQuery) -> Result<Vec<AdminEvent>, AdminError> {
+    let mut all = Vec::new();
+    for page in 0..WINDOW_PAGES {
+        query.first = page * WINDOW_PAGE;
+        let rows = keycloak.admin.admin_events(&query).await?;
+        let last = rows.len() < WINDOW_PAGE as usize;
+        all.extend(rows);
+        if last {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// The log-in-time check: everything about one account as far back as a first poll would go.
+pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
+    let (ahead, own) = keycloak.own().await?;
+    let received = now.latest();
+    let since = received.plus(ahead).minus(keycloak.settings.back_fill);
+    let rules = keycloak.rules(own);
+    let lines = lines(keycloak, sub, &rules, received, ahead, since).await?;
+    let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
+    // Only changes matter to the token that is about to be issued; the rest is the poller's.
+    let changes = recent.map(|(.., line)| line).filter(|line| matches!(line.heard, Heard::Change(_)));
+    Ok(changes.collect())
+}
+
+/// What is wrong with what the realm records.
+fn config_faults(config: &EventsConfig) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !config.events_enabled {
+        faults.push("user events are not stored: changes go unseen; `reentry wire keycloak` switches them on".to_owned());
+    }
+    if !config.admin_events_enabled {
+        faults.push(
+            "admin events are not stored: resets by administrators go unseen; `reentry wire keycloak` switches them on"
+                .to_owned(),
+        );
+    }
+    let stored = &config.enabled_event_types;
+    let missing: Vec<&str> =
+        events::NEEDED.into_iter().filter(|kind| !stored.is_empty() && !stored.iter().any(|s| s == kind)).collect();
+    if !missing.is_empty() {
+        faults.push(format!(
+            "user events of these types are not stored: {}; add them under Realm settings, Events, or run `reentry wire keycloak`",
+            missing.join(", ")
+        ));
+    }
+    faults
+}
+
+/// Changes to what holds rest on, by somebody else: the whole realm may read `full` or `none` now.
+fn drift(page: &[AdminEvent], own: Option<&str>) -> Vec<String> {
+    let telling = |event: &&AdminEvent| {
+        let path = event.resource_path.as_deref().unwrap_or_default();
+        let sent = event.representation.as_deref().unwrap_or_default();
+        let kind = event.resource_type.as_deref().unwrap_or_default();
+        let place = !path.starts_with("users/")
+            && matches!(
+                kind,
+                "REALM_ROLE" | "REALM_ROLE_MAPPING" | "CLIENT_SCOPE" | "REALM_SCOPE_MAPPING" | "CLIENT_SCOPE_CLIENT_MAPPING" | "GROUP"
+            );
+        place
+            && event.error.is_none()
+            && (own.is_none() || event.auth_details.user_id.as_deref() != own)
+            && (sent.contains("reentry-") || sent.contains("default-roles-") || path.contains("default-roles-"))
+    };
+    page.iter()
+        .filter(telling)
+        .map(|event| {
+            let path = event.resource_path.as_deref().unwrap_or_default();
+            format!(
+                "{} of `{path}` touches what holds rest on: run `reentry wire keycloak --check`",
+                event.operation_type
+            )
+        })
+        .collect()
+}
+
+/// Whether it answers, our roles are right, the log is on and the realm is wired.
+pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError> {
+    let own = keycloak.admin.own().await.map_err(idp)?;
+    let mut faults = Vec::new();
+    let client = &keycloak.settings.client_id;
+    let less: Vec<&str> = ROLES.into_iter().filter(|role| !own.roles.contains(*role)).collect();
+    if !less.is_empty() {
+        faults.push(format!(
+            "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
+            less.join(", ")
+        ));
+    }
+    let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
+    let more: Vec<&str> = own.roles.iter().filter(|role| !known(role)).map(String::as_str).collect();
+    if !more.is_empty() {
+        faults.push(format!(
+            "the service account of `{client}` may do more than it needs: take {} of realm-management away",
+            more.join(", ")
+        ));
+    }
+    if own.ahead.abs() > 60_000 {
+        faults.push(format!(
+            "Keycloak's clock differs from ours by {}: set both by NTP; until then holds start when we hear of a change",
+            Span::from_secs(own.ahead / 1000)
+        ));
+    }
+    match keycloak.admin.events_config().await {
+        Ok(config) => {
+            faults.extend(config_faults(&config));
+            if config.admin_events_enabled && !config.admin_events_details_enabled {
+                faults.push(
+                    "admin events are stored without what was sent: tampering is seen, but not what was done; `reentry wire keycloak` switches it on"
+                        .to_owned(),
+                );
+            }
+        }
+        Err(AdminError::Forbidden { .. }) => {}
+        Err(error) => return Err(idp(error)),
+    }
+    match act::layout(keycloak).await {
+        Ok(layout) => faults.extend(layout.faults()),
+        Err(IdpError::Refused(_)) if !less.is_empty() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(faults)
+}

@@ -1,0 +1,503 @@
+//! What happened to one account: its recent lines in both logs, judged into changes.
+//!
+//! No single field of a Keycloak event says "this was a recovery": a reset, a voluntary change and a first
+//! enrolment all end in the same `UPDATE_CREDENTIAL`. What tells them apart is the company the event keeps, so
+//! an account's lines are always judged together, and again whenever one more turns up: a verdict can then only
+//! become stricter. What cannot be told apart from a recovery counts as one.
+//!
+//! The rules, strongest first, for a password that was set:
+//! 1. `SEND_RESET_PASSWORD` in the same root authentication session (`code_id`): a recovery.
+//! 2. `SEND_RESET_PASSWORD` in another one, within the life of its link: a recovery (another browser).
+//! 3. An administrator's reset or actions mail, within the life of its link: set by an administrator.
+//! 4. A `LOGIN` whose session is the `code_id` of the change, at most 300 s before: voluntary. A log-in *after*
+//!    the change proves nothing (single sign-on repeats it). Not in a session that a recovery began.
+//! 5. Anything else: a recovery, unproven.
+//!
+//! "Initialised" comes before all of them, as a candidate: nothing in the logs speaks against the first credential
+//! of its class on a young account. The logs cannot speak *for* it (creating a user with a password leaves the
+//! same event as creating one without), so the snapshot has the last word, in the use case that stores the change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::events::{self, AdminAct, Touch};
+use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use crate::domain::subject::account::FactorClass;
+use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::representations::{AdminEvent, Credential, Event};
+
+/// A log-in counts as proof of a voluntary change for this long: Keycloak's own limit for actions that a client
+/// starts (`KC_ACTION_MAX_AGE`).
+const LOGIN_AGE: i64 = 300_000;
+/// Clocks of two nodes of one Keycloak may differ by this much.
+const SKEW: i64 = 5_000;
+/// A generic event and its deprecated twin are raised in one request.
+const TWIN: i64 = 2_000;
+/// A credential is stored this long before its event, at most.
+const STORED: i64 = 5_000;
+/// What is enrolled this soon after the account was made belongs to its making.
+pub const AT_CREATION: i64 = 300_000;
+
+/// Everything about one account that its story is judged from.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    /// When the account was made, in milliseconds since the epoch.
+    pub created: i64,
+    /// Its user events, in any order.
+    pub events: Vec<Event>,
+    /// Admin events about it, in any order.
+    pub admin: Vec<AdminEvent>,
+    /// Its credentials as they are now.
+    pub credentials: Vec<Credential>,
+    /// Its live sessions: when each began, in milliseconds (whole seconds).
+    pub sessions: BTreeMap<String, i64>,
+}
+
+/// What stories are judged by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// An account is young for this long.
+    pub enrolment: Span,
+    /// A credential proves nothing about another one before it is this old.
+    pub probation: Span,
+    /// Life of the link in a reset mail.
+    pub reset_lifespan: Span,
+    /// Life of the link in an administrator's mail.
+    pub admin_lifespan: Span,
+    /// Actions that a client starts are known to ask for a log-in that is at most 300 s old.
+    pub fresh_login_for_actions: bool,
+    /// User attributes that hold telephone numbers.
+    pub phone_attributes: Vec<String>,
+    /// Id of our own service account.
+    pub own: Option<String>,
+}
+
+/// One judged line: when it happened by Keycloak's clock, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Milliseconds since the epoch.
+    pub time: i64,
+    /// Keycloak's id of the event.
+    pub event: String,
+    /// What it says.
+    pub what: What,
+}
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A change.
+    Change(Box<Change>),
+    /// Contacts, factors or facts may differ.
+    Touched,
+    /// Groups or roles were moved by somebody else: the group's id, or what was sent.
+    Moved {
+        /// For people.
+        what: String,
+        /// Id of the group, when it was a group.
+        group: Option<String>,
+    },
+}
+
+/// Judges every line of the window, oldest first. `received` is now, `ahead` how far Keycloak's clock is ahead.
+#[must_use]
+pub fn judge(window: &Window, rules: &Rules, received: Timestamp, ahead: Span) -> Vec<Told> {
+    let mut story = Story::new(window, rules, received, ahead);
+    let mut lines = Vec::new();
+    for event in story.events.clone() {
+        lines.extend(story.user_event(event));
+    }
+    for event in &window.admin {
+        lines.extend(story.admin_event(event));
+    }
+    lines.sort_by_key(|line| line.time);
+    lines
+}
+
+struct Story<'a> {
+    window: &'a Window,
+    rules: &'a Rules,
+    received: Timestamp,
+    ahead: Span,
+    /// By time; of equal times what weakens a proof comes first.
+    events: Vec<&'a Event>,
+    /// Sessions that something else than a log-in with the old factors began.
+    tainted: BTreeSet<String>,
+}
+
+impl<'a> Story<'a> {
+    fn new(window: &'a Window, rules: &'a Rules, received: Timestamp, ahead: Span) -> Self {
+        let mut events: Vec<&Event> = window.events.iter().collect();
+        events.sort_by_key(|event| (event.time, event.kind == "LOGIN"));
+        Self { window, rules, received, ahead, events, tainted: BTreeSet::new() }
+    }
+
+    fn user_event(&mut self, event: &'a Event) -> Vec<Told> {
+        if event.error.is_some() {
+            return Vec::new();
+        }
+        let told = |what| Told { time: event.time, event: events::id(event), what };
+        let change = |change: Change| told(What::Change(Box::new(change)));
+        if let Some((touch, class, twin)) = events::credential(event) {
+            if twin && self.has_generic(event, touch, class) {
+                return Vec::new();
+            }
+            return vec![change(self.credential_changed(event, touch, class))];
+        }
+        match event.kind.as_str() {
+            "FEDERATED_IDENTITY_LINK" | "FEDERATED_IDENTITY_OVERRIDE_LINK" | "REMOVE_FEDERATED_IDENTITY" => {
+                vec![change(self.link_changed(event))]
+            }
+            "UPDATE_EMAIL" | "UPDATE_PROFILE" => {
+                let mut lines: Vec<Told> = self.contacts_changed(event).into_iter().map(change).collect();
+                lines.push(told(What::Touched));
+                lines
+            }
+            "REGISTER" | "VERIFY_EMAIL" => vec![told(What::Touched)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the generic event stands beside a deprecated one: then the deprecated one says nothing new.
+    fn has_generic(&self, twin: &Event, touch: Touch, class: FactorClass) -> bool {
+        self.events.iter().any(|other| {
+            (other.time - twin.time).abs() <= TWIN
+                && events::code(other) == events::code(twin)
+                && events::credential(other) == Some((touch, class, false))
+        })
+    }
+
+    fn credential_changed(&mut self, event: &Event, touch: Touch, class: FactorClass) -> Change {
+        let (kind, proof) = match (touch, class) {
+            _ if touch == Touch::Set && self.may_be_first(event.time, class, &events::id(event)) => {
+                let proof = match class {
+                    FactorClass::Password => self.origin_of(event).1,
+                    _ => self.factor_proof(event),
+                };
+                (ChangeKind::CredentialInitialised, proof)
+            }
+            (Touch::Set, FactorClass::Password) => self.origin_of(event),
+            (Touch::Set, FactorClass::RecoveryCodes) => (ChangeKind::RecoveryCodesReset, self.factor_proof(event)),
+            (Touch::Set, _) if self.replaced(event, class) => (ChangeKind::FactorRemoved, self.factor_proof(event)),
+            (Touch::Set, _) => (ChangeKind::FactorAdded, self.factor_proof(event)),
+            (Touch::Removed, _) => (ChangeKind::FactorRemoved, self.factor_proof(event)),
+        };
+        let mut change = self.change(event, kind, proof);
+        change.factor = Some(class);
+        let voluntary = matches!(change.proof, Proof::RecentLogin | Proof::EligibleFactor);
+        if let Some(code) = events::code(event).filter(|_| !voluntary) {
+            self.tainted.insert(code.to_owned());
+        }
+        change
+    }
+
+    /// Where a new password came from (the rules at the head of this file).
+    fn origin_of(&self, event: &Event) -> (ChangeKind, Proof) {
+        if self.sent_reset(event) {
+            return (ChangeKind::PasswordReset, Proof::Message);
+        }
+        let login = self.logged_in(event);
+        let admin = self.last_admin_link(event.time);
+        // A link of an administrator is used up by the first new password after it; with a log-in of its own
+        // before it, a later one is the user's.
+        let used = |sent: i64| {
+            self.events.iter().any(|other| {
+                sent <= other.time
+                    && other.time < event.time - TWIN
+                    && matches!(events::credential(other), Some((Touch::Set, FactorClass::Password, _)))
+            })
+        };
+        if admin.is_some_and(|sent| !(login && used(sent))) {
+            return (ChangeKind::PasswordSetByAdmin, Proof::Administrator);
+        }
+        if login {
+            return (ChangeKind::PasswordChanged, Proof::RecentLogin);
+        }
+        (ChangeKind::PasswordReset, Proof::Unproven)
+    }
+
+    /// Rules 1 and 2.
+    fn sent_reset(&self, event: &Event) -> bool {
+        self.events.iter().any(|sent| {
+            let age = event.time - sent.time;
+            sent.kind == "SEND_RESET_PASSWORD"
+                && sent.error.is_none()
+                && age >= -SKEW
+                && (same_code(sent, event) || age <= self.rules.reset_lifespan.millis() + SKEW)
+        })
+    }
+
+    /// The latest reset or actions mail by an administrator whose link may still have been used at `time`.
+    fn last_admin_link(&self, time: i64) -> Option<i64> {
+        let acts = self.window.admin.iter().filter(|event| {
+            matches!(
+                events::admin_act(event),
+                Some((_, AdminAct::SetPassword | AdminAct::SentActions))
+            )
+        });
+        let life = self.rules.admin_lifespan.millis();
+        acts.map(|event| event.time)
+            .filter(|sent| (-SKEW..=life).contains(&(time - sent)))
+            .max()
+    }
+
+    /// Rule 4: a log-in into the session of this change, with what the account had before.
+    fn logged_in(&self, event: &Event) -> bool {
+        let Some(code) = events::code(event) else {
+            return false;
+        };
+        !self.tainted.contains(code)
+            && self.logins(code).any(|at| {
+                let age = event.time - at;
+                age > 0 && (age <= LOGIN_AGE || self.rules.fresh_login_for_actions)
+            })
+    }
+
+    fn logins<'s>(&'s self, session: &'s str) -> impl Iterator<Item = i64> + 's {
+        let into = move |event: &&&Event| {
+            event.kind == "LOGIN" && event.error.is_none() && event.session_id.as_deref() == Some(session)
+        };
+        self.events.iter().filter(into).map(|event| event.time)
+    }
+
+    /// What proved somebody who added or removed a factor. `EligibleFactor` only when everything they could have
+    /// logged in with was past its probation by then.
+    fn factor_proof(&self, event: &Event) -> Proof {
+        if self.sent_reset(event) {
+            return Proof::Message;
+        }
+        let login = self.logged_in(event);
+        if !login && self.last_admin_link(event.time).is_some() {
+            return Proof::Administrator;
+        }
+        let code = events::code(event).unwrap_or_default();
+        let recent = self.logins(code).any(|at| (1..=LOGIN_AGE).contains(&(event.time - at)));
+        match (login, recent && self.settled(event)) {
+            (true, true) => Proof::EligibleFactor,
+            (true, false) => Proof::RecentLogin,
+            (false, _) => Proof::Unproven,
+        }
+    }
+
+    /// Whether every credential the account had before `event` was past its probation, and nothing was replaced
+    /// in that time.
+    fn settled(&self, event: &Event) -> bool {
+        let probation = self.rules.probation.millis();
+        let at_creation = |at: i64| at <= self.window.created + AT_CREATION;
+        let mut before = self
+            .window
+            .credentials
+            .iter()
+            .filter_map(|credential| credential.created_date)
+            .filter(|created| *created < event.time - STORED)
+            .peekable();
+        let some = before.peek().is_some();
+        let old = before.all(|created| created + probation <= event.time || at_creation(created));
+        let young = |at: i64| at < event.time && at + probation > event.time && !at_creation(at);
+        let moved = self.events.iter().any(|other| {
+            let linked = other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY");
+            let twin = (other.time - event.time).abs() <= TWIN && same_code(other, event);
+            (linked || events::credential(other).is_some()) && !twin && young(other.time)
+        });
+        let by_admin = self.window.admin.iter().any(|other| {
+            let acts = matches!(
+                events::admin_act(other),
+                Some((
+                    _,
+                    AdminAct::SetPassword | AdminAct::RemovedCredential(_) | AdminAct::Linked(_) | AdminAct::Unlinked(_)
+                ))
+            );
+            acts && young(other.time)
+        });
+        some && old && !moved && !by_admin
+    }
+
+    /// Whether a factor took the place of another one of its class: set in a recovery, and none older is left.
+    fn replaced(&self, event: &Event, class: FactorClass) -> bool {
+        let older = |credential: &&Credential| {
+            events::class(&credential.kind) == class
+                && credential.created_date.is_some_and(|created| created < event.time - STORED)
+        };
+        self.sent_reset(event) && !self.window.credentials.iter().any(|credential| older(&credential))
+    }
+
+    /// Whether nothing speaks against the first credential of its class on a young account.
+    fn may_be_first(&self, time: i64, class: FactorClass, id: &str) -> bool {
+        let young = time - self.window.created <= self.rules.enrolment.millis();
+        let earlier = self.events.iter().any(|other| {
+            let same = events::credential(other).is_some_and(|(_, other, _)| other == class);
+            let twin = (other.time - time).abs() <= TWIN;
+            let registered = other.kind == "REGISTER"
+                && other.error.is_none()
+                && class == FactorClass::Password
+                && other.details.get("register_method").map(String::as_str) != Some("broker");
+            (same && !twin || registered) && other.time <= time && events::id(other) != id
+        });
+        let by_admin = self.window.admin.iter().any(|other| match events::admin_act(other) {
+            Some((_, AdminAct::SetPassword)) => class == FactorClass::Password && other.time < time,
+            Some((_, AdminAct::RemovedCredential(_))) => other.time < time,
+            _ => false,
+        } && events::admin_id(other) != id);
+        let listed = self.window.credentials.iter().any(|credential| {
+            events::class(&credential.kind) == class
+                && credential.created_date.is_some_and(|created| created < time - STORED)
+        });
+        young && !earlier && !by_admin && !listed
+    }
+
+    fn link_changed(&self, event: &Event) -> Change {
+        let linked = event.kind != "REMOVE_FEDERATED_IDENTITY";
+        let earlier = self.events.iter().any(|other| {
+            other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY") && other.time < event.time
+        });
+        let born = event.time - self.window.created <= AT_CREATION;
+        let kind = if linked && born && !earlier {
+            ChangeKind::CredentialInitialised
+        } else {
+            ChangeKind::FederatedLinkChanged
+        };
+        let mut change = self.change(event, kind, self.factor_proof(event));
+        change.factor = Some(FactorClass::FederatedLink);
+        change
+    }
+
+    /// E-mail and telephone numbers that an event names as changed.
+    fn contacts_changed(&self, event: &Event) -> Vec<Change> {
+        let value = |prefix: &str, name: &str| {
+            let text = event.details.get(&format!("{prefix}_{name}")).map(String::as_str);
+            text.filter(|text| !text.is_empty())
+        };
+        // Filling in what a new account lacks is part of making it.
+        let born = event.time - self.window.created <= AT_CREATION;
+        let names = std::iter::once("email").chain(self.rules.phone_attributes.iter().map(String::as_str));
+        let mut changes: Vec<Change> = Vec::new();
+        for name in names {
+            let (previous, updated) = (value("previous", name), value("updated", name));
+            if previous == updated || (previous.is_none() && born) {
+                continue;
+            }
+            let kind = if name == "email" { ChangeKind::EmailChanged } else { ChangeKind::PhoneChanged };
+            let mut change = self.change(event, kind, self.contact_proof(event));
+            // Several values are joined by `::`.
+            change.previous_address =
+                previous.and_then(|text| text.split("::").next()).map(str::to_owned);
+            if !changes.is_empty() {
+                change.id = format!("{}#{name}", change.id);
+            }
+            changes.push(change);
+        }
+        changes
+    }
+
+    fn contact_proof(&self, event: &Event) -> Proof {
+        if self.logged_in(event) { Proof::RecentLogin } else { Proof::Unproven }
+    }
+
+    fn admin_event(&self, event: &AdminEvent) -> Vec<Told> {
+        let Some((_, act)) = events::admin_act(event) else {
+            return Vec::new();
+        };
+        if events::is_own(event, &act, self.rules.own.as_deref()) {
+            return Vec::new();
+        }
+        let told = |what| vec![Told { time: event.time, event: events::admin_id(event), what }];
+        let change = |kind, factor| told(What::Change(Box::new(self.admin_change(event, kind, factor))));
+        match act {
+            AdminAct::SetPassword => {
+                let first = self.may_be_first(event.time, FactorClass::Password, &events::admin_id(event));
+                let kind = if first {
+                    ChangeKind::CredentialInitialised
+                } else {
+                    ChangeKind::PasswordSetByAdmin
+                };
+                change(kind, FactorClass::Password)
+            }
+            AdminAct::RemovedCredential(_) => {
+                let class = event.details.get("credential_type").map_or(FactorClass::Other, |kind| events::class(kind));
+                change(ChangeKind::FactorRemoved, class)
+            }
+            AdminAct::Linked(_) | AdminAct::Unlinked(_) => {
+                change(ChangeKind::FederatedLinkChanged, FactorClass::FederatedLink)
+            }
+            AdminAct::Created | AdminAct::Edited => told(What::Touched),
+            AdminAct::MovedGroup(group) => told(What::Moved { what: moved(event), group: Some(group.to_owned()) }),
+            AdminAct::MovedRoles => told(What::Moved { what: moved(event), group: None }),
+            AdminAct::Deleted | AdminAct::SentActions | AdminAct::Other => Vec::new(),
+        }
+    }
+
+    fn admin_change(&self, event: &AdminEvent, kind: ChangeKind, factor: FactorClass) -> Change {
+        Change {
+            id: events::admin_id(event),
+            source: Source::AdminEvents,
+            kind,
+            factor: Some(factor),
+            at: Timestamp::from_millis(event.time),
+            offset: self.ahead,
+            received: self.received,
+            proof: Proof::Administrator,
+            mediated: false,
+            session: None,
+            channel: None,
+            // An administrator's network says nothing to the owner about a stranger.
+            origin: None,
+            previous_address: None,
+        }
+    }
+
+    fn change(&self, event: &Event, kind: ChangeKind, proof: Proof) -> Change {
+        Change {
+            id: events::id(event),
+            source: Source::UserEvents,
+            kind,
+            factor: None,
+            at: Timestamp::from_millis(event.time),
+            offset: self.ahead,
+            received: self.received,
+            proof,
+            mediated: false,
+            session: self.own_session(event),
+            channel: None,
+            origin: event.ip_address.as_deref().and_then(events::network),
+            previous_address: None,
+        }
+    }
+
+    /// The session that the change itself began, if it did: its id is the `code_id`, nobody had logged into it
+    /// before, and it is not older than the change.
+    fn own_session(&self, event: &Event) -> Option<String> {
+        let code = events::code(event)?;
+        let used = self.logins(code).any(|at| at <= event.time);
+        // Start times have whole seconds, and the other node's clock may be behind.
+        let older = self.window.sessions.get(code).is_some_and(|began| began + 1_000 + SKEW <= event.time);
+        (!used && !older).then(|| code.to_owned())
+    }
+}
+
+fn same_code(one: &Event, other: &Event) -> bool {
+    events::code(one).is_some() && events::code(one) == events::code(other)
+}
+
+/// What was moved, for the audit log.
+fn moved(event: &AdminEvent) -> String {
+    let path = event.resource_path.as_deref().unwrap_or_default();
+    let names = event.representation.as_deref().map(names).unwrap_or_default();
+    format!("{} {path} {}", event.operation_type, names.join(", ")).trim_end().to_owned()
+}
+
+/// Names of the roles or the path of the group that were sent.
+fn names(representation: &str) -> Vec<String> {
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(representation) else {
+        return Vec::new();
+    };
+    let name = |of: &serde_json::Value| {
+        let text = of.get("path").or_else(|| of.get("name"));
+        text.and_then(serde_json::Value::as_str).map(str::to_owned)
+    };
+    match &value {
+        serde_json::Value::Array(roles) => roles.iter().filter_map(name).collect(),
+        other => name(other).into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
