@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, EventSettings, NewClient};
 use super::desired::{self, EVENT_TYPES, RETENTION, RUNTIME_ROLES, UNGATED};
-use super::names::{FULL, GROUP, HELD_DEFAULTS, Level, RECORD, RESET_FLOW, RoleRef};
+use super::names::{FULL, GROUP, HELD_DEFAULTS, Level, NOTES, RECORD, RESET_FLOW, RoleRef};
 use super::record::Record;
 use super::snapshot::{RuntimeAccount, Snapshot, names_in};
 use super::{Plan, WirePlanInput, audit};
@@ -296,12 +296,15 @@ impl Planner<'_> {
         for level in self.levels.clone() {
             self.group(&level.path(), Attributes::new(), &desired::group_roles(&level));
         }
+        for note in NOTES {
+            self.group(&format!("{GROUP}/{note}"), Attributes::new(), &BTreeSet::new());
+        }
         let below = self
             .snapshot
             .group(GROUP)
             .map(|group| group.sub_groups.as_slice())
             .unwrap_or_default();
-        for group in below {
+        for group in below.iter().filter(|group| !NOTES.contains(&group.name.as_str())) {
             if Level::of_group(&group.name).is_none_or(|level| !self.levels.contains(&level)) {
                 self.notes.push(format!(
                     "group {} belongs to no level of today's policy; it stays",

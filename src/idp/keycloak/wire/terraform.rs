@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::WirePlanInput;
 use super::desired::{self, EVENT_TYPES, RETENTION, RUNTIME_ROLES};
-use super::names::{FULL, GROUP, HELD_DEFAULTS, Level, RoleRef};
+use super::names::{FULL, GROUP, HELD_DEFAULTS, Level, NOTES, RoleRef};
 use super::record::Record;
 use super::snapshot::{Snapshot, names_in};
 use crate::idp::keycloak::representations::ClientScope;
@@ -267,6 +267,12 @@ impl Emitter<'_> {
             let block = Block::resource("keycloak_group_roles", &label);
             let block = block.raw("group_id", &format!("keycloak_group.{label}.id"));
             self.blocks.push(block.list("role_ids", &roles));
+        }
+        for note in NOTES {
+            let label = note.replace('.', "_");
+            let group = Block::resource("keycloak_group", &label);
+            let group = group.raw("parent_id", "keycloak_group.reentry.id");
+            self.blocks.push(group.text("name", note));
         }
     }
 
