@@ -32,6 +32,7 @@ pub mod events;
 mod poll;
 pub mod representations;
 pub mod story;
+pub mod wire;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -108,7 +109,13 @@ pub struct KeycloakSettings {
 impl KeycloakSettings {
     /// Settings with Keycloak's own defaults and the domain's.
     #[must_use]
-    pub fn new(id: UpstreamId, base_url: Url, realm: &str, client_id: &str, client_secret: SecretString) -> Self {
+    pub fn new(
+        id: UpstreamId,
+        base_url: Url,
+        realm: &str,
+        client_id: &str,
+        client_secret: SecretString,
+    ) -> Self {
         Self {
             id,
             base_url,
@@ -158,8 +165,13 @@ impl Keycloak {
             id: settings.client_id.clone(),
             secret: settings.client_secret.clone(),
         };
-        let admin = Admin::new(&settings.base_url, &settings.realm, credentials, settings.timeout).map_err(idp)?;
-        Ok(Self { settings, admin, believed: Mutex::default() })
+        let admin =
+            Admin::new(&settings.base_url, &settings.realm, credentials, settings.timeout).map_err(idp)?;
+        Ok(Self {
+            settings,
+            admin,
+            believed: Mutex::default(),
+        })
     }
 
     /// Those of `types` that the server knows: it fails on a name that it does not.
@@ -173,7 +185,11 @@ impl Keycloak {
         let server = believed.types.as_ref().map(|(_, names)| names);
         // A server that hides its enumerations gets the whole list: every name in it is as old as 26.2.
         let knows = |name: &str| server.is_none_or(|names| names.is_empty() || names.contains(name));
-        Ok(types.iter().filter(|name| knows(name)).map(|name| (*name).to_owned()).collect())
+        Ok(types
+            .iter()
+            .filter(|name| knows(name))
+            .map(|name| (*name).to_owned())
+            .collect())
     }
 
     async fn admin_only(&self) -> Result<AdminOnly, AdminError> {
@@ -186,7 +202,11 @@ impl Keycloak {
             };
             believed.profile = Some((Instant::now(), profile));
         }
-        Ok(believed.profile.as_ref().map(|(_, profile)| profile.clone()).unwrap_or_default())
+        Ok(believed
+            .profile
+            .as_ref()
+            .map(|(_, profile)| profile.clone())
+            .unwrap_or_default())
     }
 
     /// How far Keycloak's clock is ahead of ours, and who we are there.
@@ -197,7 +217,11 @@ impl Keycloak {
             Some(account) => Some(account),
             None => {
                 let name = format!("service-account-{}", self.settings.client_id);
-                self.admin.user_by_name(&name).await.map_err(idp)?.and_then(|user| user.id)
+                self.admin
+                    .user_by_name(&name)
+                    .await
+                    .map_err(idp)?
+                    .and_then(|user| user.id)
             }
         };
         Ok((Span::from_millis(ahead), account))
@@ -227,7 +251,9 @@ fn idp(error: AdminError) -> IdpError {
         return IdpError::Unreachable(error.to_string());
     }
     match error {
-        AdminError::Unauthorized { .. } | AdminError::Forbidden { .. } => IdpError::Refused(error.to_string()),
+        AdminError::Unauthorized { .. } | AdminError::Forbidden { .. } => {
+            IdpError::Refused(error.to_string())
+        }
         other => IdpError::Unexpected(other.to_string()),
     }
 }

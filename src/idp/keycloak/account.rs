@@ -39,7 +39,12 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
     let admin = &keycloak.admin;
     let history = EventQuery {
         types: keycloak
-            .known(&["UPDATE_EMAIL", "UPDATE_PROFILE", "VERIFY_EMAIL", "FEDERATED_IDENTITY_LINK"])
+            .known(&[
+                "UPDATE_EMAIL",
+                "UPDATE_PROFILE",
+                "VERIFY_EMAIL",
+                "FEDERATED_IDENTITY_LINK",
+            ])
             .await?,
         user: Some(sub.to_owned()),
         direction: Direction::Descending,
@@ -68,8 +73,17 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
             None
         }
     };
-    let parts = Parts { user, credentials, links, events, admin: edits };
-    Ok(Reading { account: account(&parts, &keycloak.settings.phone_attributes), facts })
+    let parts = Parts {
+        user,
+        credentials,
+        links,
+        events,
+        admin: edits,
+    };
+    Ok(Reading {
+        account: account(&parts, &keycloak.settings.phone_attributes),
+        facts,
+    })
 }
 
 /// What tiers are chosen by, but for the declared attributes, which the user itself carries.
@@ -95,16 +109,32 @@ async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError
         Attributes::default()
     };
     let realm = realm.into_iter().map(|role| role.name);
-    let client = client.into_iter().map(|role| format!("{}/{}", role.client, role.role));
+    let client = client
+        .into_iter()
+        .map(|role| format!("{}/{}", role.client, role.role));
     let groups = groups.into_iter().map(|group| group.path.unwrap_or(group.name));
-    Ok(Standing { roles: realm.chain(client).collect(), groups: groups.collect(), only, undeclared })
+    Ok(Standing {
+        roles: realm.chain(client).collect(),
+        groups: groups.collect(),
+        only,
+        undeclared,
+    })
 }
 
 fn facts(standing: Standing, user: &User) -> Facts {
-    let Standing { roles, groups, only, undeclared } = standing;
+    let Standing {
+        roles,
+        groups,
+        only,
+        undeclared,
+    } = standing;
     let all = user.attributes.clone().unwrap_or_default();
     let declared = all.into_iter().filter(|(name, _)| only.declared.contains(name));
-    Facts { roles, groups, attributes: declared.chain(undeclared).collect() }
+    Facts {
+        roles,
+        groups,
+        attributes: declared.chain(undeclared).collect(),
+    }
 }
 
 fn account(parts: &Parts, phone_attributes: &[String]) -> Account {
@@ -121,15 +151,28 @@ fn account(parts: &Parts, phone_attributes: &[String]) -> Account {
 }
 
 fn name(user: &User) -> String {
-    let part = |member: &str| user.rest.get(member).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let part = |member: &str| {
+        user.rest
+            .get(member)
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default()
+    };
     let full = format!("{} {}", part("firstName"), part("lastName"));
     let full = full.trim();
-    if full.is_empty() { user.username.clone().unwrap_or_default() } else { full.to_owned() }
+    if full.is_empty() {
+        user.username.clone().unwrap_or_default()
+    } else {
+        full.to_owned()
+    }
 }
 
 fn attribute<'a>(user: &'a User, name: &str) -> impl Iterator<Item = &'a str> {
     let values = user.attributes.as_ref().and_then(|all| all.get(name));
-    values.into_iter().flatten().map(String::as_str).filter(|value| !value.is_empty())
+    values
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .filter(|value| !value.is_empty())
 }
 
 fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
@@ -153,7 +196,11 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
                 && event.details.get("identity_provider") == Some(&link.identity_provider)
         });
         let at = event.map_or(created.millis(), |event| event.time);
-        factor(format!("{LINK}{}", link.identity_provider), FactorClass::FederatedLink, at)
+        factor(
+            format!("{LINK}{}", link.identity_provider),
+            FactorClass::FederatedLink,
+            at,
+        )
     });
     credentials.chain(links).collect()
 }
@@ -163,15 +210,25 @@ fn contacts(parts: &Parts, created: Timestamp, phone_attributes: &[String]) -> V
     let mut contacts = Vec::new();
     let email = user.email.as_deref().filter(|address| !address.is_empty());
     contacts.extend(history(parts, "email", email, created).into_iter().map(|span| {
-        let verified = if span.gone.is_none() { user.email_verified } else { verified(parts, &span.address) };
+        let verified = if span.gone.is_none() {
+            user.email_verified
+        } else {
+            verified(parts, &span.address)
+        };
         contact(ContactKind::Email, span, verified)
     }));
-    let phone_verified = PHONE_VERIFIED.iter().any(|name| attribute(user, name).any(|value| value == "true"));
+    let phone_verified = PHONE_VERIFIED
+        .iter()
+        .any(|name| attribute(user, name).any(|value| value == "true"));
     let mut known = BTreeSet::new();
     for name in phone_attributes {
         let now: Vec<&str> = attribute(user, name).collect();
         for number in now.iter().skip(1) {
-            let span = Spell { address: (*number).to_owned(), since: created, gone: None };
+            let span = Spell {
+                address: (*number).to_owned(),
+                since: created,
+                gone: None,
+            };
             contacts.push(contact(ContactKind::Phone, span, phone_verified));
         }
         let spells = history(parts, name, now.first().copied(), created);
@@ -201,7 +258,10 @@ fn verified(parts: &Parts, address: &str) -> bool {
     parts.events.iter().any(|event| {
         event.kind == "VERIFY_EMAIL"
             && event.error.is_none()
-            && event.details.get("email").is_some_and(|email| email.eq_ignore_ascii_case(address))
+            && event
+                .details
+                .get("email")
+                .is_some_and(|email| email.eq_ignore_ascii_case(address))
     })
 }
 
@@ -216,18 +276,25 @@ struct Spell {
 fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> Vec<Spell> {
     let (previous, updated) = (format!("previous_{name}"), format!("updated_{name}"));
     let text = |details: &BTreeMap<String, String>, key: &str| {
-        details.get(key).map(|value| value.split("::").next().unwrap_or_default().to_owned())
+        details
+            .get(key)
+            .map(|value| value.split("::").next().unwrap_or_default().to_owned())
     };
     // (when, before if said, after)
     let mut seen: Vec<(i64, Option<String>, String)> = Vec::new();
     for event in parts.events.iter().filter(|event| event.error.is_none()) {
-        if let Some(after) = text(&event.details, &updated).or_else(|| {
-            event.details.contains_key(&previous).then(String::new)
-        }) {
+        if let Some(after) =
+            text(&event.details, &updated).or_else(|| event.details.contains_key(&previous).then(String::new))
+        {
             seen.push((event.time, text(&event.details, &previous), after));
         }
     }
-    seen.extend(parts.admin.iter().filter_map(|event| Some((event.time, None, edited(event, name)?))));
+    seen.extend(
+        parts
+            .admin
+            .iter()
+            .filter_map(|event| Some((event.time, None, edited(event, name)?))),
+    );
     seen.sort_by_key(|(time, ..)| *time);
     let (mut spells, mut current): (Vec<Spell>, Option<(String, Timestamp)>) = (Vec::new(), None);
     for (time, before, after) in seen {
@@ -236,8 +303,13 @@ fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> 
             let first = before.unwrap_or_else(|| after.clone());
             current = Some((first, created));
         }
-        if let Some((address, since)) = current.take_if(|(address, _)| !address.eq_ignore_ascii_case(&after)) {
-            spells.push(Spell { address, since, gone: Some(at) });
+        if let Some((address, since)) = current.take_if(|(address, _)| !address.eq_ignore_ascii_case(&after))
+        {
+            spells.push(Spell {
+                address,
+                since,
+                gone: Some(at),
+            });
             current = Some((after, at));
         }
     }
@@ -245,18 +317,27 @@ fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> 
         Some((last, since)) if last.eq_ignore_ascii_case(address) => *since,
         _ => created,
     };
-    spells.extend(now.map(|address| Spell { address: address.to_owned(), since: since(address), gone: None }));
+    spells.extend(now.map(|address| Spell {
+        address: address.to_owned(),
+        since: since(address),
+        gone: None,
+    }));
     spells.retain(|spell| !spell.address.is_empty());
     spells
 }
 
 /// What an administrator's edit sent for `name`.
 fn edited(event: &AdminEvent, name: &str) -> Option<String> {
-    if !matches!(events::admin_act(event), Some((_, AdminAct::Created | AdminAct::Edited))) {
+    if !matches!(
+        events::admin_act(event),
+        Some((_, AdminAct::Created | AdminAct::Edited))
+    ) {
         return None;
     }
     let sent: serde_json::Value = serde_json::from_str(event.representation.as_deref()?).ok()?;
-    let value = sent.get(name).or_else(|| sent.get("attributes")?.get(name)?.get(0))?;
+    let value = sent
+        .get(name)
+        .or_else(|| sent.get("attributes")?.get(name)?.get(0))?;
     value.as_str().map(str::to_owned)
 }
 
@@ -295,7 +376,14 @@ mod tests {
         let found: Vec<(&str, i64, Option<i64>, bool)> = account
             .contacts
             .iter()
-            .map(|c| (c.address.as_str(), c.since.millis(), c.gone.map(Timestamp::millis), c.verified))
+            .map(|c| {
+                (
+                    c.address.as_str(),
+                    c.since.millis(),
+                    c.gone.map(Timestamp::millis),
+                    c.verified,
+                )
+            })
             .collect();
         assert_eq!(
             found,
@@ -305,7 +393,10 @@ mod tests {
                 ("Old@example.test", 1_000, Some(5_000), true),
             ]
         );
-        assert_eq!((account.name.as_str(), account.locale.as_deref()), ("Ann Lee", Some("de")));
+        assert_eq!(
+            (account.name.as_str(), account.locale.as_deref()),
+            ("Ann Lee", Some("de"))
+        );
     }
 
     #[test]
@@ -317,8 +408,11 @@ mod tests {
              "representation": "{\"email\":\"new@example.test\"}"},
         ]);
         let account = account(&parts(serde_json::json!([]), edits), &[]);
-        let found: Vec<(&str, i64)> =
-            account.contacts.iter().map(|c| (c.address.as_str(), c.since.millis())).collect();
+        let found: Vec<(&str, i64)> = account
+            .contacts
+            .iter()
+            .map(|c| (c.address.as_str(), c.since.millis()))
+            .collect();
         assert_eq!(found, [("new@example.test", 7_000), ("old@example.test", 1_000)]);
     }
 
@@ -329,8 +423,11 @@ mod tests {
              "details": {"identity_provider": "corp"}},
         ]);
         let account = account(&parts(linked, serde_json::json!([])), &[]);
-        let found: Vec<(&str, FactorClass, i64, bool)> =
-            account.factors.iter().map(|f| (f.id.as_str(), f.class, f.created.millis(), f.at_creation)).collect();
+        let found: Vec<(&str, FactorClass, i64, bool)> = account
+            .factors
+            .iter()
+            .map(|f| (f.id.as_str(), f.class, f.created.millis(), f.at_creation))
+            .collect();
         assert_eq!(
             found,
             [

@@ -23,6 +23,7 @@ use futures_util::future::{try_join3, try_join5};
 use super::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
 use super::events::{self, AdminAct};
 use super::representations::{Group, Role, Session, User};
+use super::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, FULL, GROUP as ROOT};
 use super::{CannotHold, Keycloak, account, fresh, idp, of_account};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::hold::{Cut, Posture};
@@ -31,14 +32,6 @@ use crate::domain::subject::account::{Account, ContactKind};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::idp::{Converged, IdpError, IdpSession, Wanted};
 
-/// Root of the groups.
-const ROOT: &str = "/reentry";
-/// Attributes of the root with the realm's default role: we may not read the realm or roles by name.
-const DEFAULT_ROLE_ID: &str = "reentry.default-role.id";
-/// See [`DEFAULT_ROLE_ID`].
-const DEFAULT_ROLE_NAME: &str = "reentry.default-role.name";
-/// The role that opens the scope of whole tokens.
-const FULL: &str = "reentry-full";
 /// Prefix of the roles of levels.
 const HOLD_ROLE: &str = "reentry-hold.";
 /// Prefix of the groups of levels.
@@ -47,8 +40,14 @@ const HOLD_GROUP: &str = "hold.";
 const ROUNDS: usize = 3;
 
 /// Roles of `realm-management` with which an account could undo its own hold.
-const UNDOING: [&str; 6] =
-    ["realm-admin", "manage-users", "manage-realm", "manage-clients", "manage-authorization", "impersonation"];
+const UNDOING: [&str; 6] = [
+    "realm-admin",
+    "manage-users",
+    "manage-realm",
+    "manage-clients",
+    "manage-authorization",
+    "impersonation",
+];
 
 /// What a lift gives back, each with its group below [`ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,9 +84,14 @@ impl Layout {
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.root.is_none() {
-            faults.push("the realm is not wired, Keycloak's own tokens cannot be held: run `reentry wire keycloak`".to_owned());
+            faults.push(
+                "the realm is not wired, Keycloak's own tokens cannot be held: run `reentry wire keycloak`"
+                    .to_owned(),
+            );
         } else if self.default_role.is_none() || !self.levels.contains_key("none") {
-            faults.push(format!("group {ROOT} is not what `reentry wire keycloak` made: run it again"));
+            faults.push(format!(
+                "group {ROOT} is not what `reentry wire keycloak` made: run it again"
+            ));
         }
         faults
     }
@@ -100,10 +104,21 @@ impl Layout {
     fn level(&self, ceiling: &Ceiling) -> Option<(&str, &str)> {
         let exact = self.levels.get_key_value(&ceiling.level());
         let within = || {
-            let fitting = self.levels.iter().filter(|(level, _)| Ceiling::parse_level(level).within(ceiling));
-            fitting.max_by_key(|(level, _)| if *level == "none" { 0 } else { level.split('.').count() })
+            let fitting = self
+                .levels
+                .iter()
+                .filter(|(level, _)| Ceiling::parse_level(level).within(ceiling));
+            fitting.max_by_key(|(level, _)| {
+                if *level == "none" {
+                    0
+                } else {
+                    level.split('.').count()
+                }
+            })
         };
-        exact.or_else(within).map(|(level, group)| (level.as_str(), group.as_str()))
+        exact
+            .or_else(within)
+            .map(|(level, group)| (level.as_str(), group.as_str()))
     }
 
     fn is_level(&self, group: &str) -> bool {
@@ -118,7 +133,11 @@ pub(super) async fn layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
         let layout = read_layout(keycloak).await?;
         believed.layout = Some((Instant::now(), layout));
     }
-    Ok(believed.layout.as_ref().map(|(_, layout)| layout.clone()).unwrap_or_default())
+    Ok(believed
+        .layout
+        .as_ref()
+        .map(|(_, layout)| layout.clone())
+        .unwrap_or_default())
 }
 
 async fn forget_layout(keycloak: &Keycloak) {
@@ -133,9 +152,18 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
     let Some(id) = root.id.clone() else {
         return Ok(Layout::default());
     };
-    let attribute = |name: &str| root.attributes.get(name).and_then(|values| values.first()).cloned();
+    let attribute = |name: &str| {
+        root.attributes
+            .get(name)
+            .and_then(|values| values.first())
+            .cloned()
+    };
     let default_role = match (attribute(DEFAULT_ROLE_ID), attribute(DEFAULT_ROLE_NAME)) {
-        (Some(id), Some(name)) => Some(Role { id: Some(id), name, ..Role::default() }),
+        (Some(id), Some(name)) => Some(Role {
+            id: Some(id),
+            name,
+            ..Role::default()
+        }),
         _ => None,
     };
     let children = admin.subgroups(&id).await.map_err(idp)?;
@@ -149,13 +177,22 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
         .into_iter()
         .filter_map(|taken| Some((taken, groups.get(taken.group())?.clone())))
         .collect();
-    Ok(Layout { root: Some(id), default_role, levels, notes })
+    Ok(Layout {
+        root: Some(id),
+        default_role,
+        levels,
+        notes,
+    })
 }
 
 /// Ids of the groups that holds rest on.
 pub(super) async fn our_groups(keycloak: &Keycloak) -> Result<BTreeSet<String>, IdpError> {
     let layout = layout(keycloak).await?;
-    let groups = layout.levels.into_values().chain(layout.notes.into_values()).chain(layout.root);
+    let groups = layout
+        .levels
+        .into_values()
+        .chain(layout.notes.into_values())
+        .chain(layout.root);
     Ok(groups.collect())
 }
 
@@ -218,18 +255,29 @@ pub(super) async fn converge(keycloak: &Keycloak, sub: &str, wanted: &Wanted) ->
         forget_layout(keycloak).await;
         layout = self::layout(keycloak).await?;
     }
-    let mut hand = Hand { keycloak, layout, sub, acts: Vec::new() };
+    let mut hand = Hand {
+        keycloak,
+        layout,
+        sub,
+        acts: Vec::new(),
+    };
     let cannot = match &wanted.posture {
         Posture::Free => {
             // A fresh log-in is asked for by ending sessions before the lift: none of them may see it.
             hand.end_sessions(&wanted.cuts, wanted.end_before).await?;
-            return hand.lift().await.map(|cannot| Converged { acts: hand.acts, cannot });
+            return hand.lift().await.map(|cannot| Converged {
+                acts: hand.acts,
+                cannot,
+            });
         }
         Posture::Held(ceiling) => hand.hold(ceiling, None).await?,
         Posture::Contested(at_idp) => hand.hold(&Ceiling::none(), Some(*at_idp)).await?,
     };
     hand.end_sessions(&wanted.cuts, wanted.end_before).await?;
-    Ok(Converged { acts: hand.acts, cannot })
+    Ok(Converged {
+        acts: hand.acts,
+        cannot,
+    })
 }
 
 impl Hand<'_> {
@@ -238,7 +286,11 @@ impl Hand<'_> {
     }
 
     /// Holds the account at `ceiling`; `contest` says that it is frozen, and how.
-    async fn hold(&mut self, ceiling: &Ceiling, contest: Option<ContestedAtIdp>) -> Result<Option<String>, IdpError> {
+    async fn hold(
+        &mut self,
+        ceiling: &Ceiling,
+        contest: Option<ContestedAtIdp>,
+    ) -> Result<Option<String>, IdpError> {
         let wired = self.layout.wired().is_some();
         let mut seen = see(self.keycloak, self.sub).await?;
         let mut cannot = None;
@@ -282,36 +334,61 @@ impl Hand<'_> {
     }
 
     async fn hold_once(&mut self, ceiling: &Ceiling, seen: &Seen) -> Result<(), AdminError> {
-        let Some((_, default_role)) = self.layout.wired().map(|(root, role)| (root.to_owned(), role.clone())) else {
+        let Some((_, default_role)) = self
+            .layout
+            .wired()
+            .map(|(root, role)| (root.to_owned(), role.clone()))
+        else {
             return Ok(());
         };
         let admin = &self.keycloak.admin;
-        let Some((level, group)) = self.layout.level(ceiling).map(|(level, id)| (level.to_owned(), id.to_owned()))
+        let Some((level, group)) = self
+            .layout
+            .level(ceiling)
+            .map(|(level, id)| (level.to_owned(), id.to_owned()))
         else {
             return Ok(());
         };
         let held = seen.groups.iter().any(|id| self.layout.is_level(id));
         let noted = self.layout.notes.values().any(|id| seen.groups.contains(id));
-        if let Some(role) = seen.mapped.iter().find(|role| role.id == default_role.id).cloned() {
+        if let Some(role) = seen
+            .mapped
+            .iter()
+            .find(|role| role.id == default_role.id)
+            .cloned()
+        {
             self.note(Taken::DefaultRole, seen).await?;
-            admin.remove_realm_roles(self.sub, std::slice::from_ref(&role)).await?;
+            admin
+                .remove_realm_roles(self.sub, std::slice::from_ref(&role))
+                .await?;
             self.did(format!("took role {}", role.name));
         }
         if let Some(role) = seen.mapped(FULL).cloned() {
             if !held && !noted {
                 self.note(Taken::FullRole, seen).await?;
             }
-            admin.remove_realm_roles(self.sub, std::slice::from_ref(&role)).await?;
+            admin
+                .remove_realm_roles(self.sub, std::slice::from_ref(&role))
+                .await?;
             self.did(format!("took role {FULL}"));
         }
         // Roles of other levels, granted one by one, would be a second claim.
-        let stray: Vec<Role> = seen.mapped.iter().filter(|role| role.name.starts_with(HOLD_ROLE)).cloned().collect();
+        let stray: Vec<Role> = seen
+            .mapped
+            .iter()
+            .filter(|role| role.name.starts_with(HOLD_ROLE))
+            .cloned()
+            .collect();
         if !stray.is_empty() {
             admin.remove_realm_roles(self.sub, &stray).await?;
             self.did("took stray hold roles");
         }
-        let others: Vec<String> =
-            seen.groups.iter().filter(|id| **id != group && self.layout.is_level(id)).cloned().collect();
+        let others: Vec<String> = seen
+            .groups
+            .iter()
+            .filter(|id| **id != group && self.layout.is_level(id))
+            .cloned()
+            .collect();
         for other in others {
             admin.leave_group(self.sub, &other).await?;
             self.did(format!("left {}", self.named(&other)));
@@ -327,8 +404,16 @@ impl Hand<'_> {
     fn disagrees(&self, ceiling: &Ceiling, seen: &Seen) -> Option<String> {
         let (level, group) = self.layout.level(ceiling)?;
         if seen.has(FULL) {
-            let by = match self.layout.default_role.as_ref().filter(|role| seen.has(&role.name)) {
-                Some(default_role) => format!("through `{}`, inside a group or a composite role", default_role.name),
+            let by = match self
+                .layout
+                .default_role
+                .as_ref()
+                .filter(|role| seen.has(&role.name))
+            {
+                Some(default_role) => format!(
+                    "through `{}`, inside a group or a composite role",
+                    default_role.name
+                ),
                 None => "through a group or a composite role".to_owned(),
             };
             return Some(format!("it keeps `{FULL}` {by}"));
@@ -338,15 +423,23 @@ impl Hand<'_> {
         }
         let wanted = format!("{HOLD_ROLE}{level}");
         if !seen.has(&wanted) {
-            return Some(format!("group {ROOT}/{HOLD_GROUP}{level} does not give `{wanted}`"));
+            return Some(format!(
+                "group {ROOT}/{HOLD_GROUP}{level} does not give `{wanted}`"
+            ));
         }
-        let stray = seen.effective.iter().find(|role| role.starts_with(HOLD_ROLE) && **role != wanted);
+        let stray = seen
+            .effective
+            .iter()
+            .find(|role| role.starts_with(HOLD_ROLE) && **role != wanted);
         stray.map(|role| format!("it keeps `{role}` beside `{wanted}`"))
     }
 
     fn named(&self, group: &str) -> String {
         let level = self.layout.levels.iter().find(|(_, id)| *id == group);
-        level.map_or_else(|| group.to_owned(), |(level, _)| format!("{ROOT}/{HOLD_GROUP}{level}"))
+        level.map_or_else(
+            || group.to_owned(),
+            |(level, _)| format!("{ROOT}/{HOLD_GROUP}{level}"),
+        )
     }
 
     /// Writes down that something is about to be taken.
@@ -363,7 +456,10 @@ impl Hand<'_> {
 
     /// A realm wired without the group gets it now: a hold must not wait for an operator.
     async fn make_note_group(&mut self, taken: Taken) -> Result<String, AdminError> {
-        let group = Group { name: taken.group().to_owned(), ..Group::default() };
+        let group = Group {
+            name: taken.group().to_owned(),
+            ..Group::default()
+        };
         let admin = &self.keycloak.admin;
         let id = match admin.create_group(self.layout.root.as_deref(), &group).await {
             Err(AdminError::Conflict { .. }) => {
@@ -387,7 +483,10 @@ impl Hand<'_> {
     }
 
     fn noted(&self, taken: Taken, seen: &Seen) -> bool {
-        self.layout.notes.get(&taken).is_some_and(|group| seen.groups.contains(group))
+        self.layout
+            .notes
+            .get(&taken)
+            .is_some_and(|group| seen.groups.contains(group))
     }
 
     async fn switch_off(&mut self, seen: &Seen) -> Result<(), IdpError> {
@@ -410,7 +509,11 @@ impl Hand<'_> {
             return Ok(());
         }
         if !seen.user.enabled {
-            self.keycloak.admin.set_enabled(self.sub, true).await.map_err(of_account)?;
+            self.keycloak
+                .admin
+                .set_enabled(self.sub, true)
+                .await
+                .map_err(of_account)?;
             self.did("switched the account on again");
         }
         self.strike(Taken::Enabled).await.map_err(of_account)
@@ -430,8 +533,9 @@ impl Hand<'_> {
             let held = seen.groups.iter().any(|id| self.layout.is_level(id));
             let noted = self.layout.notes.values().any(|id| seen.groups.contains(id));
             if !held && !noted {
-                return Ok((restored && !seen.has(FULL))
-                    .then(|| format!("its default role no longer holds `{FULL}`: run `reentry wire keycloak`")));
+                return Ok((restored && !seen.has(FULL)).then(|| {
+                    format!("its default role no longer holds `{FULL}`: run `reentry wire keycloak`")
+                }));
             }
         }
         Ok(Some("it does not stay out of the hold groups".to_owned()))
@@ -439,7 +543,12 @@ impl Hand<'_> {
 
     async fn lift_once(&mut self, seen: &Seen) -> Result<(), AdminError> {
         let admin = &self.keycloak.admin;
-        let groups: Vec<String> = seen.groups.iter().filter(|id| self.layout.is_level(id)).cloned().collect();
+        let groups: Vec<String> = seen
+            .groups
+            .iter()
+            .filter(|id| self.layout.is_level(id))
+            .cloned()
+            .collect();
         for group in groups {
             admin.leave_group(self.sub, &group).await?;
             self.did(format!("left {}", self.named(&group)));
@@ -447,7 +556,9 @@ impl Hand<'_> {
         if self.noted(Taken::DefaultRole, seen)
             && let Some(role) = self.layout.default_role.clone()
         {
-            admin.add_realm_roles(self.sub, std::slice::from_ref(&role)).await?;
+            admin
+                .add_realm_roles(self.sub, std::slice::from_ref(&role))
+                .await?;
             self.did(format!("gave role {} back", role.name));
             self.strike(Taken::DefaultRole).await?;
         }
@@ -485,7 +596,9 @@ impl Hand<'_> {
             // Whole seconds, rounded down: what began in the second of the cut counts as before it.
             let began = Timestamp::from_millis(session.start).minus(ahead);
             end_before.is_some_and(|end| began < end)
-                || cuts.iter().any(|cut| began <= cut.at && cut.except.as_deref() != Some(&session.id))
+                || cuts
+                    .iter()
+                    .any(|cut| began <= cut.at && cut.except.as_deref() != Some(&session.id))
         };
         for (session, offline) in live_sessions(self.keycloak, self.sub).await? {
             if dead(&session) {
@@ -501,22 +614,35 @@ impl Hand<'_> {
 /// Online and offline sessions. Where offline ones are is told by the list of grants.
 async fn live_sessions(keycloak: &Keycloak, sub: &str) -> Result<Vec<(Session, bool)>, IdpError> {
     let admin = &keycloak.admin;
-    let (online, grants) =
-        futures_util::future::try_join(admin.sessions(sub), admin.consents(sub)).await.map_err(of_account)?;
+    let (online, grants) = futures_util::future::try_join(admin.sessions(sub), admin.consents(sub))
+        .await
+        .map_err(of_account)?;
     let clients: BTreeSet<String> = grants
         .into_iter()
         .flat_map(|consent| consent.additional_grants)
         .filter_map(|grant| grant.client)
         .collect();
-    let mut sessions: BTreeMap<(String, bool), Session> =
-        online.into_iter().map(|session| ((session.id.clone(), false), session)).collect();
+    let mut sessions: BTreeMap<(String, bool), Session> = online
+        .into_iter()
+        .map(|session| ((session.id.clone(), false), session))
+        .collect();
     for client in clients {
         for session in admin.offline_sessions(sub, &client).await.map_err(of_account)? {
             let key = (session.id.clone(), true);
-            sessions.entry(key).or_insert(Session { clients: BTreeMap::new(), ..session.clone() }).clients.extend(session.clients);
+            sessions
+                .entry(key)
+                .or_insert(Session {
+                    clients: BTreeMap::new(),
+                    ..session.clone()
+                })
+                .clients
+                .extend(session.clients);
         }
     }
-    Ok(sessions.into_iter().map(|((_, offline), session)| (session, offline)).collect())
+    Ok(sessions
+        .into_iter()
+        .map(|((_, offline), session)| (session, offline))
+        .collect())
 }
 
 async fn delete_session(keycloak: &Keycloak, id: &str, offline: bool) -> Result<(), IdpError> {
@@ -578,7 +704,10 @@ pub(super) async fn restore(
     let since_there = since.plus(ahead).millis();
     let mut done = Vec::new();
     for credential in admin.credentials(sub).await.map_err(of_account)? {
-        if credential.created_date.is_some_and(|created| created >= since_there - GRACE.millis()) {
+        if credential
+            .created_date
+            .is_some_and(|created| created >= since_there - GRACE.millis())
+        {
             remove_factor(keycloak, sub, &credential.id).await?;
             done.push(format!("removed {} {}", credential.kind, credential.id));
         }
@@ -592,7 +721,9 @@ pub(super) async fn restore(
     let left = admin.credentials(sub).await.map_err(of_account)?;
     let newer = |at: Option<i64>| at.is_some_and(|created| created >= since_there - GRACE.millis());
     if left.iter().any(|credential| newer(credential.created_date)) {
-        return Err(IdpError::Unexpected("a credential was enrolled while they were being removed".to_owned()));
+        return Err(IdpError::Unexpected(
+            "a credential was enrolled while they were being removed".to_owned(),
+        ));
     }
     Ok(done)
 }
@@ -606,7 +737,11 @@ async fn taken_back(
     sub: &str,
     since: i64,
 ) -> Result<(BTreeSet<String>, BTreeMap<String, String>), IdpError> {
-    let types = ["FEDERATED_IDENTITY_LINK", "FEDERATED_IDENTITY_OVERRIDE_LINK", "UPDATE_PROFILE"];
+    let types = [
+        "FEDERATED_IDENTITY_LINK",
+        "FEDERATED_IDENTITY_OVERRIDE_LINK",
+        "UPDATE_PROFILE",
+    ];
     let query = EventQuery {
         types: keycloak.known(&types).await?,
         user: Some(sub.to_owned()),
@@ -623,17 +758,30 @@ async fn taken_back(
         ..AdminEventQuery::default()
     };
     let admin = &keycloak.admin;
-    let (events, acts, now) =
-        try_join3(admin.events(&query), admin.admin_events(&admin_query), admin.federated_identities(sub))
-            .await
-            .map_err(of_account)?;
+    let (events, acts, now) = try_join3(
+        admin.events(&query),
+        admin.admin_events(&admin_query),
+        admin.federated_identities(sub),
+    )
+    .await
+    .map_err(of_account)?;
     let mut links: BTreeSet<String> = BTreeSet::new();
     let mut phones = BTreeMap::new();
     for event in events.iter().filter(|event| event.error.is_none()) {
-        links.extend(event.details.get("identity_provider").filter(|_| event.kind != "UPDATE_PROFILE").cloned());
+        links.extend(
+            event
+                .details
+                .get("identity_provider")
+                .filter(|_| event.kind != "UPDATE_PROFILE")
+                .cloned(),
+        );
         for name in &keycloak.settings.phone_attributes {
             if event.details.contains_key(&format!("updated_{name}")) {
-                let previous = event.details.get(&format!("previous_{name}")).cloned().unwrap_or_default();
+                let previous = event
+                    .details
+                    .get(&format!("previous_{name}"))
+                    .cloned()
+                    .unwrap_or_default();
                 phones.entry(name.clone()).or_insert(previous);
             }
         }
@@ -663,12 +811,21 @@ async fn restore_contacts(
     });
     let user = admin.user(sub).await.map_err(of_account)?;
     if let Some(email) = had.max_by_key(|contact| contact.since) {
-        let same = |user: &User| user.email.as_deref().is_some_and(|now| now.eq_ignore_ascii_case(&email.address));
+        let same = |user: &User| {
+            user.email
+                .as_deref()
+                .is_some_and(|now| now.eq_ignore_ascii_case(&email.address))
+        };
         if !same(&user) {
-            admin.set_email(sub, &email.address, email.verified).await.map_err(of_account)?;
+            admin
+                .set_email(sub, &email.address, email.verified)
+                .await
+                .map_err(of_account)?;
             let user = admin.user(sub).await.map_err(of_account)?;
             if !same(&user) {
-                return Err(IdpError::Unexpected("the e-mail address of before was not taken".to_owned()));
+                return Err(IdpError::Unexpected(
+                    "the e-mail address of before was not taken".to_owned(),
+                ));
             }
             done.push("set the e-mail address of before".to_owned());
         }
@@ -678,7 +835,10 @@ async fn restore_contacts(
             .update_user(sub, |user| {
                 let attributes = user.attributes.get_or_insert_default();
                 for (name, previous) in phones {
-                    let values = previous.split("::").filter(|value| !value.is_empty()).map(str::to_owned);
+                    let values = previous
+                        .split("::")
+                        .filter(|value| !value.is_empty())
+                        .map(str::to_owned);
                     attributes.insert(name.clone(), values.collect());
                 }
             })

@@ -91,7 +91,11 @@ pub fn credential(event: &Event) -> Option<(Touch, FactorClass, bool)> {
 /// The root authentication session in which an event happened, which is the user session's id too.
 #[must_use]
 pub fn code(event: &Event) -> Option<&str> {
-    event.details.get("code_id").map(String::as_str).filter(|code| !code.is_empty())
+    event
+        .details
+        .get("code_id")
+        .map(String::as_str)
+        .filter(|code| !code.is_empty())
 }
 
 /// The id of a user event: Keycloak's, or one made of what it says (servers before 26.2 give none).
@@ -99,7 +103,12 @@ pub fn code(event: &Event) -> Option<&str> {
 pub fn id(event: &Event) -> String {
     event.id.clone().unwrap_or_else(|| {
         let user = event.user_id.as_deref().unwrap_or_default();
-        bounded(format!("{}:{}:{user}:{}", event.time, event.kind, code(event).unwrap_or_default()))
+        bounded(format!(
+            "{}:{}:{user}:{}",
+            event.time,
+            event.kind,
+            code(event).unwrap_or_default()
+        ))
     })
 }
 
@@ -213,7 +222,10 @@ mod tests {
     #[test]
     fn an_origin_names_a_network_never_an_address() {
         assert_eq!(network("203.0.113.77").as_deref(), Some("203.0.0.0/16"));
-        assert_eq!(network("2001:db8:85a3:1:2:3:4:5").as_deref(), Some("2001:db8:85a3::/48"));
+        assert_eq!(
+            network("2001:db8:85a3:1:2:3:4:5").as_deref(),
+            Some("2001:db8:85a3::/48")
+        );
         assert_eq!(network("::ffff:203.0.113.77").as_deref(), Some("203.0.0.0/16"));
         assert_eq!(network("unknown"), None);
     }
@@ -235,7 +247,10 @@ mod tests {
         let yes = |what: &str| Some(("u".to_owned(), what.to_owned()));
         assert_eq!(act("ACTION", "users/u/reset-password"), yes("SetPassword"));
         assert_eq!(act("ACTION", "users/u/execute-actions-email"), yes("SentActions"));
-        assert_eq!(act("ACTION", "users/u/credentials/c"), yes("RemovedCredential(\"c\")"));
+        assert_eq!(
+            act("ACTION", "users/u/credentials/c"),
+            yes("RemovedCredential(\"c\")")
+        );
         assert_eq!(act("UPDATE", "users/u/credentials/c/userLabel"), yes("Other"));
         assert_eq!(act("DELETE", "users/u/groups/g"), yes("MovedGroup(\"g\")"));
         assert_eq!(act("CREATE", "users/u/role-mappings/realm"), yes("MovedRoles"));
@@ -253,6 +268,9 @@ mod tests {
         };
         assert!(ours(&by("me")));
         assert!(!ours(&by("somebody")));
-        assert!(!ours(&admin("ACTION", "users/u/reset-password", "me")), "we never set passwords");
+        assert!(
+            !ours(&admin("ACTION", "users/u/reset-password", "me")),
+            "we never set passwords"
+        );
     }
 }

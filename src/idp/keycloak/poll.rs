@@ -62,7 +62,10 @@ struct Stream {
     seen: BTreeMap<String, i64>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
@@ -77,14 +80,21 @@ struct Row {
 impl Stream {
     /// Where the next page starts.
     fn start(&self, overlap: Span, back: i64) -> i64 {
-        self.from.unwrap_or_else(|| if self.at == 0 { back } else { self.at - overlap.millis() })
+        self.from.unwrap_or_else(|| {
+            if self.at == 0 {
+                back
+            } else {
+                self.at - overlap.millis()
+            }
+        })
     }
 
     /// Takes a page in. Gives the accounts with lines that were not judged before, and whether more is waiting.
     fn take(&mut self, rows: &[Row], max: u32, overlap: Span, clock: i64) -> (BTreeSet<String>, bool) {
         let fresh = rows.iter().filter(|row| !self.seen.contains_key(&row.id));
         let subs = fresh.filter_map(|row| row.sub.clone()).collect();
-        self.seen.extend(rows.iter().map(|row| (row.id.clone(), row.time)));
+        self.seen
+            .extend(rows.iter().map(|row| (row.id.clone(), row.time)));
         let first = rows.iter().map(|row| row.time).min();
         let last = rows.iter().map(|row| row.time).max();
         let full = rows.len() >= max as usize;
@@ -108,7 +118,11 @@ impl Stream {
         let keep = self.from.unwrap_or(self.at).min(self.at) - overlap.millis();
         self.seen.retain(|_, time| *time >= keep);
         while self.seen.len() > REMEMBERED {
-            let oldest = self.seen.iter().min_by_key(|(_, time)| **time).map(|(id, _)| id.clone());
+            let oldest = self
+                .seen
+                .iter()
+                .min_by_key(|(_, time)| **time)
+                .map(|(id, _)| id.clone());
             oldest.map(|id| self.seen.remove(&id));
         }
         (subs, full)
@@ -117,7 +131,11 @@ impl Stream {
     /// A judged line that the log should still show and does not: it was cleared, or keeps less than the overlap.
     fn lost(&self, start: i64, rows: &[Row], full: bool, clock: i64) -> bool {
         let young = start.max(clock - EXPIRES);
-        let newest = self.seen.iter().filter(|(_, time)| **time >= young).max_by_key(|(_, time)| **time);
+        let newest = self
+            .seen
+            .iter()
+            .filter(|(_, time)| **time >= young)
+            .max_by_key(|(_, time)| **time);
         self.from.is_none()
             && newest.is_some_and(|(id, time)| {
                 !rows.iter().any(|row| row.id == *id) && !(full && rows.iter().all(|row| row.time <= *time))
@@ -136,8 +154,10 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let back = now.earliest().plus(ahead).minus(settings.back_fill).millis();
     let types = keycloak.known(&events::TELLING).await?;
     let max = settings.page.max(2);
-    let (user_from, admin_from) =
-        (place.user.start(settings.overlap, back), place.admin.start(settings.overlap, back));
+    let (user_from, admin_from) = (
+        place.user.start(settings.overlap, back),
+        place.admin.start(settings.overlap, back),
+    );
     let user_query = EventQuery {
         types,
         from_ms: Some(user_from),
@@ -154,16 +174,20 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         ..AdminEventQuery::default()
     };
     let admin = &keycloak.admin;
-    let (config, user_page, admin_page) =
-        try_join3(admin.events_config(), admin.events(&user_query), admin.admin_events(&admin_query))
-            .await
-            .map_err(idp)?;
+    let (config, user_page, admin_page) = try_join3(
+        admin.events_config(),
+        admin.events(&user_query),
+        admin.admin_events(&admin_query),
+    )
+    .await
+    .map_err(idp)?;
     let user_rows: Vec<Row> = user_page.iter().map(user_row).collect();
     let admin_rows: Vec<Row> = admin_page.iter().map(admin_row).collect();
     let mut alarms = config_faults(&config);
-    for (stream, start, rows, name) in
-        [(&place.user, user_from, &user_rows, "user"), (&place.admin, admin_from, &admin_rows, "admin")]
-    {
+    for (stream, start, rows, name) in [
+        (&place.user, user_from, &user_rows, "user"),
+        (&place.admin, admin_from, &admin_rows, "admin"),
+    ] {
         if stream.lost(start, rows, rows.len() >= max as usize, clock) {
             alarms.push(format!(
                 "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
@@ -174,21 +198,37 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
-    let ids: BTreeSet<&str> =
-        user_rows.iter().chain(&admin_rows).map(|row| row.id.as_str()).collect();
+    let ids: BTreeSet<&str> = user_rows
+        .iter()
+        .chain(&admin_rows)
+        .map(|row| row.id.as_str())
+        .collect();
     let rules = keycloak.rules(own);
     let lines = judged(keycloak, &subs, &ids, &rules, now.latest(), ahead).await?;
     let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
-    Ok(Polled { lines, next: Cursor(next), more: user_more || admin_more, alarms })
+    Ok(Polled {
+        lines,
+        next: Cursor(next),
+        more: user_more || admin_more,
+        alarms,
+    })
 }
 
 fn user_row(event: &Event) -> Row {
-    Row { id: events::id(event), time: event.time, sub: event.user_id.clone() }
+    Row {
+        id: events::id(event),
+        time: event.time,
+        sub: event.user_id.clone(),
+    }
 }
 
 fn admin_row(event: &AdminEvent) -> Row {
     let sub = events::admin_act(event).map(|(sub, _)| sub.to_owned());
-    Row { id: events::admin_id(event), time: event.time, sub }
+    Row {
+        id: events::admin_id(event),
+        time: event.time,
+        sub,
+    }
 }
 
 /// Judges every account in `subs` and gives the lines that `ids` name, in the order of the log.
@@ -208,7 +248,9 @@ async fn judged(
     let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
     let mut found: Vec<(i64, Line)> = Vec::new();
     while let Some(story) = stories.next().await {
-        let told = story?.into_iter().filter(|(_, event, _)| ids.contains(event.as_str()));
+        let told = story?
+            .into_iter()
+            .filter(|(_, event, _)| ids.contains(event.as_str()));
         found.extend(told.map(|(time, _, line)| (time, line)));
     }
     found.sort_by_key(|(time, _)| *time);
@@ -230,8 +272,14 @@ async fn lines(
     };
     let told = story::judge(&window, rules, received, ahead);
     let moved = told.iter().any(|line| matches!(line.what, What::Moved { .. }));
-    let ours = if moved { act::our_groups(keycloak).await? } else { BTreeSet::new() };
-    let held = groups.iter().any(|group| group.id.as_ref().is_some_and(|id| ours.contains(id)));
+    let ours = if moved {
+        act::our_groups(keycloak).await?
+    } else {
+        BTreeSet::new()
+    };
+    let held = groups
+        .iter()
+        .any(|group| group.id.as_ref().is_some_and(|id| ours.contains(id)));
     let line = |told: story::Told| {
         let id = told.event.clone();
         let heard = match told.what {
@@ -240,10 +288,21 @@ async fn lines(
             // Roles and groups of a free account are its administrators' business, but tiers depend on them.
             What::Moved { what, group } => {
                 let of_ours = group.is_some_and(|group| ours.contains(&group)) || what.contains("reentry-");
-                if held || of_ours { Heard::Tampered { id, what } } else { Heard::Touched { id } }
+                if held || of_ours {
+                    Heard::Tampered { id, what }
+                } else {
+                    Heard::Touched { id }
+                }
             }
         };
-        (told.time, told.event, Line { sub: sub.to_owned(), heard })
+        (
+            told.time,
+            told.event,
+            Line {
+                sub: sub.to_owned(),
+                heard,
+            },
+        )
     };
     Ok(told.into_iter().map(line).collect())
 }
@@ -252,7 +311,9 @@ async fn lines(
 async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Window, Vec<Group>), IdpError> {
     let admin = &keycloak.admin;
     let settings = &keycloak.settings;
-    let reach = [settings.enrolment, settings.probation, settings.admin_lifespan].into_iter().max();
+    let reach = [settings.enrolment, settings.probation, settings.admin_lifespan]
+        .into_iter()
+        .max();
     let from = since.minus(reach.unwrap_or_default()).millis();
     let types: Vec<&str> = events::TELLING.into_iter().chain(events::TELLING_TOO).collect();
     let query = EventQuery {
@@ -270,17 +331,29 @@ async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Win
         max: WINDOW_PAGE,
         ..AdminEventQuery::default()
     };
-    let standing = try_join3(admin.credentials(sub), admin.sessions(sub), admin.user_groups(sub));
-    let logs = futures_util::future::try_join(all_events(keycloak, query), all_admin_events(keycloak, admin_query));
+    let standing = try_join3(
+        admin.credentials(sub),
+        admin.sessions(sub),
+        admin.user_groups(sub),
+    );
+    let logs = futures_util::future::try_join(
+        all_events(keycloak, query),
+        all_admin_events(keycloak, admin_query),
+    );
     let (user, (credentials, sessions, groups), (events, admin_events)): (User, _, _) =
-        try_join3(admin.user(sub), standing, logs).await.map_err(of_account)?;
+        try_join3(admin.user(sub), standing, logs)
+            .await
+            .map_err(of_account)?;
     let credentials: Vec<Credential> = credentials;
     let window = Window {
         created: user.created_timestamp.unwrap_or_default(),
         events,
         admin: admin_events,
         credentials,
-        sessions: sessions.into_iter().map(|session| (session.id, session.start)).collect(),
+        sessions: sessions
+            .into_iter()
+            .map(|session| (session.id, session.start))
+            .collect(),
     };
     Ok((window, groups))
 }
@@ -299,7 +372,10 @@ async fn all_events(keycloak: &Keycloak, mut query: EventQuery) -> Result<Vec<Ev
     Ok(all)
 }
 
-async fn all_admin_events(keycloak: &Keycloak, mut query: AdminEventQuery) -> Result<Vec<AdminEvent>, AdminError> {
+async fn all_admin_events(
+    keycloak: &Keycloak,
+    mut query: AdminEventQuery,
+) -> Result<Vec<AdminEvent>, AdminError> {
     let mut all = Vec::new();
     for page in 0..WINDOW_PAGES {
         query.first = page * WINDOW_PAGE;
@@ -322,7 +398,9 @@ pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<V
     let lines = lines(keycloak, sub, &rules, received, ahead, since).await?;
     let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
     // Only changes matter to the token that is about to be issued; the rest is the poller's.
-    let changes = recent.map(|(.., line)| line).filter(|line| matches!(line.heard, Heard::Change(_)));
+    let changes = recent
+        .map(|(.., line)| line)
+        .filter(|line| matches!(line.heard, Heard::Change(_)));
     Ok(changes.collect())
 }
 
@@ -330,7 +408,10 @@ pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<V
 fn config_faults(config: &EventsConfig) -> Vec<String> {
     let mut faults = Vec::new();
     if !config.events_enabled {
-        faults.push("user events are not stored: changes go unseen; `reentry wire keycloak` switches them on".to_owned());
+        faults.push(
+            "user events are not stored: changes go unseen; `reentry wire keycloak` switches them on"
+                .to_owned(),
+        );
     }
     if !config.admin_events_enabled {
         faults.push(
@@ -339,8 +420,10 @@ fn config_faults(config: &EventsConfig) -> Vec<String> {
         );
     }
     let stored = &config.enabled_event_types;
-    let missing: Vec<&str> =
-        events::NEEDED.into_iter().filter(|kind| !stored.is_empty() && !stored.iter().any(|s| s == kind)).collect();
+    let missing: Vec<&str> = events::NEEDED
+        .into_iter()
+        .filter(|kind| !stored.is_empty() && !stored.iter().any(|s| s == kind))
+        .collect();
     if !missing.is_empty() {
         faults.push(format!(
             "user events of these types are not stored: {}; add them under Realm settings, Events, or run `reentry wire keycloak`",
@@ -359,12 +442,19 @@ fn drift(page: &[AdminEvent], own: Option<&str>) -> Vec<String> {
         let place = !path.starts_with("users/")
             && matches!(
                 kind,
-                "REALM_ROLE" | "REALM_ROLE_MAPPING" | "CLIENT_SCOPE" | "REALM_SCOPE_MAPPING" | "CLIENT_SCOPE_CLIENT_MAPPING" | "GROUP"
+                "REALM_ROLE"
+                    | "REALM_ROLE_MAPPING"
+                    | "CLIENT_SCOPE"
+                    | "REALM_SCOPE_MAPPING"
+                    | "CLIENT_SCOPE_CLIENT_MAPPING"
+                    | "GROUP"
             );
         place
             && event.error.is_none()
             && (own.is_none() || event.auth_details.user_id.as_deref() != own)
-            && (sent.contains("reentry-") || sent.contains("default-roles-") || path.contains("default-roles-"))
+            && (sent.contains("reentry-")
+                || sent.contains("default-roles-")
+                || path.contains("default-roles-"))
     };
     page.iter()
         .filter(telling)
@@ -383,7 +473,10 @@ pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError>
     let own = keycloak.admin.own().await.map_err(idp)?;
     let mut faults = Vec::new();
     let client = &keycloak.settings.client_id;
-    let less: Vec<&str> = ROLES.into_iter().filter(|role| !own.roles.contains(*role)).collect();
+    let less: Vec<&str> = ROLES
+        .into_iter()
+        .filter(|role| !own.roles.contains(*role))
+        .collect();
     if !less.is_empty() {
         faults.push(format!(
             "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
@@ -391,7 +484,12 @@ pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError>
         ));
     }
     let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
-    let more: Vec<&str> = own.roles.iter().filter(|role| !known(role)).map(String::as_str).collect();
+    let more: Vec<&str> = own
+        .roles
+        .iter()
+        .filter(|role| !known(role))
+        .map(String::as_str)
+        .collect();
     if !more.is_empty() {
         faults.push(format!(
             "the service account of `{client}` may do more than it needs: take {} of realm-management away",

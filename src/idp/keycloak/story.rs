@@ -128,14 +128,25 @@ impl<'a> Story<'a> {
     fn new(window: &'a Window, rules: &'a Rules, received: Timestamp, ahead: Span) -> Self {
         let mut events: Vec<&Event> = window.events.iter().collect();
         events.sort_by_key(|event| (event.time, event.kind == "LOGIN"));
-        Self { window, rules, received, ahead, events, tainted: BTreeSet::new() }
+        Self {
+            window,
+            rules,
+            received,
+            ahead,
+            events,
+            tainted: BTreeSet::new(),
+        }
     }
 
     fn user_event(&mut self, event: &'a Event) -> Vec<Told> {
         if event.error.is_some() {
             return Vec::new();
         }
-        let told = |what| Told { time: event.time, event: events::id(event), what };
+        let told = |what| Told {
+            time: event.time,
+            event: events::id(event),
+            what,
+        };
         let change = |change: Change| told(What::Change(Box::new(change)));
         if let Some((touch, class, twin)) = events::credential(event) {
             if twin && self.has_generic(event, touch, class) {
@@ -176,8 +187,12 @@ impl<'a> Story<'a> {
                 (ChangeKind::CredentialInitialised, proof)
             }
             (Touch::Set, FactorClass::Password) => self.origin_of(event),
-            (Touch::Set, FactorClass::RecoveryCodes) => (ChangeKind::RecoveryCodesReset, self.factor_proof(event)),
-            (Touch::Set, _) if self.replaced(event, class) => (ChangeKind::FactorRemoved, self.factor_proof(event)),
+            (Touch::Set, FactorClass::RecoveryCodes) => {
+                (ChangeKind::RecoveryCodesReset, self.factor_proof(event))
+            }
+            (Touch::Set, _) if self.replaced(event, class) => {
+                (ChangeKind::FactorRemoved, self.factor_proof(event))
+            }
             (Touch::Set, _) => (ChangeKind::FactorAdded, self.factor_proof(event)),
             (Touch::Removed, _) => (ChangeKind::FactorRemoved, self.factor_proof(event)),
         };
@@ -203,7 +218,10 @@ impl<'a> Story<'a> {
             self.events.iter().any(|other| {
                 sent <= other.time
                     && other.time < event.time - TWIN
-                    && matches!(events::credential(other), Some((Touch::Set, FactorClass::Password, _)))
+                    && matches!(
+                        events::credential(other),
+                        Some((Touch::Set, FactorClass::Password, _))
+                    )
             })
         };
         if admin.is_some_and(|sent| !(login && used(sent))) {
@@ -270,7 +288,9 @@ impl<'a> Story<'a> {
             return Proof::Administrator;
         }
         let code = events::code(event).unwrap_or_default();
-        let recent = self.logins(code).any(|at| (1..=LOGIN_AGE).contains(&(event.time - at)));
+        let recent = self
+            .logins(code)
+            .any(|at| (1..=LOGIN_AGE).contains(&(event.time - at)));
         match (login, recent && self.settled(event)) {
             (true, true) => Proof::EligibleFactor,
             (true, false) => Proof::RecentLogin,
@@ -303,7 +323,10 @@ impl<'a> Story<'a> {
                 events::admin_act(other),
                 Some((
                     _,
-                    AdminAct::SetPassword | AdminAct::RemovedCredential(_) | AdminAct::Linked(_) | AdminAct::Unlinked(_)
+                    AdminAct::SetPassword
+                        | AdminAct::RemovedCredential(_)
+                        | AdminAct::Linked(_)
+                        | AdminAct::Unlinked(_)
                 ))
             );
             acts && young(other.time)
@@ -315,9 +338,16 @@ impl<'a> Story<'a> {
     fn replaced(&self, event: &Event, class: FactorClass) -> bool {
         let older = |credential: &&Credential| {
             events::class(&credential.kind) == class
-                && credential.created_date.is_some_and(|created| created < event.time - STORED)
+                && credential
+                    .created_date
+                    .is_some_and(|created| created < event.time - STORED)
         };
-        self.sent_reset(event) && !self.window.credentials.iter().any(|credential| older(&credential))
+        self.sent_reset(event)
+            && !self
+                .window
+                .credentials
+                .iter()
+                .any(|credential| older(&credential))
     }
 
     /// Whether nothing speaks against the first credential of its class on a young account.
@@ -339,7 +369,9 @@ impl<'a> Story<'a> {
         } && events::admin_id(other) != id);
         let listed = self.window.credentials.iter().any(|credential| {
             events::class(&credential.kind) == class
-                && credential.created_date.is_some_and(|created| created < time - STORED)
+                && credential
+                    .created_date
+                    .is_some_and(|created| created < time - STORED)
         });
         young && !earlier && !by_admin && !listed
     }
@@ -375,11 +407,16 @@ impl<'a> Story<'a> {
             if previous == updated || (previous.is_none() && born) {
                 continue;
             }
-            let kind = if name == "email" { ChangeKind::EmailChanged } else { ChangeKind::PhoneChanged };
+            let kind = if name == "email" {
+                ChangeKind::EmailChanged
+            } else {
+                ChangeKind::PhoneChanged
+            };
             let mut change = self.change(event, kind, self.contact_proof(event));
             // Several values are joined by `::`.
-            change.previous_address =
-                previous.and_then(|text| text.split("::").next()).map(str::to_owned);
+            change.previous_address = previous
+                .and_then(|text| text.split("::").next())
+                .map(str::to_owned);
             if !changes.is_empty() {
                 change.id = format!("{}#{name}", change.id);
             }
@@ -389,7 +426,11 @@ impl<'a> Story<'a> {
     }
 
     fn contact_proof(&self, event: &Event) -> Proof {
-        if self.logged_in(event) { Proof::RecentLogin } else { Proof::Unproven }
+        if self.logged_in(event) {
+            Proof::RecentLogin
+        } else {
+            Proof::Unproven
+        }
     }
 
     fn admin_event(&self, event: &AdminEvent) -> Vec<Told> {
@@ -399,7 +440,13 @@ impl<'a> Story<'a> {
         if events::is_own(event, &act, self.rules.own.as_deref()) {
             return Vec::new();
         }
-        let told = |what| vec![Told { time: event.time, event: events::admin_id(event), what }];
+        let told = |what| {
+            vec![Told {
+                time: event.time,
+                event: events::admin_id(event),
+                what,
+            }]
+        };
         let change = |kind, factor| told(What::Change(Box::new(self.admin_change(event, kind, factor))));
         match act {
             AdminAct::SetPassword => {
@@ -412,15 +459,24 @@ impl<'a> Story<'a> {
                 change(kind, FactorClass::Password)
             }
             AdminAct::RemovedCredential(_) => {
-                let class = event.details.get("credential_type").map_or(FactorClass::Other, |kind| events::class(kind));
+                let class = event
+                    .details
+                    .get("credential_type")
+                    .map_or(FactorClass::Other, |kind| events::class(kind));
                 change(ChangeKind::FactorRemoved, class)
             }
             AdminAct::Linked(_) | AdminAct::Unlinked(_) => {
                 change(ChangeKind::FederatedLinkChanged, FactorClass::FederatedLink)
             }
             AdminAct::Created | AdminAct::Edited => told(What::Touched),
-            AdminAct::MovedGroup(group) => told(What::Moved { what: moved(event), group: Some(group.to_owned()) }),
-            AdminAct::MovedRoles => told(What::Moved { what: moved(event), group: None }),
+            AdminAct::MovedGroup(group) => told(What::Moved {
+                what: moved(event),
+                group: Some(group.to_owned()),
+            }),
+            AdminAct::MovedRoles => told(What::Moved {
+                what: moved(event),
+                group: None,
+            }),
             AdminAct::Deleted | AdminAct::SentActions | AdminAct::Other => Vec::new(),
         }
     }
@@ -468,7 +524,11 @@ impl<'a> Story<'a> {
         let code = events::code(event)?;
         let used = self.logins(code).any(|at| at <= event.time);
         // Start times have whole seconds, and the other node's clock may be behind.
-        let older = self.window.sessions.get(code).is_some_and(|began| began + 1_000 + SKEW <= event.time);
+        let older = self
+            .window
+            .sessions
+            .get(code)
+            .is_some_and(|began| began + 1_000 + SKEW <= event.time);
         (!used && !older).then(|| code.to_owned())
     }
 }
@@ -481,7 +541,9 @@ fn same_code(one: &Event, other: &Event) -> bool {
 fn moved(event: &AdminEvent) -> String {
     let path = event.resource_path.as_deref().unwrap_or_default();
     let names = event.representation.as_deref().map(names).unwrap_or_default();
-    format!("{} {path} {}", event.operation_type, names.join(", ")).trim_end().to_owned()
+    format!("{} {path} {}", event.operation_type, names.join(", "))
+        .trim_end()
+        .to_owned()
 }
 
 /// Names of the roles or the path of the group that were sent.
