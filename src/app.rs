@@ -1,5 +1,48 @@
 //! The only place that names concrete adapters: wiring, workers, life cycle.
 
+pub mod assemble;
 pub mod clock;
 pub mod serving;
 pub mod workers;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::serving::Serving;
+use crate::config::Config;
+use crate::store::seal::Keys;
+
+/// Serves until `stop` is cancelled. An IdP or a Redis that is not there yet is waited for: until then tokens are
+/// restricted and `/ready` says why.
+///
+/// # Errors
+/// When something is configured that cannot be used, or an address is taken.
+pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let flow = assemble::flow(&config).await?;
+    let broker = assemble::broker(&config)?;
+    let (server, pace) = (&config.server, assemble::pace(&config));
+    let listen = |at| async move { TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}")) };
+    let (public, operations) = (listen(server.listen).await?, listen(server.operations).await?);
+    let mut context = serving::context(flow, broker)?;
+    context = context.with_limits(crate::http::context::Limits {
+        body: server.body_limit,
+        time: server.request_timeout,
+        ..crate::http::context::Limits::default()
+    });
+    tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
+    serving::run(Serving { context, public, operations, pace }, stop).await
+}
+
+/// Creates the store's keys, if there are none, and the markers of a new installation. Says whether markers were
+/// created (`false`: they were there and are ours).
+///
+/// # Errors
+/// When the keys cannot be made or read, or the store has markers of another installation.
+pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
+    let path = &config.store.keys_file;
+    let keys = if path.exists() { Keys::load(path) } else { Keys::create(path) };
+    let keys = keys.with_context(|| format!("the key file {}", path.display()))?;
+    let store = assemble::store(config, std::sync::Arc::new(keys)).await?;
+    Ok(store.init().await?)
+}

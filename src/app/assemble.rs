@@ -1,0 +1,228 @@
+//! From a checked configuration to adapters: the one place that names them all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use arc_swap::ArcSwap;
+
+use crate::app::clock::{SystemClock, SystemEntropy};
+use crate::app::workers::Pace;
+use crate::config::Config;
+use crate::config::client::{Client, ClientAuth, Unaware};
+use crate::config::keys::Jws;
+use crate::config::mail::{Mail, MailTls};
+use crate::config::server::UnknownPrompt;
+use crate::config::store::StoreKind;
+use crate::config::upstream::{HeldAdmins, Upstream};
+use crate::domain::policy::Policy;
+use crate::domain::wording::Wording;
+use crate::flow::Flow;
+use crate::idp::keycloak::{CannotHold, Keycloak, KeycloakSettings};
+use crate::notify::Gateways;
+use crate::notify::mail::{Messages, Sender};
+use crate::notify::smtp::{Mailer, Relay, Security};
+use crate::oidc::Broker;
+use crate::oidc::keys::KeyRing;
+use crate::oidc::settings::{self, BrokerSettings};
+use crate::ports::idp::IdentityProvider;
+use crate::ports::notifier::{Notifier, NotifyError, Outgoing};
+use crate::ports::signer::Algorithm;
+use crate::ports::store::Store;
+use crate::store::seal::Keys;
+
+/// How often the sweeper looks at what is due.
+const SWEEP: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The accent of messages when a deployment has none of its own.
+const ACCENT: &str = "#1d4f91";
+
+/// The use cases over the adapters that the configuration names.
+///
+/// # Errors
+/// When keys, store or an address cannot be used; says which and what to do.
+pub async fn flow(config: &Config) -> anyhow::Result<Arc<Flow>> {
+    let keys = Arc::new(Keys::load(&config.store.keys_file).context("the store's keys cannot be used; `reentry store init` makes them")?);
+    let store = store(config, Arc::clone(&keys)).await?;
+    let upstreams = config.upstreams.iter().map(|u| Ok((u.id.clone(), provider(u, &config.policy)?)));
+    Ok(Arc::new(Flow {
+        store,
+        seal: keys,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy::new()),
+        policy: ArcSwap::from_pointee(config.policy.clone()),
+        upstreams: upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
+        notifier: notifier(config)?,
+        issuer: config.server.issuer.as_str().to_owned(),
+    }))
+}
+
+/// The store that the configuration names.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn store(config: &Config, keys: Arc<Keys>) -> anyhow::Result<Arc<dyn Store>> {
+    match &config.store.kind {
+        StoreKind::Embedded { path } => Ok(crate::store::embedded::open(path, keys).await?),
+        StoreKind::Redis(redis) => {
+            let settings = crate::store::redis::Settings {
+                url: redis.url.clone(),
+                password: redis.password.clone(),
+                connect_timeout: redis.connect_timeout,
+                response_timeout: redis.timeout,
+            };
+            Ok(crate::store::redis::connect(settings, keys).await?)
+        }
+    }
+}
+
+/// An IdP's adapter.
+///
+/// # Errors
+/// When its settings cannot be used.
+pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn IdentityProvider>> {
+    let admin = &upstream.admin;
+    let mut settings = KeycloakSettings::new(
+        upstream.id.clone(),
+        upstream.url.clone(),
+        &upstream.realm,
+        &admin.client_id,
+        admin.secret.clone(),
+    );
+    settings.timeout = upstream.timeout;
+    settings.overlap = upstream.overlap;
+    settings.back_fill = upstream.backfill;
+    settings.phone_attributes = upstream.phone_attributes.iter().cloned().collect();
+    settings.held_admins = match upstream.held_admins {
+        HeldAdmins::Disable => CannotHold::Disable,
+        HeldAdmins::Leave => CannotHold::Alarm,
+    };
+    settings.probation = policy.probation;
+    settings.enrolment = policy.enrolment_window;
+    Ok(Arc::new(Keycloak::new(settings)?))
+}
+
+/// The gateway for notices. Without a mail server nothing is dropped: notices wait in the outbox, visibly.
+fn notifier(config: &Config) -> anyhow::Result<Arc<dyn Notifier>> {
+    let Some(mail) = &config.mail else { return Ok(Arc::new(NoGateway)) };
+    Ok(Arc::new(Gateways { email: mailer(config, mail)? }))
+}
+
+/// The mail gateway.
+///
+/// # Errors
+/// When the settings cannot be used.
+pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
+    let (from_name, from) = sender(&mail.from, &config.branding.name);
+    let accent = config.branding.accent.map_or_else(|| ACCENT.to_owned(), |a| a.light.to_string());
+    let messages = Messages::new(
+        Wording::default(),
+        Sender { name: config.branding.name.clone(), accent, support: config.branding.support.clone() },
+    )?;
+    let authorities = mail.ca_file.as_ref().map(std::fs::read).transpose().context("mail.ca_file cannot be read")?;
+    let relay = Relay {
+        host: mail.host.clone(),
+        port: mail.port,
+        security: match mail.tls {
+            MailTls::None => Security::None,
+            MailTls::Starttls => Security::StartTls,
+            MailTls::Implicit => Security::Implicit,
+        },
+        credentials: mail.login.as_ref().map(|l| (l.user.clone(), l.password.clone())),
+        authorities,
+        deadline: mail.timeout,
+        from,
+        from_name,
+        reply_to: mail.reply_to.clone(),
+    };
+    Ok(Mailer::new(&relay, messages)?)
+}
+
+/// `Name <address>` taken apart; without a name the deployment's own.
+fn sender(from: &str, deployment: &str) -> (String, String) {
+    match from.split_once('<') {
+        Some((name, address)) => {
+            (name.trim().trim_matches('"').to_owned(), address.trim_end_matches('>').trim().to_owned())
+        }
+        None => (deployment.to_owned(), from.trim().to_owned()),
+    }
+}
+
+/// What stands in for a gateway that was not configured.
+struct NoGateway;
+
+#[async_trait::async_trait]
+impl Notifier for NoGateway {
+    async fn deliver(&self, _outgoing: &Outgoing<'_>) -> Result<(), NotifyError> {
+        Err(NotifyError::Later("no mail server is configured (section `mail`)".to_owned()))
+    }
+}
+
+/// The broker's settings and keys.
+///
+/// # Errors
+/// Every fault of the settings; keys that cannot be used.
+pub fn broker(config: &Config) -> anyhow::Result<Broker> {
+    let ring = KeyRing::load(&config.keys.directory, Arc::new(SystemClock))?;
+    let clients = config.clients.iter().map(client).collect();
+    let upstreams = config.upstreams.iter().filter_map(upstream).collect();
+    let mut settings = BrokerSettings::new(config.server.issuer.as_str(), clients, upstreams).map_err(|faults| {
+        let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        anyhow!("{}", all.join("; "))
+    })?;
+    settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
+    Ok(Broker::new(settings, Arc::new(ring)))
+}
+
+const fn algorithm(jws: Jws) -> Algorithm {
+    match jws {
+        Jws::Rs256 => Algorithm::Rs256,
+        Jws::Es256 => Algorithm::Es256,
+        Jws::EdDsa => Algorithm::EdDsa,
+    }
+}
+
+fn client(client: &Client) -> settings::Client {
+    let secret = |hash: &crate::config::client::SecretHash, basic: bool| settings::ClientAuth::Secret {
+        secrets: vec![settings::SecretHash::from_digest(hash.as_bytes())],
+        basic,
+        post: !basic,
+    };
+    settings::Client {
+        id: client.id.clone(),
+        name: client.name.clone(),
+        auth: match &client.auth {
+            ClientAuth::None => settings::ClientAuth::None,
+            ClientAuth::Basic(hash) => secret(hash, true),
+            ClientAuth::Post(hash) => secret(hash, false),
+        },
+        redirect_uris: client.redirect_uris.clone(),
+        post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
+        scopes: client.scopes.clone(),
+        audience: client.audience.first().cloned(),
+        pkce_required: client.pkce_required,
+        id_token_alg: algorithm(client.id_token),
+        access_token_alg: algorithm(client.access_token),
+        refuse_in_hold: client.unaware == Unaware::Refuse,
+        upstream: None,
+    }
+}
+
+fn upstream(upstream: &Upstream) -> Option<settings::Upstream> {
+    let broker = upstream.broker.as_ref()?;
+    Some(settings::Upstream {
+        id: upstream.id.clone(),
+        issuer: upstream.issuer(),
+        client_id: broker.client_id.clone(),
+        client_secret: Some(broker.secret.clone()),
+        scopes: vec!["profile".to_owned(), "email".to_owned()],
+        subject_prefix: upstream.prefix.clone(),
+        end_session: true,
+    })
+}
+
+/// How often the workers look.
+#[must_use]
+pub fn pace(config: &Config) -> Pace {
+    Pace { poll: config.upstreams.iter().map(|u| (u.id.clone(), u.poll_interval)).collect(), sweep: SWEEP }
+}
