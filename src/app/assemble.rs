@@ -18,6 +18,7 @@ use crate::config::upstream::{HeldAdmins, Upstream};
 use crate::domain::policy::Policy;
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
+use crate::http::pages::{Brand, Logo};
 use crate::idp::keycloak::{CannotHold, Keycloak, KeycloakSettings};
 use crate::notify::Gateways;
 use crate::notify::mail::{Messages, Sender};
@@ -66,10 +67,10 @@ pub async fn store(config: &Config, keys: Arc<Keys>) -> anyhow::Result<Arc<dyn S
         StoreKind::Embedded { path } => Ok(crate::store::embedded::open(path, keys).await?),
         StoreKind::Redis(redis) => {
             let settings = crate::store::redis::Settings {
-                url: redis.url.clone(),
                 password: redis.password.clone(),
                 connect_timeout: redis.connect_timeout,
                 response_timeout: redis.timeout,
+                ..crate::store::redis::Settings::new(redis.url.as_str().to_owned().into())
             };
             Ok(crate::store::redis::connect(settings, keys).await?)
         }
@@ -156,6 +157,26 @@ impl Notifier for NoGateway {
     async fn deliver(&self, _outgoing: &Outgoing<'_>) -> Result<(), NotifyError> {
         Err(NotifyError::Later("no mail server is configured (section `mail`)".to_owned()))
     }
+}
+
+/// The deployment's look on pages.
+///
+/// # Errors
+/// When the logo cannot be read.
+pub fn brand(config: &Config) -> anyhow::Result<Brand> {
+    let logo = |path: &std::path::PathBuf| {
+        let svg = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg"));
+        let kind = if svg { "image/svg+xml" } else { "image/png" };
+        let bytes = std::fs::read(path).with_context(|| format!("branding.logo {} cannot be read", path.display()))?;
+        anyhow::Ok(Logo { kind, bytes })
+    };
+    let branding = &config.branding;
+    Ok(Brand {
+        name: branding.name.clone(),
+        accent: branding.accent.map(|a| (a.light.to_string(), a.dark.to_string())),
+        logo: branding.logo.as_ref().map(logo).transpose()?,
+        support: branding.support.clone(),
+    })
 }
 
 /// The broker's settings and keys.

@@ -63,6 +63,12 @@ impl SecretHash {
         Self(digest::sha256(secret.as_bytes()))
     }
 
+    /// Of a secret whose SHA-256 is known.
+    #[must_use]
+    pub fn from_digest(sha256: &[u8; 32]) -> Self {
+        Self(sha256.to_vec())
+    }
+
     /// Whether this is the secret, in constant time.
     #[must_use]
     pub fn is(&self, secret: &str) -> bool {
