@@ -337,6 +337,28 @@ async fn an_interrupted_wiring_goes_on_and_can_be_taken_back() {
     assert!(differences.is_empty(), "{differences:#?}");
 }
 
+#[tokio::test]
+async fn a_run_time_client_that_was_there_before_is_used_and_left_as_it_was() {
+    let realm = company(json!({})).await;
+    let admin = administrator(&realm);
+    let client = json!({
+        "clientId": "reentry", "serviceAccountsEnabled": true, "standardFlowEnabled": false,
+        "attributes": {"owner": "platform"},
+    });
+    realm.post("clients", &client).await;
+    realm.grant_realm_management("reentry", &["view-events"]).await;
+    let before = realm.export().await;
+    let applied = wired(&admin, &input()).await;
+    assert!(applied.secrets.is_empty());
+    assert!(planned(&admin, &input()).await.is_empty());
+    let findings = checked(&admin, &input()).await;
+    assert!(errors(&findings).is_empty(), "{findings:#?}");
+    let undo = wire::undo(&admin, &input()).await.expect("an undo plan");
+    wire::apply(&admin, &undo, &quiet).await.expect("undone");
+    let differences = export::differences(&before, &realm.export().await);
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
 // row A4: a hold shows in the IdP's own tokens.
 #[tokio::test]
 async fn a_held_account_reads_its_ceiling_and_loses_gated_scopes_in_every_kind_of_client() {
@@ -616,6 +638,44 @@ async fn drift_in_roles_and_groups_is_found_and_mended() {
         .await;
     expect_drift(&realm, "canary-hold", true).await;
 
+    // A user without the default role reads `none`; an administrator can undo a hold of his own.
+    let bob = realm
+        .post("users", &user("bob", "bob@example.test", "battery staple"))
+        .await;
+    realm
+        .delete(
+            &format!("users/{bob}/role-mappings/realm"),
+            Some(&json!([default_role])),
+        )
+        .await;
+    expect_drift(&realm, "accounts-without-default-role", false).await;
+    realm
+        .post(
+            &format!("users/{bob}/role-mappings/realm"),
+            &json!([default_role]),
+        )
+        .await;
+    let management = realm.client_uuid("realm-management").await;
+    let manage = realm
+        .get(&format!("clients/{management}/roles/manage-users"))
+        .await;
+    realm
+        .post(
+            &format!("users/{bob}/role-mappings/clients/{management}"),
+            &json!([manage]),
+        )
+        .await;
+    let findings = checked(&administrator(&realm), &input()).await;
+    let warned = findings
+        .iter()
+        .find(|finding| finding.code == "administrators")
+        .expect("a warning");
+    assert!(
+        warned.text.contains("user `bob`") && !warned.text.contains("service-account"),
+        "{warned:?}"
+    );
+    assert!(errors(&findings).is_empty(), "{findings:#?}");
+
     // The same by a group of the company's own, by a composite, and directly.
     let staff = realm.post("groups", &json!({"name": "staff"})).await;
     realm
@@ -640,7 +700,11 @@ async fn drift_in_roles_and_groups_is_found_and_mended() {
     realm
         .post(&format!("users/{alice}/role-mappings/realm"), &json!([full]))
         .await;
-    expect_drift(&realm, "full-direct", false).await;
+    let findings = checked(&administrator(&realm), &input()).await;
+    assert!(
+        findings.iter().any(|finding| finding.code == "full-direct"),
+        "{findings:#?}"
+    );
     realm
         .delete(
             &format!("users/{alice}/role-mappings/realm"),
@@ -648,7 +712,6 @@ async fn drift_in_roles_and_groups_is_found_and_mended() {
         )
         .await;
 
-    let management = realm.client_uuid("realm-management").await;
     let account = realm
         .get(&format!(
             "clients/{}/service-account-user",

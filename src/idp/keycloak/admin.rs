@@ -10,9 +10,12 @@
 //! * Bodies are read up to [`BODY_LIMIT`]; a proxy's endless error page cannot fill the memory.
 //! * Path segments are encoded one by one: a user id or a role name can never leave its place.
 
+mod clients;
 mod events;
+mod failure;
 mod own;
 mod realm;
+mod roles;
 mod users;
 
 use std::time::{Duration, Instant};
@@ -24,14 +27,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use url::Url;
 
+pub use failure::AdminError;
+use failure::failure;
+
 pub use events::{AdminEventQuery, Direction, EventQuery};
 pub use own::{AdminOnly, ClientRole, Own};
 
 /// Largest answer that is read, in octets.
 pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
-
-/// Longest part of an unexpected answer that goes into an error, in characters.
-const EXCERPT: usize = 300;
 
 /// A token is renewed this long before its end.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
@@ -63,106 +66,6 @@ impl Credentials {
     fn realm(&self) -> &str {
         match self {
             Self::Client { realm, .. } | Self::Password { realm, .. } => realm,
-        }
-    }
-}
-
-/// Why an admin call failed. `what` is the method and the path below the realm.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AdminError {
-    /// No connection: refused, name not found, TLS failure, cut off.
-    #[error("Keycloak is not reachable ({what}): {reason}")]
-    Unreachable {
-        /// The call.
-        what: String,
-        /// The cause, as the transport tells it.
-        reason: String,
-    },
-    /// No answer before the deadline. Whether the call took effect is not known.
-    #[error("Keycloak did not answer in time ({what})")]
-    Timeout {
-        /// The call.
-        what: String,
-    },
-    /// The credentials were refused, or a fresh token was.
-    #[error("Keycloak refused the credentials ({what}): {reason}")]
-    Unauthorized {
-        /// The call.
-        what: String,
-        /// The server's error code or text.
-        reason: String,
-    },
-    /// The account lacks a role for this call.
-    #[error("the account may not do this: {what}")]
-    Forbidden {
-        /// The call.
-        what: String,
-    },
-    /// No such realm, user, role …
-    #[error("not found: {what}")]
-    NotFound {
-        /// The call.
-        what: String,
-    },
-    /// Something of that name exists, or the state does not allow it.
-    #[error("conflict: {what}: {reason}")]
-    Conflict {
-        /// The call.
-        what: String,
-        /// The server's message.
-        reason: String,
-    },
-    /// Any other status.
-    #[error("unexpected answer {status} to {what}: {excerpt}")]
-    Unexpected {
-        /// The call.
-        what: String,
-        /// HTTP status.
-        status: u16,
-        /// Beginning of the body.
-        excerpt: String,
-    },
-    /// An answer that is not what the API promises, or is larger than [`BODY_LIMIT`].
-    #[error("malformed answer to {what}: {reason}")]
-    Malformed {
-        /// The call.
-        what: String,
-        /// What was wrong.
-        reason: String,
-    },
-    /// The client could not be built from its settings.
-    #[error("the Keycloak client cannot be set up: {reason}")]
-    Settings {
-        /// What was wrong.
-        reason: String,
-    },
-}
-
-impl AdminError {
-    /// May the same call succeed later without anybody changing a setting?
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } => true,
-            Self::Unexpected { status, .. } => *status >= 500 || *status == 429,
-            _ => false,
-        }
-    }
-
-    fn transport(what: &str, error: &reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::Timeout {
-                what: what.to_owned(),
-            };
-        }
-        // The outermost text says only "error sending request"; the cause is at the bottom.
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
-        Self::Unreachable {
-            what: what.to_owned(),
-            reason: cause.to_string(),
         }
     }
 }
@@ -255,6 +158,12 @@ impl Admin {
     }
 
     fn url(&self, segments: &[&str]) -> Result<Url, AdminError> {
+        // The URL standard drops dot segments and an empty one names the collection: neither is an id.
+        if segments.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+            return Err(AdminError::NotFound {
+                what: segments.join("/"),
+            });
+        }
         let mut url = self.base.clone();
         url.path_segments_mut()
             .map_err(|()| AdminError::Settings {
@@ -507,31 +416,4 @@ async fn receive(what: &str, request: reqwest::RequestBuilder) -> Result<Reply, 
         location,
         body,
     })
-}
-
-fn failure(what: &str, reply: &Reply) -> AdminError {
-    let what = what.to_owned();
-    let excerpt = || -> String {
-        String::from_utf8_lossy(&reply.body)
-            .chars()
-            .take(EXCERPT)
-            .collect()
-    };
-    match reply.status {
-        StatusCode::UNAUTHORIZED => AdminError::Unauthorized {
-            what,
-            reason: excerpt(),
-        },
-        StatusCode::FORBIDDEN => AdminError::Forbidden { what },
-        StatusCode::NOT_FOUND => AdminError::NotFound { what },
-        StatusCode::CONFLICT => AdminError::Conflict {
-            what,
-            reason: excerpt(),
-        },
-        status => AdminError::Unexpected {
-            what,
-            status: status.as_u16(),
-            excerpt: excerpt(),
-        },
-    }
 }

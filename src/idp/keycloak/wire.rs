@@ -32,6 +32,7 @@
 //! back, [`check`] looks for drift and for accounts that cannot be held, [`terraform`] prints the
 //! same objects as resources. The set-up credential is the [`Admin`]'s and is kept nowhere.
 
+mod accounts;
 mod apply;
 pub mod audit;
 mod canary;
@@ -320,7 +321,7 @@ pub async fn check(
     findings.extend(audit::reach(&snapshot));
     findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
     findings.extend(audit::storage(snapshot.user_storage()));
-    findings.extend(accounts(admin, &snapshot, report).await?);
+    findings.extend(accounts::find(admin, &snapshot, report).await?);
     let notes: Vec<String> = plan
         .notes
         .into_iter()
@@ -329,82 +330,6 @@ pub async fn check(
     findings.extend(notes.into_iter().map(|text| Finding::warning("note", text)));
     findings.extend(canary::run(admin, input, &snapshot, &record, report).await?);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Ok(findings)
-}
-
-/// Most users that a check goes through one by one.
-const ACCOUNTS: u32 = 50_000;
-/// Users per page.
-const PAGE: u32 = 500;
-
-/// Accounts with `reentry-full` mapped directly (a hold does not take it), and accounts that are
-/// neither free nor held (they read `none`).
-async fn accounts(
-    admin: &Admin,
-    snapshot: &Snapshot,
-    report: Report<'_>,
-) -> Result<Vec<Finding>, AdminError> {
-    let mut findings = Vec::new();
-    if snapshot.role(FULL).is_some() {
-        for user in admin.users_with_role(FULL, 0, PAGE).await? {
-            let name = user.username.unwrap_or_default();
-            let text = format!("user `{name}` has `{FULL}` mapped directly and cannot be held; take it away");
-            findings.push(Finding::error("full-direct", text));
-        }
-    }
-    let default = &snapshot.default_role().name;
-    let mut known: BTreeSet<String> = BTreeSet::new();
-    let mut first = 0;
-    while first < ACCOUNTS {
-        report(
-            first as usize,
-            ACCOUNTS as usize,
-            "accounts with the default role",
-        );
-        let page = admin.users_with_role(default, first, PAGE).await?;
-        let last = page.len() < PAGE as usize;
-        known.extend(page.into_iter().filter_map(|user| user.id));
-        if last {
-            break;
-        }
-        first += PAGE;
-    }
-    for group in snapshot
-        .groups()
-        .into_iter()
-        .filter(|group| group.path.starts_with(&format!("{GROUP}/")))
-    {
-        let members = admin.group_members(&group.id, 0, ACCOUNTS).await?;
-        known.extend(members.into_iter().filter_map(|user| user.id));
-    }
-    if first >= ACCOUNTS {
-        let text = format!("more than {ACCOUNTS} accounts: who lacks the default role was not looked for");
-        findings.push(Finding::warning("accounts", text));
-        return Ok(findings);
-    }
-    let mut without: Vec<String> = Vec::new();
-    first = 0;
-    while first < ACCOUNTS {
-        let page = admin.users(first, PAGE).await?;
-        let last = page.len() < PAGE as usize;
-        let unknown = page
-            .into_iter()
-            .filter(|user| user.id.as_ref().is_some_and(|id| !known.contains(id)));
-        without.extend(unknown.filter_map(|user| user.username));
-        if last {
-            break;
-        }
-        first += PAGE;
-    }
-    if !without.is_empty() {
-        let shown: Vec<&str> = without.iter().take(10).map(String::as_str).collect();
-        let text = format!(
-            "{} accounts have neither the default role nor a hold, so their tokens read `none`; map the default role to them: {}",
-            without.len(),
-            shown.join(", ")
-        );
-        findings.push(Finding::error("accounts-without-default-role", text));
-    }
     Ok(findings)
 }
 

@@ -267,13 +267,21 @@ impl<'a> Applier<'a> {
                 let id = self.scope(scope).await?;
                 self.admin.remove_realm_default_scope(&id).await
             }
-            Change::AddClientDefault { client_id, scope } => {
-                let (client, scope) = (self.client(client_id).await?, self.scope(scope).await?);
-                self.admin.add_client_default_scope(&client, &scope).await
+            Change::AddClientDefaults { client_id, scopes } => {
+                let client = self.client(client_id).await?;
+                for scope in scopes {
+                    let scope = self.scope(scope).await?;
+                    self.admin.add_client_default_scope(&client, &scope).await?;
+                }
+                Ok(())
             }
-            Change::RemoveClientDefault { client_id, scope } => {
-                let (client, scope) = (self.client(client_id).await?, self.scope(scope).await?);
-                self.admin.remove_client_default_scope(&client, &scope).await
+            Change::RemoveClientDefaults { client_id, scopes } => {
+                let client = self.client(client_id).await?;
+                for scope in scopes {
+                    let scope = self.scope(scope).await?;
+                    self.admin.remove_client_default_scope(&client, &scope).await?;
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -173,24 +173,24 @@ pub enum Change {
         /// Scope.
         scope: String,
     },
-    /// A client gets the scope by default.
-    AddClientDefault {
+    /// A client gets scopes by default.
+    AddClientDefaults {
         /// `client_id`.
         client_id: String,
-        /// Scope.
-        scope: String,
+        /// Scopes.
+        scopes: BTreeSet<String>,
     },
     /// New clients no longer get the scope by default.
     RemoveRealmDefault {
         /// Scope.
         scope: String,
     },
-    /// A client no longer gets the scope by default.
-    RemoveClientDefault {
+    /// A client no longer gets scopes by default.
+    RemoveClientDefaults {
         /// `client_id`.
         client_id: String,
-        /// Scope.
-        scope: String,
+        /// Scopes.
+        scopes: BTreeSet<String>,
     },
     /// Makes a group.
     CreateGroup {
@@ -278,7 +278,7 @@ impl Change {
             Self::AddGate { .. } => "scope-gate-missing",
             Self::RemoveGate { .. } => "scope-gate-extra",
             Self::AddRealmDefault { .. } | Self::RemoveRealmDefault { .. } => "realm-default-scope",
-            Self::AddClientDefault { .. } | Self::RemoveClientDefault { .. } => "client-default-scope",
+            Self::AddClientDefaults { .. } | Self::RemoveClientDefaults { .. } => "client-default-scope",
             Self::CreateGroup { .. } | Self::DeleteGroup { .. } | Self::SetGroupAttributes { .. } => "group",
             Self::AddGroupRoles { .. } | Self::RemoveGroupRoles { .. } => "group-roles",
             Self::SetEvents { .. } | Self::SetRealmAttribute { .. } => "events",
@@ -287,6 +287,15 @@ impl Change {
             | Self::SetResetFlow { .. }
             | Self::DeleteFlow { .. } => "reset-flow",
         }
+    }
+}
+
+struct Names<'a>(&'a BTreeSet<String>);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        out.write_str(&names.join(", "))
     }
 }
 
@@ -369,14 +378,14 @@ impl fmt::Display for Change {
             Self::AddRealmDefault { scope } => {
                 write!(out, "~ new clients: + default scope `{scope}`")
             }
-            Self::AddClientDefault { client_id, scope } => {
-                write!(out, "~ client `{client_id}`: + default scope `{scope}`")
+            Self::AddClientDefaults { client_id, scopes } => {
+                write!(out, "~ client `{client_id}`: + default scopes {}", Names(scopes))
             }
             Self::RemoveRealmDefault { scope } => {
                 write!(out, "~ new clients: - default scope `{scope}`")
             }
-            Self::RemoveClientDefault { client_id, scope } => {
-                write!(out, "~ client `{client_id}`: - default scope `{scope}`")
+            Self::RemoveClientDefaults { client_id, scopes } => {
+                write!(out, "~ client `{client_id}`: - default scopes {}", Names(scopes))
             }
             Self::CreateGroup { path, .. } => write!(out, "+ group {path}"),
             Self::SetGroupAttributes { path, .. } => write!(out, "~ group {path}: attributes"),

@@ -118,13 +118,11 @@ impl Record {
             Change::AddRealmDefault { scope } if !self.scopes.contains(scope) => {
                 self.realm_defaults.insert(scope.clone());
             }
-            Change::AddClientDefault { client_id, scope }
-                if !self.scopes.contains(scope) && !self.clients.contains(client_id) =>
-            {
-                self.client_defaults
-                    .entry(client_id.clone())
-                    .or_default()
-                    .insert(scope.clone());
+            Change::AddClientDefaults { client_id, scopes } if !self.clients.contains(client_id) => {
+                let theirs = scopes.difference(&self.scopes).cloned();
+                let entry = self.client_defaults.entry(client_id.clone()).or_default();
+                entry.extend(theirs);
+                self.client_defaults.retain(|_, scopes| !scopes.is_empty());
             }
             Change::GrantRuntime { client_id, role } if !self.clients.contains(client_id) => {
                 self.runtime_roles.insert(role.clone());

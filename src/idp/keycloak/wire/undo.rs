@@ -7,7 +7,7 @@ use super::Plan;
 use super::change::{Change, EventSettings};
 use super::names::RoleRef;
 use super::record::{Record, Was};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, names_in};
 
 /// The plan that takes `record` back. The run-time client, which keeps the record, goes last, so
 /// that an interrupted run can be repeated.
@@ -77,12 +77,18 @@ impl Undo<'_> {
                 .push(Change::RemoveRealmDefault { scope: scope.clone() });
         }
         for (client_id, scopes) in &self.record.client_defaults {
-            if snapshot.client(client_id).is_some() {
-                self.steps
-                    .extend(scopes.iter().map(|scope| Change::RemoveClientDefault {
-                        client_id: client_id.clone(),
-                        scope: scope.clone(),
-                    }));
+            let Some(client) = snapshot.client(client_id) else {
+                continue;
+            };
+            let scopes: BTreeSet<String> = names_in(client, "defaultClientScopes")
+                .intersection(scopes)
+                .cloned()
+                .collect();
+            if !scopes.is_empty() {
+                self.steps.push(Change::RemoveClientDefaults {
+                    client_id: client_id.clone(),
+                    scopes,
+                });
             }
         }
         for name in self
