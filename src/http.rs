@@ -4,10 +4,12 @@
 //! The route table ([`routes::ROUTES`]) is the only way a handler is reached: routers are built from it, the API
 //! description is held equal to it, and the tests that send rubbish everywhere walk it.
 
+pub mod admin;
 pub mod broker;
 pub mod context;
 pub mod extract;
 pub mod guard;
+pub mod ops;
 pub mod pages;
 pub mod problem;
 pub mod readiness;

@@ -8,6 +8,8 @@ use crate::http::readiness::Readiness;
 use crate::http::pages::Pages;
 use crate::http::views::Views;
 use crate::oidc::Broker;
+use crate::oidc::settings::SecretHash;
+use crate::telemetry::metric::Metrics;
 
 /// Bounds on what a request may cost.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,10 @@ pub struct Context {
     pub views: Arc<dyn Views>,
     /// Every page.
     pub pages: Arc<Pages>,
+    /// A key that may read the admin API and never approves.
+    pub admin_key: Option<SecretHash>,
+    /// What is counted, for the operations listener.
+    pub metrics: Option<Metrics>,
     /// Whether this replica takes traffic.
     pub readiness: Arc<Readiness>,
     /// Bounds on requests.
@@ -61,6 +67,8 @@ impl Context {
             broker,
             views: Arc::clone(&pages) as Arc<dyn Views>,
             pages,
+            admin_key: None,
+            metrics: None,
             limits,
             places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)),
         }

@@ -4,7 +4,7 @@ use axum::routing::MethodRouter;
 
 use crate::http::context::Context;
 use crate::http::pages::assets;
-use crate::http::{broker, report};
+use crate::http::{admin, broker, ops, report};
 
 /// Which listener a route is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,4 +77,4 @@ impl Route {
 }
 
 /// Every route there is, by the module that serves it.
-pub const ROUTES: &[&[Route]] = &[broker::ROUTES, assets::ROUTES, report::ROUTES];
+pub const ROUTES: &[&[Route]] = &[broker::ROUTES, assets::ROUTES, report::ROUTES, admin::ROUTES, ops::ROUTES];

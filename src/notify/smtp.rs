@@ -214,7 +214,9 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
         }
         source = cause.source();
     }
-    crate::domain::wording::plain_line(&text, 300)
+    // Servers repeat the address that they refuse; logs and audit lines hold none.
+    let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
+    crate::domain::wording::plain_line(&words.collect::<Vec<_>>().join(" "), 300)
 }
 
 /// Whether the refusal is about this one address for good. An enhanced status code (RFC 3463) says so exactly:

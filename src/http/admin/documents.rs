@@ -1,0 +1,262 @@
+//! What the admin API says about accounts. No address in clear: those who run support do not need them here.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use crate::domain::audit::{Actor, Entry};
+use crate::domain::hold::contest::Contest;
+use crate::domain::hold::{Cause, Effect, Record, Told};
+use crate::domain::policy::Rollout;
+use crate::domain::subject::Subject;
+use crate::domain::subject::account::Account;
+use crate::domain::time::{Now, Timestamp};
+use crate::domain::wording::{self, Wording};
+use crate::http::problem::Problem;
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Loaded, Pending};
+
+/// Which accounts a list shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// In a hold.
+    Held,
+    /// Frozen by a report.
+    Contested,
+}
+
+/// How an account stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Tokens are whole.
+    Quiet,
+    /// Tokens are reduced.
+    Held,
+    /// Nothing is issued.
+    Contested,
+    /// Only observed: what would be reduced is not (roll-out).
+    Observed,
+}
+
+impl Standing {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Held => "held",
+            Self::Contested => "contested",
+            Self::Observed => "observed",
+        }
+    }
+
+    /// Whether a list shows it; without a filter everything that is not quiet.
+    #[must_use]
+    pub fn shown(self, filter: Option<Filter>) -> bool {
+        match filter {
+            None => self != Self::Quiet,
+            Some(Filter::Held) => self == Self::Held,
+            Some(Filter::Contested) => self == Self::Contested,
+        }
+    }
+}
+
+/// How a record stands at `now`.
+#[must_use]
+pub fn state(record: &Record, now: Now) -> Standing {
+    match (&record.contest, record.restriction(now)) {
+        (Some(contest), _) if contest.enforced => Standing::Contested,
+        (_, Some(_)) => Standing::Held,
+        (Some(_), None) => Standing::Observed,
+        (None, None) if record.shadow(now).is_some() => Standing::Observed,
+        (None, None) => Standing::Quiet,
+    }
+}
+
+/// An instant in a query: milliseconds since the epoch, as `next_before` gives it, or RFC 3339.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(pub Timestamp);
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let millis = text.parse::<i64>().ok();
+        let read = millis.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond));
+        read.map(|ms| Self(Timestamp::from_millis(ms)))
+            .ok_or_else(|| serde::de::Error::custom("`before` is a time in RFC 3339, or what `next_before` said"))
+    }
+}
+
+/// A place in a list.
+#[must_use]
+pub fn write_key(key: &SubjectKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.0)
+}
+
+/// Reads a place in a list.
+///
+/// # Errors
+/// When it is none of ours.
+pub fn read_key(text: &str) -> Result<SubjectKey, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|b| <[u8; 16]>::try_from(b).ok());
+    bytes.map(SubjectKey).ok_or_else(|| Problem::bad_request("`after` is what `next` said"))
+}
+
+/// One line of a list.
+#[must_use]
+pub fn summary(record: &Record, now: Now) -> Value {
+    let restriction = record.restriction(now);
+    let last = record.causes.iter().rfind(|c| c.holds());
+    let kinds: Vec<_> = record.causes.iter().filter(|c| c.holds() && now.earliest() < c.end()).map(|c| c.kind).collect();
+    json!({
+        "upstream": record.subject.upstream,
+        "sub": record.subject.sub,
+        "state": state(record, now).as_str(),
+        "recovery_scope": restriction.as_ref().map_or_else(|| "full".to_owned(), |r| r.allowed.to_string()),
+        "recovery_until": restriction.as_ref().and_then(|r| r.until).map(Wording::machine),
+        "recovery_ref": restriction.map(|r| r.reference),
+        "recovery_epoch": record.epoch,
+        "reasons": kinds,
+        "tier": last.map(|c| &c.tier),
+        "rollout": last.map(|c| rollout(c.rollout)),
+        "told": last.map(|c| told(c.told)),
+        "thaw_approvals": record.contest.as_ref().and_then(|c| c.thaw.as_ref()).map_or(0, |t| t.approvals.len()),
+    })
+}
+
+/// Everything about one account.
+#[must_use]
+pub fn subject(subject: &Subject, loaded: &Loaded, now: Now) -> Value {
+    let quiet = Record::new(subject.clone());
+    let record = loaded.record.as_ref().unwrap_or(&quiet);
+    let mut document = summary(record, now);
+    if let Some(members) = document.as_object_mut() {
+        members.insert("causes".to_owned(), record.causes.iter().map(cause).collect());
+        members.insert("freeze".to_owned(), record.contest.as_ref().map_or(Value::Null, freeze));
+        members.insert("channels".to_owned(), loaded.account.as_ref().map_or(Value::Null, channels));
+        members.insert("factors".to_owned(), loaded.account.as_ref().map_or(Value::Null, factors));
+    }
+    document
+}
+
+fn cause(cause: &Cause) -> Value {
+    json!({
+        "reference": cause.reference,
+        "kind": cause.kind,
+        "row": cause.row.as_str(),
+        "at": Wording::machine(cause.at),
+        "until": Wording::machine(cause.end()),
+        "length": cause.length.to_string(),
+        "allowed": cause.allowed,
+        "origin": cause.origin,
+        "told": told(cause.told),
+        "tier": cause.tier,
+        "at_end": cause.at_end,
+        "rollout": rollout(cause.rollout),
+        "enforced": cause.enforced,
+        "policy": cause.digest,
+        "sources": cause.sources,
+    })
+}
+
+fn freeze(contest: &Contest) -> Value {
+    json!({
+        "reference": contest.case,
+        "since": Wording::machine(contest.since),
+        "confirmed": contest.confirmed,
+        "told": contest.told.map(Wording::machine),
+        "enforced": contest.enforced,
+        "exits": contest.exits,
+        "lapses": contest.lapses.filter(|_| !contest.confirmed).map(Wording::machine),
+        "then_read_only_for": contest.hold.to_string(),
+        "thaw": contest.thaw.as_ref().map(|thaw| json!({
+            "finding": thaw.finding,
+            "approvals": thaw.approvals,
+            "ready": thaw.ready.map(Wording::machine),
+        })),
+    })
+}
+
+fn channels(account: &Account) -> Value {
+    let channel = |c: &crate::domain::subject::account::Contact| {
+        json!({
+            "id": c.id,
+            "kind": c.kind,
+            "address": wording::masked(c.kind, &c.address),
+            "verified": c.verified,
+            "since": Wording::machine(c.since),
+            "removed": c.gone.map(Wording::machine),
+        })
+    };
+    account.contacts.iter().map(channel).collect()
+}
+
+fn factors(account: &Account) -> Value {
+    let factor = |f: &crate::domain::subject::account::Factor| {
+        json!({ "class": f.class, "since": Wording::machine(f.created), "removed": f.gone.map(Wording::machine) })
+    };
+    account.factors.iter().map(factor).collect()
+}
+
+fn told(told: Told) -> Value {
+    match told {
+        Told::Pending => json!({ "state": "pending" }),
+        Told::NoChannel => json!({ "state": "no_channel" }),
+        Told::At(at) => json!({ "state": "told", "at": Wording::machine(at) }),
+        Told::Settled(_) => json!({ "state": "settled" }),
+    }
+}
+
+fn rollout(rollout: Rollout) -> String {
+    match rollout {
+        Rollout::Shadow => "shadow".to_owned(),
+        Rollout::On => "on".to_owned(),
+        Rollout::Cohort(share) => format!("cohort {}.{:02}%", share / 100, share % 100),
+    }
+}
+
+/// One audit line.
+#[must_use]
+pub fn audit(subject: &Subject, entry: &Entry) -> Value {
+    let (actor, id) = match &entry.actor {
+        Actor::System => ("system", None),
+        Actor::Owner => ("owner", None),
+        Actor::Channel(id) => ("channel", Some(id)),
+        Actor::Administrator(id) => ("administrator", Some(id)),
+    };
+    json!({
+        "id": entry.id,
+        "at": Wording::machine(entry.at),
+        "upstream": subject.upstream,
+        "sub": subject.sub,
+        "action": entry.action,
+        "case": entry.case,
+        "actor": { "type": actor, "id": id },
+        "alarm": entry.alarm,
+        "details": entry.details,
+    })
+}
+
+/// Something that waits.
+#[must_use]
+pub fn pending(entry: &Pending) -> Value {
+    let what = match &entry.effect {
+        Effect::Converge => json!({ "kind": "converge" }),
+        Effect::Notice(notice) => json!({
+            "kind": "notice",
+            "message": notice.content.message,
+            "channel": notice.channel,
+            "address": wording::masked(notice.kind, &notice.address),
+            "case": notice.case,
+        }),
+    };
+    json!({
+        "id": entry.id,
+        "upstream": entry.subject.upstream,
+        "sub": entry.subject.sub,
+        "effect": what,
+        "attempts": entry.attempts,
+        "since": Wording::machine(entry.since),
+        "failure": entry.failure,
+    })
+}
