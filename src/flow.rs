@@ -4,11 +4,16 @@ pub mod account;
 pub mod converge;
 pub mod deliver;
 pub mod entitle;
+pub mod grant;
 pub mod import;
 pub mod ingest;
 pub mod link;
+pub mod live;
+pub mod opaque;
 pub mod poll;
 pub mod report;
+pub mod session;
+pub mod step;
 pub mod sweep;
 pub mod thaw;
 

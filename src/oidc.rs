@@ -3,9 +3,14 @@
 //! Keys and the checking of our own tokens stand here beside the broker's rules, because both sides of a token
 //! have to agree on one thing: which key says which algorithm.
 
+pub mod authorize;
+pub mod claims;
+pub mod claims_request;
+pub mod client_auth;
 pub mod digest;
 pub mod discovery;
 pub mod keys;
+pub mod mint;
 pub mod params;
 pub mod settings;
 pub mod verify;

@@ -1,0 +1,56 @@
+//! One atomic step over a subject's grants, with an answer.
+//!
+//! The closure may run several times, and only its last run counts. Everything an answer depends on is read in the
+//! same step that stores it, so a hold that lands meanwhile is seen (P1).
+
+use std::sync::Mutex;
+
+use crate::domain::session::Grants;
+use crate::domain::time::Now;
+use crate::flow::Flow;
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Loaded, Parts, StoreError, Write};
+
+/// What one run of the closure came to.
+#[derive(Clone, Debug)]
+pub struct Step<T> {
+    /// The answer.
+    pub answer: T,
+    /// What to store, if anything.
+    pub grants: Option<Grants>,
+}
+
+impl<T> Step<T> {
+    /// An answer that changes nothing.
+    pub const fn done(answer: T) -> Self {
+        Self { answer, grants: None }
+    }
+
+    /// An answer with what has to be stored for it to be true.
+    pub const fn store(answer: T, grants: Grants) -> Self {
+        Self { answer, grants: Some(grants) }
+    }
+}
+
+/// Runs a step.
+///
+/// # Errors
+/// [`StoreError`]; nothing was stored then.
+pub async fn run<T: Send>(
+    flow: &Flow,
+    key: &SubjectKey,
+    step: &(dyn Fn(&Loaded, Now) -> Step<T> + Send + Sync),
+) -> Result<T, StoreError> {
+    let slot = Mutex::new(None);
+    flow.store
+        .update(key, Parts::GRANTS, None, &|loaded| {
+            let Step { answer, grants } = step(loaded, flow.now(loaded.store_time));
+            if let Ok(mut slot) = slot.lock() {
+                *slot = Some(answer);
+            }
+            grants.map(|grants| Write { grants: Some(grants), ..Write::default() })
+        })
+        .await?;
+    let answer = slot.into_inner().ok().flatten();
+    answer.ok_or_else(|| StoreError::Unavailable("the store ran no change".to_owned()))
+}
