@@ -10,9 +10,11 @@ pub mod client_auth;
 pub mod digest;
 pub mod discovery;
 pub mod keys;
+pub mod logout;
 pub mod mint;
 pub mod params;
 pub mod settings;
+pub mod upstream;
 pub mod verify;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::signer::Signer;
 use keys::KeyRing;
 use settings::BrokerSettings;
+use upstream::Upstreams;
 use verify::{Expected, Refusal, Verified};
 
 /// Everything the protocol needs: who may ask, who is asked, and the keys.
@@ -30,13 +33,19 @@ pub struct Broker {
     pub settings: BrokerSettings,
     /// Signs, and verifies what it signed.
     pub keys: Arc<KeyRing>,
+    /// The IdPs as OpenID providers.
+    pub upstreams: Upstreams,
 }
 
 impl Broker {
     /// A broker.
     #[must_use]
-    pub const fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Self {
-        Self { settings, keys }
+    pub const fn new(settings: BrokerSettings, keys: Arc<KeyRing>, upstreams: Upstreams) -> Self {
+        Self {
+            settings,
+            keys,
+            upstreams,
+        }
     }
 
     /// The signer.

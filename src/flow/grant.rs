@@ -182,12 +182,18 @@ pub async fn authorize(
             return refuse(refusal);
         }
         let offline = wanted.scopes.contains(OFFLINE) && entitlement.recovery_scope.is_full();
-        grants.codes.push(code(&id, &session, asker, wanted, offline, now));
+        grants
+            .codes
+            .push(code(&id, &session, asker, wanted, offline, now));
         grants.prune(now.earliest(), life);
         Step::store(Outcome::Settled(Ok(())), grants)
     })
     .await?;
-    let token = Opaque { key: *key, id, generation: 0 };
+    let token = Opaque {
+        key: *key,
+        id,
+        generation: 0,
+    };
     opaque::seal(flow, Purpose::Code, &token).ok_or(Refusal::Invalid)
 }
 
@@ -209,7 +215,11 @@ fn code(id: &str, session: &Session, asker: Asker<'_>, wanted: &Wanted<'_>, offl
 
 /// The consented scopes, whole, but for an `offline_access` that a hold has kept back (ISS-4).
 fn granted(scopes: &BTreeSet<String>, offline: bool) -> BTreeSet<String> {
-    scopes.iter().filter(|s| offline || s.as_str() != OFFLINE).cloned().collect()
+    scopes
+        .iter()
+        .filter(|s| offline || s.as_str() != OFFLINE)
+        .cloned()
+        .collect()
 }
 
 /// A code as it was presented.
@@ -238,12 +248,27 @@ pub async fn redeem(flow: &Flow, asker: Asker<'_>, presented: Presented<'_>) -> 
         if known.is_none_or(|c| c.challenge.as_deref() != presented.challenge) {
             return refuse(Refusal::Invalid);
         }
-        let code = match grants.redeem(&opaque.id, asker.client, presented.redirect_uri, &family_id, now.latest()) {
+        let code = match grants.redeem(
+            &opaque.id,
+            asker.client,
+            presented.redirect_uri,
+            &family_id,
+            now.latest(),
+        ) {
             Ok(code) => code,
             Err(CodeRefusal::Invalid) => return refuse(Refusal::Invalid),
-            Err(CodeRefusal::Replayed) => return Step::store(Outcome::Settled(Err(Refusal::Invalid)), grants),
+            Err(CodeRefusal::Replayed) => {
+                return Step::store(Outcome::Settled(Err(Refusal::Invalid)), grants);
+            }
         };
-        let session = match present(loaded, &mut grants, &code.session, now, Some(lifetimes.session), asked) {
+        let session = match present(
+            loaded,
+            &mut grants,
+            &code.session,
+            now,
+            Some(lifetimes.session),
+            asked,
+        ) {
             Ok(session) => session,
             Err(step) => return *step,
         };
@@ -263,7 +288,10 @@ pub async fn redeem(flow: &Flow, asker: Asker<'_>, presented: Presented<'_>) -> 
         }
         grants.families.push(family.clone());
         grants.prune(now.earliest(), lifetimes.session);
-        Step::store(Outcome::Settled(Ok((session, family, entitlement, now.latest()))), grants)
+        Step::store(
+            Outcome::Settled(Ok((session, family, entitlement, now.latest()))),
+            grants,
+        )
     })
     .await?;
     grant(flow, opaque.key, session, family, entitlement, at)
@@ -294,9 +322,19 @@ fn grant(
     entitlement: Entitlement,
     at: Timestamp,
 ) -> Result<Grant, Refusal> {
-    let token = Opaque { key, id: family.id.clone(), generation: family.generation };
+    let token = Opaque {
+        key,
+        id: family.id.clone(),
+        generation: family.generation,
+    };
     let refresh = opaque::seal(flow, Purpose::Refresh, &token).ok_or(Refusal::Invalid)?;
-    Ok(Grant { session, family, entitlement, refresh, at })
+    Ok(Grant {
+        session,
+        family,
+        entitlement,
+        refresh,
+        at,
+    })
 }
 
 /// Rotates a refresh token. `narrowed` is the `scope` of the request: never more than was consented to.
@@ -313,7 +351,11 @@ pub async fn refresh(
     let life = flow.policy.load().lifetimes.session;
     let (session, family, entitlement, at) = checked(flow, &opaque.key, &|loaded, now, asked| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        let Some(family) = grants.family(&opaque.id).filter(|f| f.client == asker.client).cloned() else {
+        let Some(family) = grants
+            .family(&opaque.id)
+            .filter(|f| f.client == asker.client)
+            .cloned()
+        else {
             return refuse(Refusal::Invalid);
         };
         let bound = (!family.offline).then_some(life);

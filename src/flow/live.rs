@@ -89,13 +89,19 @@ pub async fn access(flow: &Flow, token: &Access) -> Live {
     if entitlement.contested {
         return Live::Inactive;
     }
-    Live::Active { entitlement: Box::new(entitlement), session: session.map(Box::new), at: now.latest() }
+    Live::Active {
+        entitlement: Box::new(entitlement),
+        session: session.map(Box::new),
+        at: now.latest(),
+    }
 }
 
 /// The session of a token that nobody has revoked.
 fn standing(loaded: &Loaded, token: &Access, now: Now) -> Option<Session> {
     let grants = loaded.grants.as_ref()?;
-    let family = grants.family(token.family()).filter(|f| f.client == token.client && f.session == token.sid)?;
+    let family = grants
+        .family(token.family())
+        .filter(|f| f.client == token.client && f.session == token.sid)?;
     if family.denied.contains(&token.jti) {
         return None;
     }
@@ -135,11 +141,16 @@ pub async fn refresh(flow: &Flow, client: &str, token: &str) -> Result<Option<Re
     };
     let entitlement = entitled(flow, &loaded, session, client, &family.scopes);
     let usable = !entitlement.contested;
-    Ok(usable.then(|| Refreshable { family: family.clone(), session: session.clone(), entitlement }))
+    Ok(usable.then(|| Refreshable {
+        family: family.clone(),
+        session: session.clone(),
+        entitlement,
+    }))
 }
 
 fn current<'a>(grants: &'a Grants, token: &Opaque, client: &str, now: Now) -> Option<&'a Family> {
-    let ours = |f: &&Family| f.client == client && f.generation == token.generation && now.latest() < f.expires;
+    let ours =
+        |f: &&Family| f.client == client && f.generation == token.generation && now.latest() < f.expires;
     grants.family(&token.id).filter(ours)
 }
 

@@ -54,5 +54,9 @@ pub fn open(flow: &Flow, purpose: Purpose, text: &str) -> Option<Opaque> {
     let (key, rest) = rest.split_first_chunk::<16>()?;
     let (id, rest) = rest.split_first_chunk::<16>()?;
     let generation = u32::from_be_bytes(*rest.first_chunk::<4>()?);
-    (version == VERSION).then(|| Opaque { key: SubjectKey(*key), id: URL_SAFE_NO_PAD.encode(id), generation })
+    (version == VERSION).then(|| Opaque {
+        key: SubjectKey(*key),
+        id: URL_SAFE_NO_PAD.encode(id),
+        generation,
+    })
 }

@@ -73,7 +73,11 @@ pub struct Looked {
 impl From<Checked> for Looked {
     fn from(checked: Checked) -> Self {
         let facts = checked.reading.facts.unwrap_or_default();
-        Self { roles: facts.roles, groups: facts.groups, eligible: checked.eligible }
+        Self {
+            roles: facts.roles,
+            groups: facts.groups,
+            eligible: checked.eligible,
+        }
     }
 }
 
@@ -110,7 +114,10 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
     let (id, secret) = (flow.random::<16>(), flow.random::<32>());
     let mac = flow.seal.mac(Purpose::Cookie, secret.as_bytes());
     let life = flow.policy.load().lifetimes.session;
-    let former = replaces.and_then(|c| read_cookie(flow, c)).filter(|(o, _)| o.key == key).map(|(o, _)| o.id);
+    let former = replaces
+        .and_then(|c| read_cookie(flow, c))
+        .filter(|(o, _)| o.key == key)
+        .map(|(o, _)| o.id);
     let opened = step::run(flow, &key, &|loaded, now| {
         if loaded.record.as_ref().is_some_and(|r| stale(r, login)) {
             return Step::done(None);
@@ -120,7 +127,11 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
             looked.mark(&mut session);
         }
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        for old in grants.sessions.iter_mut().filter(|s| Some(&s.id) == former.as_ref()) {
+        for old in grants
+            .sessions
+            .iter_mut()
+            .filter(|s| Some(&s.id) == former.as_ref())
+        {
             old.cookie.clear();
         }
         grants.sessions.push(session.clone());
@@ -129,9 +140,18 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
     })
     .await?;
     let session = opened.ok_or(OpenRefusal::Stale)?;
-    let token = Opaque { key, id, generation: 0 };
-    let sealed = opaque::seal(flow, Purpose::Cookie, &token).ok_or_else(|| FlowError::Unknown("session".to_owned()))?;
-    Ok(Opened { key, session, cookie: format!("{sealed}.{secret}") })
+    let token = Opaque {
+        key,
+        id,
+        generation: 0,
+    };
+    let sealed = opaque::seal(flow, Purpose::Cookie, &token)
+        .ok_or_else(|| FlowError::Unknown("session".to_owned()))?;
+    Ok(Opened {
+        key,
+        session,
+        cookie: format!("{sealed}.{secret}"),
+    })
 }
 
 fn session(login: &Login, id: &str, cookie: Vec<u8>, began: Timestamp) -> Session {
@@ -158,7 +178,9 @@ fn session(login: &Login, id: &str, cookie: Vec<u8>, began: Timestamp) -> Sessio
 /// A session begins after every cut that its opening has seen, even within one tick of the clock.
 fn began(record: Option<&Record>, now: Now) -> Timestamp {
     let cuts = record.map(|r| r.cuts.iter().map(|c| c.at).max());
-    cuts.flatten().map_or(now.latest(), |cut| now.latest().max(cut.plus(Span::from_millis(1))))
+    cuts.flatten().map_or(now.latest(), |cut| {
+        now.latest().max(cut.plus(Span::from_millis(1)))
+    })
 }
 
 /// Whether the IdP's session is one that a change has ended: it began before the change and is not the change's own.
@@ -167,7 +189,12 @@ fn began(record: Option<&Record>, now: Now) -> Timestamp {
 fn stale(record: &Record, login: &Login) -> bool {
     record.cuts.iter().any(|cut| {
         let own = cut.except.is_some() && cut.except == login.upstream_sid;
-        let known = record.causes.iter().filter(|c| c.holds() && c.enforced && c.at <= cut.at).map(|c| c.at).max();
+        let known = record
+            .causes
+            .iter()
+            .filter(|c| c.holds() && c.enforced && c.at <= cut.at)
+            .map(|c| c.at)
+            .max();
         let change = known.unwrap_or(cut.at);
         !own && login.auth_time.is_some_and(|at| at.secs() < change.secs())
     })
@@ -205,8 +232,15 @@ pub async fn find(flow: &Flow, cookie: &str) -> Result<Option<Found>, StoreError
     let life = Some(flow.policy.load().lifetimes.session);
     let grants = loaded.grants.clone().unwrap_or_default();
     let ours = |s: &&Session| flow.seal.verify(Purpose::Cookie, secret.as_bytes(), &s.cookie);
-    let session = alive(&grants, loaded.record.as_ref(), &opaque.id, now, life).filter(ours).cloned();
-    Ok(session.map(|session| Found { key: opaque.key, session, loaded, now }))
+    let session = alive(&grants, loaded.record.as_ref(), &opaque.id, now, life)
+        .filter(ours)
+        .cloned();
+    Ok(session.map(|session| Found {
+        key: opaque.key,
+        session,
+        loaded,
+        now,
+    }))
 }
 
 /// A session of that id that lives: not ended here, within its lifetime (when one is given), and not ended by a

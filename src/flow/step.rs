@@ -28,7 +28,10 @@ impl<T> Step<T> {
 
     /// An answer with what has to be stored for it to be true.
     pub const fn store(answer: T, grants: Grants) -> Self {
-        Self { answer, grants: Some(grants) }
+        Self {
+            answer,
+            grants: Some(grants),
+        }
     }
 }
 
@@ -48,7 +51,10 @@ pub async fn run<T: Send>(
             if let Ok(mut slot) = slot.lock() {
                 *slot = Some(answer);
             }
-            grants.map(|grants| Write { grants: Some(grants), ..Write::default() })
+            grants.map(|grants| Write {
+                grants: Some(grants),
+                ..Write::default()
+            })
         })
         .await?;
     let answer = slot.into_inner().ok().flatten();

@@ -1,8 +1,18 @@
 //! The broker's endpoints.
 
+pub mod authorize;
+pub mod browser;
+pub mod callback;
+pub mod introspect;
+pub mod login;
+pub mod logout;
 pub mod metadata;
+pub mod oauth;
+pub mod revoke;
+pub mod token;
+pub mod userinfo;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::http::routes::Route;
 
@@ -13,4 +23,15 @@ pub const ROUTES: &[Route] = &[
         get(metadata::discovery)
     }),
     Route::public("GET", "/jwks", || get(metadata::jwks)),
+    Route::public("GET", "/authorize", || get(authorize::authorize)),
+    Route::public("POST", "/authorize", || post(authorize::posted)),
+    Route::public("GET", "/callback/{upstream}", || get(callback::callback)),
+    Route::public("POST", "/token", || post(token::token)),
+    Route::public("GET", "/userinfo", || get(userinfo::userinfo)),
+    Route::public("POST", "/userinfo", || post(userinfo::userinfo)),
+    Route::public("POST", "/introspect", || post(introspect::introspect)),
+    Route::public("POST", "/revoke", || post(revoke::revoke)),
+    Route::public("GET", "/logout", || get(logout::logout)),
+    Route::public("POST", "/logout", || post(logout::logout)),
+    Route::public("GET", "/callback/{upstream}/logout", || get(logout::back)),
 ];

@@ -5,6 +5,7 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use crate::http::problem::Problem;
@@ -130,5 +131,25 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
         Params::parse(&body(request, state).await?)
             .map(Self)
             .map_err(refuse)
+    }
+}
+
+/// Parameters of an OAuth endpoint: as [`Sent`], with rejections in the words of RFC 6749.
+#[derive(Clone, Debug)]
+pub struct Posted(pub Params);
+
+impl<S: Send + Sync> FromRequest<S> for Posted {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        match Sent::from_request(request, state).await {
+            Ok(Sent(params)) => Ok(Self(params)),
+            Err(problem) => {
+                let body =
+                    serde_json::json!({ "error": "invalid_request", "error_description": problem.detail });
+                let kind = [(header::CONTENT_TYPE, "application/json")];
+                Err((problem.status, kind, body.to_string()).into_response())
+            }
+        }
     }
 }

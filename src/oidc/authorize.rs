@@ -48,7 +48,9 @@ impl Prompt {
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::None, Self::Login, Self::Consent, Self::SelectAccount].into_iter().find(|p| p.as_str() == word)
+        [Self::None, Self::Login, Self::Consent, Self::SelectAccount]
+            .into_iter()
+            .find(|p| p.as_str() == word)
     }
 }
 
@@ -114,7 +116,10 @@ impl AuthorizeRequest {
     /// Where its answer goes.
     #[must_use]
     pub fn return_to(&self) -> ReturnTo {
-        ReturnTo { redirect_uri: self.redirect_uri.clone(), state: self.state.clone() }
+        ReturnTo {
+            redirect_uri: self.redirect_uri.clone(),
+            state: self.state.clone(),
+        }
     }
 
     /// Whether nothing may be shown.
@@ -167,21 +172,34 @@ pub fn parse(
     hint: impl Fn(&str) -> Option<String>,
 ) -> Result<AuthorizeRequest, Refused> {
     let (client, redirect_uri) = who(params, settings)?;
-    let to = ReturnTo { redirect_uri: redirect_uri.to_owned(), state: params.get("state").map(str::to_owned) };
+    let to = ReturnTo {
+        redirect_uri: redirect_uri.to_owned(),
+        state: params.get("state").map(str::to_owned),
+    };
     details(params, settings, client, &to, hint).map_err(|(error, description)| {
         // A state that was sent twice belongs to nobody.
         let state = to.state.clone().filter(|_| params.all("state").count() == 1);
-        Refused::Redirect { to: ReturnTo { state, ..to.clone() }, error, description }
+        Refused::Redirect {
+            to: ReturnTo { state, ..to.clone() },
+            error,
+            description,
+        }
     })
 }
 
 /// The client and its redirect URI; only an exact match will do (RFC 9700 §2.1).
 fn who<'a>(params: &'a Params, settings: &'a BrokerSettings) -> Result<(&'a Client, &'a str), Refused> {
-    let one = |name: &'static str| (params.all(name).count() == 1).then(|| params.get(name)).flatten();
+    let one = |name: &'static str| {
+        (params.all(name).count() == 1)
+            .then(|| params.get(name))
+            .flatten()
+    };
     let client = one("client_id").and_then(|id| settings.client(id));
     let client = client.ok_or(Refused::Page("The application that sent you here is not known."))?;
     let uri = one("redirect_uri").filter(|uri| client.redirect_uris.iter().any(|known| known == uri));
-    let uri = uri.ok_or(Refused::Page("The application that sent you here gave an address that is not its own."))?;
+    let uri = uri.ok_or(Refused::Page(
+        "The application that sent you here gave an address that is not its own.",
+    ))?;
     Ok((client, uri))
 }
 
@@ -223,7 +241,10 @@ fn details(
         None => None,
     };
     if claims.sub.is_some() && hinted.is_some() && claims.sub != hinted {
-        return fault("invalid_request", "id_token_hint and the claims request name different people");
+        return fault(
+            "invalid_request",
+            "id_token_hint and the claims request name different people",
+        );
     }
     Ok(AuthorizeRequest {
         client: client.id.clone(),
@@ -234,7 +255,11 @@ fn details(
         challenge: challenge(params, client)?,
         prompt: prompt(params, settings)?,
         max_age: max_age(params)?,
-        acr_values: params.words("acr_values").into_iter().map(str::to_owned).collect(),
+        acr_values: params
+            .words("acr_values")
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         essential_acr: claims.essential_acr,
         sub: hinted.or(claims.sub),
         login_hint: params.get("login_hint").map(str::to_owned),
@@ -256,12 +281,20 @@ fn flow_kind(params: &Params) -> Result<(), Fault> {
         return fault("request_uri_not_supported", "request_uri is not supported");
     }
     if params.get("registration").is_some() {
-        return fault("registration_not_supported", "the registration parameter is not supported");
+        return fault(
+            "registration_not_supported",
+            "the registration parameter is not supported",
+        );
     }
     match params.get("response_type") {
         None => return fault("invalid_request", "response_type is missing"),
         Some("code") => {}
-        Some(_) => return fault("unsupported_response_type", "only response_type=code is supported"),
+        Some(_) => {
+            return fault(
+                "unsupported_response_type",
+                "only response_type=code is supported",
+            );
+        }
     }
     match params.get("response_mode") {
         None | Some("query") => Ok(()),
@@ -287,7 +320,10 @@ fn scopes(params: &Params, client: &Client) -> Result<BTreeSet<String>, Fault> {
 fn challenge(params: &Params, client: &Client) -> Result<Option<String>, Fault> {
     let Some(challenge) = params.get("code_challenge") else {
         if client.pkce_required {
-            return fault("invalid_request", "code_challenge is missing: this client has to use PKCE");
+            return fault(
+                "invalid_request",
+                "code_challenge is missing: this client has to use PKCE",
+            );
         }
         if params.get("code_challenge_method").is_some() {
             return fault("invalid_request", "code_challenge_method without code_challenge");
@@ -297,7 +333,10 @@ fn challenge(params: &Params, client: &Client) -> Result<Option<String>, Fault> 
     if params.get("code_challenge_method") != Some("S256") {
         return fault("invalid_request", "only code_challenge_method=S256 is supported");
     }
-    let fits = challenge.len() == 43 && challenge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let fits = challenge.len() == 43
+        && challenge
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if !fits {
         return fault("invalid_request", "code_challenge is not an S256 challenge");
     }
@@ -324,7 +363,10 @@ fn prompt(params: &Params, settings: &BrokerSettings) -> Result<BTreeSet<Prompt>
 fn max_age(params: &Params) -> Result<Option<u32>, Fault> {
     match params.get("max_age") {
         None => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| bad("max_age is not a number of seconds")),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| bad("max_age is not a number of seconds")),
     }
 }
 
@@ -344,7 +386,10 @@ pub fn satisfies(
         return Err("login_required");
     }
     if let Some(max_age) = request.max_age {
-        let oldest = now.latest().minus(Span::from_secs(i64::from(max_age))).minus(forgive);
+        let oldest = now
+            .latest()
+            .minus(Span::from_secs(i64::from(max_age)))
+            .minus(forgive);
         // What the IdP does not say cannot be vouched for (contract section 4).
         if session.auth_time.is_none_or(|at| at < oldest) {
             return Err("login_required");
@@ -360,7 +405,11 @@ pub fn satisfies(
 pub fn fresh(request: &AuthorizeRequest, session: &Session, asked: Timestamp) -> Result<(), &'static str> {
     let wanted = request.prompt.contains(&Prompt::Login) || request.max_age == Some(0);
     let proven = session.auth_time.is_some_and(|at| at >= asked.minus(SKEW));
-    if wanted && !proven { Err("login_required") } else { Ok(()) }
+    if wanted && !proven {
+        Err("login_required")
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether an essential `acr` is met (OIDC Core §5.5.1.1).
@@ -372,5 +421,9 @@ pub fn acr_met(request: &AuthorizeRequest, acr: Option<&str>) -> Result<(), &'st
         let listed = |acr: &str| wanted.is_empty() || wanted.iter().any(|w| w == acr);
         !acr.is_some_and(listed)
     });
-    if unmet { Err("unmet_authentication_requirements") } else { Ok(()) }
+    if unmet {
+        Err("unmet_authentication_requirements")
+    } else {
+        Ok(())
+    }
 }

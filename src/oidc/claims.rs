@@ -14,8 +14,20 @@ const SCOPED: [(&str, &[&str]); 4] = [
     (
         "profile",
         &[
-            "name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture",
-            "website", "gender", "birthdate", "zoneinfo", "locale", "updated_at",
+            "name",
+            "family_name",
+            "given_name",
+            "middle_name",
+            "nickname",
+            "preferred_username",
+            "profile",
+            "picture",
+            "website",
+            "gender",
+            "birthdate",
+            "zoneinfo",
+            "locale",
+            "updated_at",
         ],
     ),
     ("email", &["email", "email_verified"]),
@@ -27,8 +39,11 @@ const SCOPED: [(&str, &[&str]); 4] = [
 #[must_use]
 pub fn kept(upstream: &Map<String, Value>, allowed: &BTreeSet<String>) -> String {
     let pass = |name: &str| allowed.contains(name) && !RESERVED_CLAIMS.contains(&name);
-    let kept: Map<String, Value> =
-        upstream.iter().filter(|(n, _)| pass(n)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let kept: Map<String, Value> = upstream
+        .iter()
+        .filter(|(n, _)| pass(n))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     Value::Object(kept).to_string()
 }
 
@@ -43,7 +58,9 @@ pub fn passed(
 ) -> Map<String, Value> {
     let all: Map<String, Value> = serde_json::from_str(&session.claims).unwrap_or_default();
     let asked = |name: &str| {
-        SCOPED.iter().all(|(scope, names)| !names.contains(&name) || scopes.contains(*scope))
+        SCOPED
+            .iter()
+            .all(|(scope, names)| !names.contains(&name) || scopes.contains(*scope))
     };
     let mut out: Map<String, Value> = all
         .into_iter()
@@ -57,7 +74,10 @@ pub fn passed(
 
 /// Says that no address is verified.
 pub fn unverified(claims: &mut Map<String, Value>) {
-    for (address, verified) in [("email", "email_verified"), ("phone_number", "phone_number_verified")] {
+    for (address, verified) in [
+        ("email", "email_verified"),
+        ("phone_number", "phone_number_verified"),
+    ] {
         if claims.contains_key(address) || claims.contains_key(verified) {
             claims.insert(verified.to_owned(), json!(false));
         }
@@ -102,9 +122,15 @@ pub fn recovery(entitlement: &Entitlement, alias: Option<&str>) -> Map<String, V
 /// What a token says about itself; a ceiling that is missing or malformed is `none` (contract section 2, rule 3).
 #[must_use]
 pub fn issued(claims: &Map<String, Value>) -> Issued {
-    let ceiling = claims.get("recovery_scope").and_then(Value::as_str).and_then(Ceiling::parse);
+    let ceiling = claims
+        .get("recovery_scope")
+        .and_then(Value::as_str)
+        .and_then(Ceiling::parse);
     let epoch = claims.get("recovery_epoch").and_then(Value::as_i64);
-    Issued { ceiling: ceiling.unwrap_or_else(Ceiling::none), epoch: epoch.unwrap_or(0) }
+    Issued {
+        ceiling: ceiling.unwrap_or_else(Ceiling::none),
+        epoch: epoch.unwrap_or(0),
+    }
 }
 
 /// Words of a set, as OAuth writes them: `openid` first, the rest in order.
@@ -112,15 +138,27 @@ pub fn issued(claims: &Map<String, Value>) -> Issued {
 pub fn words(set: &BTreeSet<String>) -> String {
     let first = set.iter().filter(|w| *w == "openid");
     let rest = set.iter().filter(|w| *w != "openid");
-    first.chain(rest).map(String::as_str).collect::<Vec<_>>().join(" ")
+    first
+        .chain(rest)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Words of a space-delimited claim.
 #[must_use]
 pub fn set(claims: &Map<String, Value>, name: &str) -> BTreeSet<String> {
     match claims.get(name) {
-        Some(Value::String(text)) => text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect(),
-        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::String(text)) => text
+            .split(' ')
+            .filter(|w| !w.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Some(Value::Array(values)) => values
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => BTreeSet::new(),
     }
 }

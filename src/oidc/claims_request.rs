@@ -34,7 +34,9 @@ pub fn parse(text: &str) -> Result<ClaimsRequest, Fault> {
     };
     let mut found = ClaimsRequest::default();
     for part in ["id_token", "userinfo"] {
-        let Some(value) = parts.get_mut(part) else { continue };
+        let Some(value) = parts.get_mut(part) else {
+            continue;
+        };
         let members = value.as_object_mut().ok_or(Fault::Shape)?;
         if let Some(name) = members.keys().find(|n| n.starts_with("recovery_")) {
             return Err(Fault::Reserved(name.clone()));
@@ -55,7 +57,10 @@ pub fn parse(text: &str) -> Result<ClaimsRequest, Fault> {
 }
 
 fn essential(acr: &Value) -> Result<Option<Vec<String>>, Fault> {
-    let Some(acr) = acr.as_object().filter(|a| a.get("essential") == Some(&Value::Bool(true))) else {
+    let Some(acr) = acr
+        .as_object()
+        .filter(|a| a.get("essential") == Some(&Value::Bool(true)))
+    else {
         return Ok(None);
     };
     let text = |v: &Value| v.as_str().map(str::to_owned).ok_or(Fault::Shape);

@@ -35,13 +35,20 @@ pub fn authenticate<'a>(
         if posted_secret.is_some() || params.get("client_id").is_some_and(|named| named != id) {
             return Err(Refusal::Mixed);
         }
-        return proven(settings, &id, &secret, |auth| matches!(auth, ClientAuth::Secret { basic: true, .. }));
+        return proven(settings, &id, &secret, |auth| {
+            matches!(auth, ClientAuth::Secret { basic: true, .. })
+        });
     }
     let id = params.get("client_id").ok_or(Refusal::Unknown)?;
     if let Some(secret) = posted_secret {
-        return proven(settings, id, secret, |auth| matches!(auth, ClientAuth::Secret { post: true, .. }));
+        return proven(settings, id, secret, |auth| {
+            matches!(auth, ClientAuth::Secret { post: true, .. })
+        });
     }
-    settings.client(id).filter(|c| c.auth == ClientAuth::None).ok_or(Refusal::Unknown)
+    settings
+        .client(id)
+        .filter(|c| c.auth == ClientAuth::None)
+        .ok_or(Refusal::Unknown)
 }
 
 fn proven<'a>(
@@ -56,7 +63,9 @@ fn proven<'a>(
         let _ = SecretHash::of(id).is(secret);
         return Err(Refusal::Unknown);
     };
-    let right = secrets.iter().fold(false, |found, known| known.is(secret) | found);
+    let right = secrets
+        .iter()
+        .fold(false, |found, known| known.is(secret) | found);
     if right { Ok(client) } else { Err(Refusal::Unknown) }
 }
 
@@ -88,7 +97,8 @@ mod tests {
     use crate::oidc::settings::Upstream;
 
     fn settings() -> BrokerSettings {
-        let confidential = Client::confidential("bank app", "s:e c%ret", "https://bank.example/cb", &["openid"]);
+        let confidential =
+            Client::confidential("bank app", "s:e c%ret", "https://bank.example/cb", &["openid"]);
         let public = Client::public("spa", "https://spa.example/cb", &["openid"]);
         let upstream = Upstream {
             id: UpstreamId::parse("kc").unwrap(),
@@ -99,7 +109,12 @@ mod tests {
             subject_prefix: String::new(),
             end_session: true,
         };
-        BrokerSettings::new("https://login.example", vec![confidential, public], vec![upstream]).unwrap()
+        BrokerSettings::new(
+            "https://login.example",
+            vec![confidential, public],
+            vec![upstream],
+        )
+        .unwrap()
     }
 
     fn header(raw: &str) -> String {
@@ -114,9 +129,15 @@ mod tests {
     fn basic_credentials_are_form_decoded() {
         let s = settings();
         let right = header("bank+app:s%3Ae+c%25ret");
-        assert_eq!(authenticate(&s, Some(&right), &params("")).unwrap().id, "bank app");
+        assert_eq!(
+            authenticate(&s, Some(&right), &params("")).unwrap().id,
+            "bank app"
+        );
         let wrong = header("bank+app:other");
-        assert_eq!(authenticate(&s, Some(&wrong), &params("")).unwrap_err(), Refusal::Unknown);
+        assert_eq!(
+            authenticate(&s, Some(&wrong), &params("")).unwrap_err(),
+            Refusal::Unknown
+        );
     }
 
     #[test]
@@ -127,16 +148,28 @@ mod tests {
         assert_eq!(authenticate(&s, Some(&right), &both).unwrap_err(), Refusal::Mixed);
         assert_eq!(authenticate(&s, None, &both).unwrap().id, "bank app");
         let other = params("client_id=spa");
-        assert_eq!(authenticate(&s, Some(&right), &other).unwrap_err(), Refusal::Mixed);
+        assert_eq!(
+            authenticate(&s, Some(&right), &other).unwrap_err(),
+            Refusal::Mixed
+        );
     }
 
     #[test]
     fn a_confidential_client_is_nobody_without_its_secret() {
         let s = settings();
-        assert_eq!(authenticate(&s, None, &params("client_id=bank+app")).unwrap_err(), Refusal::Unknown);
-        assert_eq!(authenticate(&s, None, &params("client_id=spa")).unwrap().id, "spa");
+        assert_eq!(
+            authenticate(&s, None, &params("client_id=bank+app")).unwrap_err(),
+            Refusal::Unknown
+        );
+        assert_eq!(
+            authenticate(&s, None, &params("client_id=spa")).unwrap().id,
+            "spa"
+        );
         let secret = params("client_id=spa&client_secret=x");
         assert_eq!(authenticate(&s, None, &secret).unwrap_err(), Refusal::Unknown);
-        assert_eq!(authenticate(&s, Some("Bearer x"), &params("client_id=spa")).unwrap_err(), Refusal::Unknown);
+        assert_eq!(
+            authenticate(&s, Some("Bearer x"), &params("client_id=spa")).unwrap_err(),
+            Refusal::Unknown
+        );
     }
 }

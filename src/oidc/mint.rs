@@ -53,22 +53,49 @@ pub struct Minted {
 /// [`SignerError`]: nothing is given then; a refresh can be tried again within the grace.
 pub async fn mint(broker: &Broker, m: Minting<'_>) -> Result<Minted, SignerError> {
     let signer = broker.signer();
-    let life = m.entitlement.max_lifetime.min(m.family.expires.since(m.at)).max(Span::ZERO);
+    let life = m
+        .entitlement
+        .max_lifetime
+        .min(m.family.expires.since(m.at))
+        .max(Span::ZERO);
     let payload = Value::Object(access_claims(&broker.settings, m, life)).to_string();
-    let access = signer.sign(m.client.access_token_alg, verify::ACCESS_TOKEN, payload.as_bytes()).await?;
+    let access = signer
+        .sign(
+            m.client.access_token_alg,
+            verify::ACCESS_TOKEN,
+            payload.as_bytes(),
+        )
+        .await?;
     let id = if m.entitlement.scopes.contains("openid") {
         let payload = Value::Object(id_claims(&broker.settings, m, &access)).to_string();
-        Some(signer.sign(m.client.id_token_alg, verify::ID_TOKEN, payload.as_bytes()).await?)
+        Some(
+            signer
+                .sign(m.client.id_token_alg, verify::ID_TOKEN, payload.as_bytes())
+                .await?,
+        )
     } else {
         None
     };
-    Ok(Minted { access, expires_in: life.secs(), id })
+    Ok(Minted {
+        access,
+        expires_in: life.secs(),
+        id,
+    })
 }
 
 fn access_claims(settings: &BrokerSettings, m: Minting<'_>, life: Span) -> Map<String, Value> {
-    let mut out = claims::passed(m.session, m.allowed, &m.entitlement.scopes, m.entitlement.contact_hold);
+    let mut out = claims::passed(
+        m.session,
+        m.allowed,
+        &m.entitlement.scopes,
+        m.entitlement.contact_hold,
+    );
     let api = settings.url("/api");
-    let audience = if m.entitlement.scopes.contains(ADMIN_SCOPE) { api.as_str() } else { m.client.audience() };
+    let audience = if m.entitlement.scopes.contains(ADMIN_SCOPE) {
+        api.as_str()
+    } else {
+        m.client.audience()
+    };
     let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
     put("iss", json!(settings.issuer));
     put("sub", json!(m.sub));
@@ -91,7 +118,12 @@ fn access_claims(settings: &BrokerSettings, m: Minting<'_>, life: Span) -> Map<S
 }
 
 fn id_claims(settings: &BrokerSettings, m: Minting<'_>, access: &str) -> Map<String, Value> {
-    let mut out = claims::passed(m.session, m.allowed, &m.entitlement.scopes, m.entitlement.contact_hold);
+    let mut out = claims::passed(
+        m.session,
+        m.allowed,
+        &m.entitlement.scopes,
+        m.entitlement.contact_hold,
+    );
     let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
     put("iss", json!(settings.issuer));
     put("sub", json!(m.sub));

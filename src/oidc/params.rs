@@ -88,6 +88,14 @@ impl Params {
             .unwrap_or_default()
     }
 
+    /// The parameters as a query.
+    #[must_use]
+    pub fn query(&self) -> String {
+        url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&self.0)
+            .finish()
+    }
+
     /// Reads the parameters into a struct of strings.
     ///
     /// # Errors

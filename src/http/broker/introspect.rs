@@ -1,0 +1,114 @@
+//! `/introspect` (RFC 7662): the live answer, the stricter of what the token says and what is true now (ISS-8).
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use crate::domain::entitlement::Entitlement;
+use crate::flow::live::{self, Live, Refreshable};
+use crate::http::broker::userinfo::access;
+use crate::http::broker::{browser, oauth};
+use crate::http::context::Context;
+use crate::http::extract::Posted;
+use crate::http::guard::oauth_unavailable;
+use crate::oidc::claims;
+use crate::oidc::settings::Client;
+use crate::oidc::verify::Verified;
+
+/// `POST /introspect`.
+pub async fn introspect(
+    State(context): State<Context>,
+    headers: HeaderMap,
+    Posted(params): Posted,
+) -> Response {
+    let (client, params) = match oauth::client(&context, &headers, params) {
+        Ok((client, params)) if client.is_confidential() => (client, params),
+        Ok(_) => {
+            return oauth::error(
+                StatusCode::UNAUTHORIZED,
+                "invalid_client",
+                "a client with a secret is needed",
+            );
+        }
+        Err(answer) => return answer,
+    };
+    let Some(token) = params.get("token") else {
+        return oauth::invalid_request("token is missing");
+    };
+    let body = match access(&context.broker, token, &context) {
+        Some((token, verified)) => match live::access(&context.flow, &token).await {
+            Live::Inactive => inactive(),
+            Live::Active { entitlement, .. } => about_access(&context, &verified, &entitlement),
+        },
+        None => match live::refresh(&context.flow, &client.id, token).await {
+            Ok(Some(found)) => about_refresh(&context, client, &found),
+            Ok(None) => inactive(),
+            Err(error) => return oauth_unavailable(&error.to_string()),
+        },
+    };
+    browser::of_client(oauth::json(StatusCode::OK, &body), &client.id)
+}
+
+/// Nothing else is said (RFC 7662 §2.2).
+fn inactive() -> Value {
+    json!({ "active": false })
+}
+
+fn about_access(context: &Context, verified: &Verified, entitlement: &Entitlement) -> Value {
+    let mut body = Map::new();
+    body.insert("active".to_owned(), json!(true));
+    body.insert("token_type".to_owned(), json!("Bearer"));
+    for name in [
+        "iss",
+        "sub",
+        "aud",
+        "client_id",
+        "iat",
+        "exp",
+        "jti",
+        "sid",
+        "acr",
+        "auth_time",
+    ] {
+        if let Some(value) = verified.claims.get(name) {
+            body.insert(name.to_owned(), value.clone());
+        }
+    }
+    body.insert("scope".to_owned(), json!(claims::words(&entitlement.scopes)));
+    for (name, values) in [("roles", &entitlement.roles), ("groups", &entitlement.groups)] {
+        if !values.is_empty() {
+            body.insert(name.to_owned(), json!(values));
+        }
+    }
+    // A token from a hold that is over is still what it was: its own words say until when and why.
+    if !entitlement.recovery_scope.is_full() {
+        for name in ["recovery_until", "recovery_ref"] {
+            if let Some(value) = verified.claims.get(name) {
+                body.insert(name.to_owned(), value.clone());
+            }
+        }
+    }
+    body.extend(claims::recovery(
+        entitlement,
+        context.broker.settings.alias.as_deref(),
+    ));
+    Value::Object(body)
+}
+
+fn about_refresh(context: &Context, client: &Client, found: &Refreshable) -> Value {
+    let settings = &context.broker.settings;
+    let mut body = Map::new();
+    body.insert("active".to_owned(), json!(true));
+    body.insert("iss".to_owned(), json!(settings.issuer));
+    body.insert("sub".to_owned(), json!(settings.sub(&found.session.subject)));
+    body.insert("client_id".to_owned(), json!(client.id));
+    body.insert("sid".to_owned(), json!(found.session.id));
+    body.insert("exp".to_owned(), json!(found.family.expires.secs()));
+    body.insert(
+        "scope".to_owned(),
+        json!(claims::words(&found.entitlement.scopes)),
+    );
+    body.extend(claims::recovery(&found.entitlement, settings.alias.as_deref()));
+    Value::Object(body)
+}

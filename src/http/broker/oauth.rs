@@ -1,0 +1,110 @@
+//! Answers in the words of RFC 6749 and RFC 6750.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::http::broker::browser;
+use crate::http::context::Context;
+use crate::oidc::client_auth::{self, Refusal};
+use crate::oidc::params::Params;
+use crate::oidc::settings::Client;
+
+/// A JSON answer; nobody keeps it.
+#[must_use]
+pub fn json(status: StatusCode, body: &Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::PRAGMA, "no-cache"),
+    ];
+    (status, headers, body.to_string()).into_response()
+}
+
+/// An error of RFC 6749 §5.2.
+#[must_use]
+pub fn error(status: StatusCode, code: &'static str, description: &str) -> Response {
+    let body = json!({ "error": code, "error_description": description });
+    browser::outcome(json(status, &body), code)
+}
+
+/// 400 `invalid_request`.
+#[must_use]
+pub fn invalid_request(description: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, "invalid_request", description)
+}
+
+/// The parameters, each once, and the client, recognised by exactly one method.
+///
+/// # Errors
+/// The answer.
+#[expect(clippy::result_large_err, reason = "the error is the whole answer, made once")]
+pub fn client<'a>(
+    context: &'a Context,
+    headers: &HeaderMap,
+    params: Params,
+) -> Result<(&'a Client, Params), Response> {
+    let params = params
+        .unique()
+        .map_err(|fault| invalid_request(&fault.to_string()))?;
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(invalid_request("more than one Authorization header"));
+    }
+    let header = match line.map(HeaderValue::to_str) {
+        None => None,
+        Some(Ok(text)) => Some(text),
+        Some(Err(_)) => return Err(unknown_client(true)),
+    };
+    match client_auth::authenticate(&context.broker.settings, header, &params) {
+        Ok(client) => Ok((client, params)),
+        Err(Refusal::Mixed) => Err(invalid_request("use exactly one way of client authentication")),
+        Err(Refusal::Unknown) => Err(unknown_client(header.is_some())),
+    }
+}
+
+fn unknown_client(by_header: bool) -> Response {
+    let mut response = error(
+        StatusCode::UNAUTHORIZED,
+        "invalid_client",
+        "client authentication failed",
+    );
+    if by_header {
+        let challenge = HeaderValue::from_static(r#"Basic realm="reentry""#);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// A bearer token of the header; `Err` for a header that is something else (RFC 6750 §2.1).
+///
+/// # Errors
+/// The answer.
+#[expect(clippy::result_large_err, reason = "the error is the whole answer, made once")]
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Response> {
+    let Some(line) = headers.get(header::AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let split = line.to_str().ok().and_then(|text| text.split_once(' '));
+    match split {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => Err(challenge(StatusCode::UNAUTHORIZED, None)),
+    }
+}
+
+/// A challenge of RFC 6750 §3; without an error code when no token was sent.
+#[must_use]
+pub fn challenge(status: StatusCode, fault: Option<(&'static str, &'static str)>) -> Response {
+    let (mut response, value) = match fault {
+        None => (status.into_response(), "Bearer".to_owned()),
+        Some((code, description)) => (
+            error(status, code, description),
+            format!(r#"Bearer error="{code}", error_description="{description}""#),
+        ),
+    };
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}

@@ -1,0 +1,34 @@
+//! `/revoke` (RFC 7009).
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::flow::live;
+use crate::http::broker::userinfo::access;
+use crate::http::broker::{browser, oauth};
+use crate::http::context::Context;
+use crate::http::extract::Posted;
+use crate::http::guard::oauth_unavailable;
+
+/// `POST /revoke`. Tokens that are unknown, or somebody else's, are answered like revoked ones.
+pub async fn revoke(State(context): State<Context>, headers: HeaderMap, Posted(params): Posted) -> Response {
+    let (client, params) = match oauth::client(&context, &headers, params) {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    let Some(token) = params.get("token") else {
+        return oauth::invalid_request("token is missing");
+    };
+    let revoked = match access(&context.broker, token, &context) {
+        Some((token, _)) if token.client == client.id => live::revoke_access(&context.flow, &token).await,
+        Some(_) => Ok(()),
+        None => live::revoke_refresh(&context.flow, &client.id, token)
+            .await
+            .map(|_| ()),
+    };
+    match revoked {
+        Ok(()) => browser::of_client(StatusCode::OK.into_response(), &client.id),
+        Err(error) => oauth_unavailable(&error.to_string()),
+    }
+}

@@ -1,0 +1,106 @@
+//! `/userinfo`: who somebody is, and what is true of the token now (ISS-8).
+
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use crate::flow::live::{self, Access, Live};
+use crate::http::broker::{browser, oauth};
+use crate::http::context::Context;
+use crate::http::extract::Posted;
+use crate::oidc::verify::Verified;
+use crate::oidc::{Broker, claims};
+
+/// `GET` and `POST /userinfo`.
+pub async fn userinfo(
+    State(context): State<Context>,
+    method: Method,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let presented = match presented(&method, &headers, request).await {
+        Ok(presented) => presented,
+        Err(answer) => return answer,
+    };
+    let invalid = || {
+        oauth::challenge(
+            StatusCode::UNAUTHORIZED,
+            Some(("invalid_token", "the token is not valid")),
+        )
+    };
+    let Some((token, verified)) = access(&context.broker, &presented, &context) else {
+        return invalid();
+    };
+    if !token.scopes.contains("openid") {
+        let fault = ("insufficient_scope", "the token does not have the scope openid");
+        return oauth::challenge(StatusCode::FORBIDDEN, Some(fault));
+    }
+    match live::access(&context.flow, &token).await {
+        Live::Inactive => invalid(),
+        Live::Active {
+            entitlement, session, ..
+        } => {
+            let allowed = &context.flow.policy.load().claims;
+            let mut body = match &session {
+                Some(session) => claims::passed(session, allowed, &token.scopes, entitlement.contact_hold),
+                None => unread(&verified, allowed),
+            };
+            body.insert("sub".to_owned(), json!(verified.text("sub")));
+            body.extend(claims::recovery(
+                &entitlement,
+                context.broker.settings.alias.as_deref(),
+            ));
+            browser::of_client(oauth::json(StatusCode::OK, &Value::Object(body)), &token.client)
+        }
+    }
+}
+
+/// What the token itself says of its owner, when the session cannot be read; no address counts as verified then.
+fn unread(verified: &Verified, allowed: &std::collections::BTreeSet<String>) -> Map<String, Value> {
+    let mut out: Map<String, Value> = verified
+        .claims
+        .iter()
+        .filter(|(n, _)| allowed.contains(*n))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
+    claims::unverified(&mut out);
+    out
+}
+
+/// The token of the header or of the form, one of both (RFC 6750 §2).
+async fn presented(method: &Method, headers: &HeaderMap, request: Request) -> Result<String, Response> {
+    let by_header = oauth::bearer(headers)?.map(str::to_owned);
+    let form = *method == Method::POST && headers.contains_key(header::CONTENT_TYPE);
+    let by_form = if form {
+        let Posted(params) = Posted::from_request(request, &()).await?;
+        let params = params
+            .unique()
+            .map_err(|fault| oauth::invalid_request(&fault.to_string()))?;
+        params.get("access_token").map(str::to_owned)
+    } else {
+        None
+    };
+    match (by_header, by_form) {
+        (Some(_), Some(_)) => Err(oauth::invalid_request("send the token once")),
+        (Some(token), None) | (None, Some(token)) => Ok(token),
+        (None, None) => Err(oauth::challenge(StatusCode::UNAUTHORIZED, None)),
+    }
+}
+
+/// An access token of ours, as the use cases know it.
+#[must_use]
+pub fn access(broker: &Broker, token: &str, context: &Context) -> Option<(Access, Verified)> {
+    let verified = broker.access_token(token, None, context.flow.clock.now()).ok()?;
+    let access = Access {
+        subject: broker.settings.subject(verified.text("sub")?)?,
+        client: verified.text("client_id")?.to_owned(),
+        sid: verified.text("sid")?.to_owned(),
+        jti: verified.text("jti")?.to_owned(),
+        scopes: claims::set(&verified.claims, "scope"),
+        roles: claims::set(&verified.claims, "roles"),
+        groups: claims::set(&verified.claims, "groups"),
+        issued: claims::issued(&verified.claims),
+    };
+    Some((access, verified))
+}
