@@ -297,7 +297,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
         notifier: Arc::new(notifier),
         issuer: parts.places.issuer.clone(),
     });
-    let broker = Broker::new(settings(parts, id)?, Arc::clone(parts.ring));
+    let broker = Broker::new(settings(parts, id)?, Arc::clone(parts.ring))?;
     let brand = Brand {
         name: "Example Bank".to_owned(),
         accent: Some(("#1d4f91".to_owned(), "#9cc3f5".to_owned())),

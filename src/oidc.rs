@@ -38,14 +38,13 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker.
-    #[must_use]
-    pub const fn new(settings: BrokerSettings, keys: Arc<KeyRing>, upstreams: Upstreams) -> Self {
-        Self {
-            settings,
-            keys,
-            upstreams,
-        }
+    /// A broker that asks the IdPs of its settings.
+    ///
+    /// # Errors
+    /// An HTTP client that cannot be built (TLS).
+    pub fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Result<Self, reqwest::Error> {
+        let upstreams = Upstreams::new(&settings.upstreams, reqwest::Client::builder())?;
+        Ok(Self { settings, keys, upstreams })
     }
 
     /// The signer.

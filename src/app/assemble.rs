@@ -192,7 +192,7 @@ pub fn broker(config: &Config) -> anyhow::Result<Broker> {
         anyhow!("{}", all.join("; "))
     })?;
     settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
-    Ok(Broker::new(settings, Arc::new(ring)))
+    Ok(Broker::new(settings, Arc::new(ring))?)
 }
 
 const fn algorithm(jws: Jws) -> Algorithm {
