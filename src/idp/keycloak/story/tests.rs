@@ -1,1 +1,511 @@
+//! The stories that a live server told, and what may go wrong with them.
 
+use serde_json::{Value, json};
+
+use super::*;
+
+const DAY: i64 = 86_400_000;
+/// The change of every story happens here.
+const T: i64 = 1_000 * DAY;
+
+fn rules() -> Rules {
+    Rules {
+        enrolment: Span::from_days(7),
+        probation: Span::from_days(7),
+        reset_lifespan: Span::from_mins(5),
+        admin_lifespan: Span::from_hours(12),
+        fresh_login_for_actions: false,
+        phone_attributes: vec!["phone".to_owned()],
+        own: Some("us".to_owned()),
+    }
+}
+
+/// An old account with an old password, and these events at `T` + seconds: (seconds, type, session, code, more).
+fn window(events: &[(i64, &str, &str, &str, Value)]) -> Window {
+    let event = |(index, (seconds, kind, session, code, more)): (usize, &(i64, &str, &str, &str, Value))| {
+        let mut details = json!({"username": "ann"});
+        if !code.is_empty() {
+            details["code_id"] = json!(code);
+        }
+        for (name, value) in more.as_object().unwrap() {
+            details[name] = value.clone();
+        }
+        let session = if session.is_empty() { Value::Null } else { json!(session) };
+        serde_json::from_value(json!({
+            "id": format!("e{index}"), "time": T + seconds * 1_000, "type": kind, "userId": "u",
+            "sessionId": session, "ipAddress": "203.0.113.7", "details": details,
+        }))
+        .unwrap()
+    };
+    Window {
+        created: T - 400 * DAY,
+        events: events.iter().enumerate().map(event).collect(),
+        admin: Vec::new(),
+        credentials: credentials(&json!([{"id": "p", "type": "password", "createdDate": T - 2}])),
+        sessions: BTreeMap::new(),
+    }
+}
+
+fn credentials(list: &Value) -> Vec<Credential> {
+    serde_json::from_value(list.clone()).unwrap()
+}
+
+fn admin(id: &str, seconds: i64, operation: &str, path: &str, by: &str) -> AdminEvent {
+    serde_json::from_value(json!({
+        "id": id, "time": T + seconds * 1_000, "operationType": operation, "resourceType": "USER",
+        "resourcePath": format!("users/u{path}"), "authDetails": {"userId": by},
+    }))
+    .unwrap()
+}
+
+fn password() -> Value {
+    json!({"credential_type": "password"})
+}
+
+fn none() -> Value {
+    json!({})
+}
+
+fn changes_of(window: &Window, rules: &Rules) -> Vec<Change> {
+    let told = judge(window, rules, Timestamp::from_millis(T + 3_000), Span::ZERO);
+    let change = |told: Told| match told.what {
+        What::Change(change) => Some(*change),
+        _ => None,
+    };
+    told.into_iter().filter_map(change).collect()
+}
+
+fn changes(window: &Window) -> Vec<Change> {
+    changes_of(window, &rules())
+}
+
+/// (kind, proof, session) of every change.
+fn verdicts(window: &Window) -> Vec<(ChangeKind, Proof, Option<String>)> {
+    changes(window).into_iter().map(|c| (c.kind, c.proof, c.session)).collect()
+}
+
+fn verdict(window: &Window) -> (ChangeKind, Proof, Option<String>) {
+    let mut all = verdicts(window);
+    assert_eq!(all.len(), 1, "one change: {all:?}");
+    all.remove(0)
+}
+
+fn some(session: &str) -> Option<String> {
+    Some(session.to_owned())
+}
+
+// row A1: the live table, line by line.
+#[test]
+fn the_stories_of_a_live_server() {
+    let reset = [
+        (-60, "SEND_RESET_PASSWORD", "", "a", json!({"email": "ann@example.test"})),
+        (0, "UPDATE_PASSWORD", "", "a", password()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (0, "LOGIN", "a", "a", none()),
+    ];
+    let mut same_browser = window(&reset);
+    same_browser.events[3].time += 40;
+    assert_eq!(
+        verdict(&same_browser),
+        (ChangeKind::PasswordReset, Proof::Message, some("a")),
+        "forgot password, same browser: the automatic log-in is the session of the change"
+    );
+    let other_browser = window(&[
+        (-60, "SEND_RESET_PASSWORD", "", "a", none()),
+        (0, "UPDATE_PASSWORD", "", "b", password()),
+        (0, "UPDATE_CREDENTIAL", "", "b", password()),
+    ]);
+    assert_eq!(
+        verdict(&other_browser),
+        (ChangeKind::PasswordReset, Proof::Message, some("b")),
+        "forgot password, another browser"
+    );
+    let voluntary = window(&[
+        (-120, "LOGIN", "a", "a", none()),
+        (0, "UPDATE_PASSWORD", "", "a", password()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (1, "LOGIN", "a", "a", none()),
+    ]);
+    assert_eq!(
+        verdict(&voluntary),
+        (ChangeKind::PasswordChanged, Proof::RecentLogin, None),
+        "voluntary, inside a fresh session"
+    );
+    let in_one_request = window(&[
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (1, "LOGIN", "a", "a", none()),
+    ]);
+    assert_eq!(
+        verdict(&in_one_request),
+        (ChangeKind::PasswordReset, Proof::Unproven, some("a")),
+        "log-in and action in one request: nothing before it tells it from a recovery"
+    );
+    let mut temporary =
+        window(&[(0, "UPDATE_CREDENTIAL", "", "a", password()), (1, "LOGIN", "a", "a", none())]);
+    temporary.admin = vec![admin("x", -600, "ACTION", "/reset-password", "boss")];
+    assert_eq!(
+        verdicts(&temporary),
+        [
+            (ChangeKind::PasswordSetByAdmin, Proof::Administrator, None),
+            (ChangeKind::PasswordSetByAdmin, Proof::Administrator, some("a")),
+        ],
+        "a temporary password, and the one the user sets in its place"
+    );
+    let mut mailed = window(&[(0, "UPDATE_CREDENTIAL", "", "a", password())]);
+    mailed.admin = vec![admin("x", -600, "ACTION", "/execute-actions-email", "boss")];
+    assert_eq!(
+        verdict(&mailed),
+        (ChangeKind::PasswordSetByAdmin, Proof::Administrator, some("a")),
+        "an administrator's mail alone changes nothing yet; the password that follows does"
+    );
+    let mut edited = window(&[]);
+    edited.admin = vec![admin("x", 0, "UPDATE", "", "boss")];
+    let told = judge(&edited, &rules(), Timestamp::from_millis(T), Span::ZERO);
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].event.as_str(), &told[0].what), ("x", &What::Touched));
+}
+
+// P10: the order of arrival does not matter.
+#[test]
+fn a_story_told_in_any_order_is_the_same_story() {
+    let events = [
+        (-60, "SEND_RESET_PASSWORD", "", "a", none()),
+        (0, "UPDATE_PASSWORD", "", "a", password()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (1, "LOGIN", "a", "a", none()),
+    ];
+    let straight = window(&events);
+    for turn in 0..4 {
+        let mut turned = straight.clone();
+        turned.events.rotate_left(turn);
+        assert_eq!(verdicts(&turned), verdicts(&straight));
+        turned.events.reverse();
+        assert_eq!(verdicts(&turned), verdicts(&straight));
+    }
+}
+
+// P10: what turns up late is judged again under the same id, and only tighter.
+#[test]
+fn a_reset_mail_that_turns_up_late_makes_a_voluntary_change_a_recovery() {
+    let mut events = vec![
+        (-100, "LOGIN", "a", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+    ];
+    let before = changes(&window(&events));
+    events.push((-150, "SEND_RESET_PASSWORD", "", "a", none()));
+    let after = changes(&window(&events));
+    assert_eq!((before[0].kind, after[0].kind), (ChangeKind::PasswordChanged, ChangeKind::PasswordReset));
+    assert_eq!(before[0].id, after[0].id);
+}
+
+#[test]
+fn a_deprecated_twin_counts_only_when_it_stands_alone() {
+    let alone = window(&[
+        (-60, "SEND_RESET_PASSWORD", "", "a", none()),
+        (0, "UPDATE_PASSWORD", "", "a", none()),
+    ]);
+    assert_eq!(verdict(&alone).0, ChangeKind::PasswordReset);
+    for (twin, kind) in [
+        ("UPDATE_TOTP", "otp"),
+        ("CUSTOM_REQUIRED_ACTION", "webauthn"),
+        ("CUSTOM_REQUIRED_ACTION", "recovery-authn-codes"),
+    ] {
+        let detail = || json!({"credential_type": kind});
+        let alone = window(&[(0, twin, "", "a", detail())]);
+        assert_eq!(verdicts(&alone).len(), 1, "{twin} alone");
+        let both = window(&[(0, twin, "", "a", detail()), (0, "UPDATE_CREDENTIAL", "", "a", detail())]);
+        assert_eq!(verdicts(&both).len(), 1, "{twin} beside the generic one");
+    }
+    let removed = window(&[
+        (0, "REMOVE_TOTP", "", "a", none()),
+        (0, "REMOVE_CREDENTIAL", "", "a", json!({"credential_type": "otp"})),
+    ]);
+    assert_eq!(verdicts(&removed).len(), 1);
+    let unrelated = window(&[(0, "CUSTOM_REQUIRED_ACTION", "", "a", json!({"custom_required_action": "TERMS"}))]);
+    assert!(verdicts(&unrelated).is_empty());
+}
+
+// P10: what cannot be told apart from a recovery counts as one.
+#[test]
+fn what_proves_nothing_is_a_recovery() {
+    let reset = (ChangeKind::PasswordReset, Proof::Unproven);
+    let kind = |events: &[(i64, &str, &str, &str, Value)]| {
+        let (kind, proof, _) = verdict(&window(events));
+        (kind, proof)
+    };
+    let set = |code| (0, "UPDATE_CREDENTIAL", "", code, password());
+    assert_eq!(kind(&[set("a")]), reset, "no log-in at all");
+    assert_eq!(kind(&[set("")]), reset, "no session named");
+    assert_eq!(kind(&[(-10, "LOGIN", "b", "b", none()), set("a")]), reset, "a log-in elsewhere");
+    assert_eq!(kind(&[(-301, "LOGIN", "a", "a", none()), set("a")]), reset, "an old log-in");
+    assert_eq!(kind(&[set("a"), (5, "LOGIN", "a", "a", none())]), reset, "a log-in after it");
+    assert_eq!(kind(&[(0, "LOGIN", "a", "a", none()), set("a")]), reset, "a log-in of the same instant");
+    let mut failed = window(&[(-10, "LOGIN", "a", "a", none()), set("a")]);
+    failed.events[0].error = Some("invalid_user_credentials".to_owned());
+    assert_eq!(verdict(&failed).1, Proof::Unproven, "a log-in that failed");
+    let fresh = Rules { fresh_login_for_actions: true, ..rules() };
+    let old = window(&[(-4_000, "LOGIN", "a", "a", none()), set("a")]);
+    assert_eq!(
+        changes_of(&old, &fresh)[0].kind,
+        ChangeKind::PasswordChanged,
+        "an older log-in proves it where every action asks for a fresh one"
+    );
+}
+
+#[test]
+fn a_reset_link_counts_as_long_as_it_lives() {
+    let at = |seconds| {
+        let events = [
+            (seconds, "SEND_RESET_PASSWORD", "", "a", none()),
+            (-20, "LOGIN", "b", "b", none()),
+            (0, "UPDATE_CREDENTIAL", "", "b", password()),
+        ];
+        verdict(&window(&events)).0
+    };
+    assert_eq!(at(-290), ChangeKind::PasswordReset, "within its life");
+    assert_eq!(at(-7_200), ChangeKind::PasswordChanged, "long dead, and the owner logged in since");
+    assert_eq!(at(2), ChangeKind::PasswordReset, "another node's clock is a little behind");
+    let same = [
+        (-7_200, "SEND_RESET_PASSWORD", "", "a", none()),
+        (-20, "LOGIN", "a", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+    ];
+    assert_eq!(verdict(&window(&same)).0, ChangeKind::PasswordReset, "the same session, however late");
+    let failed = {
+        let mut window = window(&same);
+        window.events[0].error = Some("user_not_found".to_owned());
+        window
+    };
+    assert_eq!(verdict(&failed).0, ChangeKind::PasswordChanged, "no mail was sent");
+}
+
+#[test]
+fn two_resets_are_two_recoveries() {
+    let twice = window(&[
+        (-60, "SEND_RESET_PASSWORD", "", "a", none()),
+        (-30, "SEND_RESET_PASSWORD", "", "b", none()),
+        (0, "UPDATE_CREDENTIAL", "", "b", password()),
+        (100, "UPDATE_CREDENTIAL", "", "c", password()),
+    ]);
+    let found = verdicts(&twice);
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|(kind, proof, _)| (*kind, proof) == (ChangeKind::PasswordReset, &Proof::Message)));
+}
+
+#[test]
+fn nothing_is_voluntary_in_a_session_that_a_recovery_began() {
+    let then = window(&[
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (1, "LOGIN", "a", "a", none()),
+        (60, "UPDATE_CREDENTIAL", "", "a", password()),
+        (90, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"})),
+    ]);
+    let found = verdicts(&then);
+    assert_eq!(found[1], (ChangeKind::PasswordReset, Proof::Unproven, None));
+    assert_eq!(found[2], (ChangeKind::FactorAdded, Proof::Unproven, None));
+}
+
+#[test]
+fn an_administrators_link_is_used_up_by_the_first_password_after_it() {
+    let mut later = window(&[
+        (-3_000, "UPDATE_CREDENTIAL", "", "a", password()),
+        (-100, "LOGIN", "b", "b", none()),
+        (0, "UPDATE_CREDENTIAL", "", "b", password()),
+    ]);
+    later.admin = vec![admin("x", -3_600, "ACTION", "/execute-actions-email", "boss")];
+    let kinds: Vec<ChangeKind> = verdicts(&later).into_iter().map(|(kind, ..)| kind).collect();
+    assert_eq!(kinds, [ChangeKind::PasswordSetByAdmin, ChangeKind::PasswordChanged]);
+    // Without a log-in of its own the second one is the link again, as far as anybody can tell.
+    later.events.remove(1);
+    assert_eq!(verdicts(&later)[1].0, ChangeKind::PasswordSetByAdmin);
+    let mut stale = window(&[(-10, "LOGIN", "a", "a", none()), (0, "UPDATE_CREDENTIAL", "", "a", password())]);
+    stale.admin = vec![admin("x", -43_300, "ACTION", "/execute-actions-email", "boss")];
+    assert_eq!(verdict(&stale).0, ChangeKind::PasswordChanged, "the link died after 12 h");
+}
+
+// ISS-6: the session of the change itself, and no other.
+#[test]
+fn the_session_of_a_change_is_its_own_only_when_nobody_was_in_it_before() {
+    let session = |events: &[(i64, &str, &str, &str, Value)], began: Option<i64>| {
+        let mut window = window(events);
+        window.sessions.extend(began.map(|at| ("a".to_owned(), T + at * 1_000)));
+        verdict(&window).2
+    };
+    let set = (0, "UPDATE_CREDENTIAL", "", "a", password());
+    assert_eq!(session(std::slice::from_ref(&set), None), some("a"));
+    assert_eq!(session(std::slice::from_ref(&set), Some(1)), some("a"), "it began with the change");
+    assert_eq!(session(&[(-4_000, "LOGIN", "a", "a", none()), set.clone()], None), None, "logged in before");
+    assert_eq!(session(&[(0, "LOGIN", "a", "a", none()), set.clone()], None), None, "in the same instant");
+    assert_eq!(session(&[set.clone()], Some(-900)), None, "older than the log goes back");
+    assert_eq!(session(&[set, (4, "LOGIN", "a", "a", none())], Some(3)), some("a"), "the automatic log-in");
+}
+
+// row A6: an invitation, as far as the logs can speak.
+#[test]
+fn the_first_credential_of_a_young_account_may_be_an_invitation() {
+    let young = |events: &[(i64, &str, &str, &str, Value)]| Window { created: T - 2 * DAY, ..window(events) };
+    let set = (0, "UPDATE_CREDENTIAL", "", "a", password());
+    let mut invited = young(std::slice::from_ref(&set));
+    invited.admin = vec![
+        admin("c", -172_800, "CREATE", "", "boss"),
+        admin("x", -600, "ACTION", "/execute-actions-email", "boss"),
+    ];
+    let (kind, proof, _) = verdict(&invited);
+    assert_eq!((kind, proof), (ChangeKind::CredentialInitialised, Proof::Administrator));
+    let kind = |window: &Window| verdicts(window).last().unwrap().0;
+    let second = young(&[(-500, "UPDATE_CREDENTIAL", "", "z", password()), set.clone()]);
+    assert_eq!(kind(&second), ChangeKind::PasswordReset, "not the first");
+    let registered = young(&[(-500, "REGISTER", "", "z", none()), set.clone()]);
+    assert_eq!(kind(&registered), ChangeKind::PasswordReset, "it chose a password when it registered");
+    let mut set_before = young(std::slice::from_ref(&set));
+    set_before.admin = vec![admin("x", -600, "ACTION", "/reset-password", "boss")];
+    assert_eq!(kind(&set_before), ChangeKind::PasswordSetByAdmin);
+    let old = Window { created: T - 8 * DAY, ..young(std::slice::from_ref(&set)) };
+    assert_eq!(kind(&old), ChangeKind::PasswordReset, "no longer young");
+    let mut listed = young(&[(0, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"}))]);
+    assert_eq!(kind(&listed), ChangeKind::CredentialInitialised);
+    listed.credentials = credentials(&json!([{"id": "o", "type": "otp", "createdDate": T - DAY}]));
+    assert_eq!(kind(&listed), ChangeKind::FactorAdded, "there is another one of its class");
+}
+
+// P7: only what was past its probation proves a new factor.
+#[test]
+fn a_factor_is_proven_only_by_factors_that_are_eligible_themselves() {
+    let passkey = || json!({"credential_type": "webauthn"});
+    let events =
+        [(-60, "LOGIN", "a", "a", none()), (0, "UPDATE_CREDENTIAL", "", "a", passkey())];
+    let with = |created: i64, more: &[(i64, &str, &str, &str, Value)]| {
+        let mut all = events.to_vec();
+        all.extend_from_slice(more);
+        let mut window = window(&all);
+        window.credentials = credentials(&json!([
+            {"id": "p", "type": "password", "createdDate": created},
+            {"id": "k", "type": "webauthn", "createdDate": T - 3},
+        ]));
+        let last = changes(&window).into_iter().find(|change| change.id == "e1").unwrap();
+        (last.kind, last.proof)
+    };
+    let added = |proof| (ChangeKind::FactorAdded, proof);
+    assert_eq!(with(T - 30 * DAY, &[]), added(Proof::EligibleFactor));
+    assert_eq!(with(T - 3 * DAY, &[]), added(Proof::RecentLogin), "the password is younger than the probation");
+    let removed = (-DAY / 1_000, "REMOVE_CREDENTIAL", "", "b", json!({"credential_type": "otp"}));
+    assert_eq!(with(T - 30 * DAY, &[removed]), added(Proof::RecentLogin), "something was taken away in between");
+    let linked = (-DAY / 1_000, "FEDERATED_IDENTITY_LINK", "", "b", json!({"identity_provider": "x"}));
+    assert_eq!(with(T - 30 * DAY, &[linked]), added(Proof::RecentLogin), "a login was linked in between");
+    let reset = (-100, "SEND_RESET_PASSWORD", "", "a", none());
+    assert_eq!(with(T - 30 * DAY, &[reset]).1, Proof::Message, "in a recovery");
+    // A session that is older proves nothing.
+    let mut old = window(&events);
+    old.events[0].time = T - 400_000;
+    old.credentials = credentials(&json!([{"id": "p", "type": "password", "createdDate": T - 30 * DAY}]));
+    assert_eq!(verdict(&old).1, Proof::Unproven);
+}
+
+#[test]
+fn every_kind_of_factor_has_its_row() {
+    let kind = |event: &str, credential: &str| {
+        let found = changes(&window(&[(0, event, "", "a", json!({"credential_type": credential}))]));
+        (found[0].kind, found[0].factor.unwrap())
+    };
+    assert_eq!(kind("UPDATE_CREDENTIAL", "otp"), (ChangeKind::FactorAdded, FactorClass::Otp));
+    assert_eq!(kind("UPDATE_CREDENTIAL", "webauthn-passwordless"), (ChangeKind::FactorAdded, FactorClass::Passkey));
+    assert_eq!(
+        kind("UPDATE_CREDENTIAL", "recovery-authn-codes"),
+        (ChangeKind::RecoveryCodesReset, FactorClass::RecoveryCodes)
+    );
+    assert_eq!(kind("UPDATE_CREDENTIAL", "something-new"), (ChangeKind::FactorAdded, FactorClass::Other));
+    assert_eq!(kind("REMOVE_CREDENTIAL", "otp"), (ChangeKind::FactorRemoved, FactorClass::Otp));
+    // The default reset flow lets a mail replace the one-time-password generator.
+    let replaced = window(&[
+        (-30, "SEND_RESET_PASSWORD", "", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"})),
+    ]);
+    assert_eq!(verdict(&replaced).0, ChangeKind::FactorRemoved);
+    let linked = window(&[(0, "FEDERATED_IDENTITY_LINK", "", "a", json!({"identity_provider": "x"}))]);
+    assert_eq!(verdict(&linked).0, ChangeKind::FederatedLinkChanged);
+}
+
+// row C1, C2: contacts, with the address of before.
+#[test]
+fn a_changed_contact_names_the_one_of_before() {
+    let details = json!({
+        "previous_email": "old@example.test", "updated_email": "new@example.test",
+        "previous_phone": "+441::+442", "updated_phone": "+443", "previous_lastName": "A", "updated_lastName": "B",
+    });
+    let found = changes(&window(&[(0, "UPDATE_PROFILE", "", "a", details)]));
+    let told: Vec<(ChangeKind, &str, Option<&str>)> =
+        found.iter().map(|c| (c.kind, c.id.as_str(), c.previous_address.as_deref())).collect();
+    assert_eq!(
+        told,
+        [
+            (ChangeKind::EmailChanged, "e0", Some("old@example.test")),
+            (ChangeKind::PhoneChanged, "e0#phone", Some("+441")),
+        ]
+    );
+    assert_eq!(found[0].origin.as_deref(), Some("203.0.0.0/16"));
+    let same = json!({"previous_email": "a@example.test", "updated_email": "a@example.test"});
+    assert!(changes(&window(&[(0, "UPDATE_EMAIL", "", "a", same)])).is_empty());
+    // The first address of an account that is being made is no change; of an older one it is.
+    let first = || json!({"updated_email": "a@example.test", "context": "IDP_REVIEW"});
+    let born = Window { created: T - 1_000, ..window(&[(0, "UPDATE_PROFILE", "", "a", first())]) };
+    assert!(changes(&born).is_empty());
+    assert_eq!(changes(&window(&[(0, "UPDATE_PROFILE", "", "a", first())]))[0].kind, ChangeKind::EmailChanged);
+}
+
+#[test]
+fn administrators_acts_and_our_own() {
+    let mut acts = window(&[]);
+    acts.admin = vec![
+        admin("1", 0, "ACTION", "/credentials/c", "boss"),
+        admin("2", 1, "CREATE", "/federated-identity/x", "boss"),
+        admin("3", 2, "DELETE", "/groups/g", "boss"),
+        admin("4", 3, "CREATE", "/role-mappings/realm", "boss"),
+        admin("5", 4, "ACTION", "/logout", "boss"),
+        admin("6", 5, "DELETE", "/groups/g", "us"),
+        admin("7", 6, "UPDATE", "", "us"),
+        admin("8", 7, "ACTION", "/credentials/c", "us"),
+        admin("9", 8, "ACTION", "/reset-password", "us"),
+    ];
+    acts.admin[0].details.insert("credential_type".to_owned(), "otp".to_owned());
+    acts.admin[3].representation = Some("[{\"name\":\"reentry-full\"}]".to_owned());
+    let told = judge(&acts, &rules(), Timestamp::from_millis(T), Span::ZERO);
+    let short: Vec<(String, String)> = told
+        .into_iter()
+        .map(|line| {
+            let what = match line.what {
+                What::Change(change) => format!("{:?} {:?}", change.kind, change.factor.unwrap()),
+                What::Touched => "touched".to_owned(),
+                What::Moved { what, .. } => what,
+            };
+            (line.event, what)
+        })
+        .collect();
+    let expected = [
+        ("1", "FactorRemoved Otp"),
+        ("2", "FederatedLinkChanged FederatedLink"),
+        ("3", "DELETE users/u/groups/g"),
+        ("4", "CREATE users/u/role-mappings/realm reentry-full"),
+        ("9", "PasswordSetByAdmin Password"),
+    ];
+    assert_eq!(short, expected.map(|(id, what)| (id.to_owned(), what.to_owned())));
+}
+
+#[test]
+fn an_attempt_that_failed_changes_nothing() {
+    let mut failed = window(&[(0, "UPDATE_CREDENTIAL", "", "a", password())]);
+    failed.events[0].error = Some("password_rejected".to_owned());
+    failed.admin = vec![admin("x", 0, "ACTION", "/reset-password", "boss")];
+    failed.admin[0].error = Some("refused".to_owned());
+    assert!(changes(&failed).is_empty());
+}
+
+// P6: both clocks go into the change, unmixed.
+#[test]
+fn a_change_carries_both_clocks() {
+    let one = window(&[(0, "UPDATE_CREDENTIAL", "", "a", password())]);
+    let received = Timestamp::from_millis(T - 20_000);
+    let told = judge(&one, &rules(), received, Span::from_secs(25));
+    let What::Change(change) = &told[0].what else { panic!("a change") };
+    assert_eq!((change.at.millis(), change.received, change.offset), (T, received, Span::from_secs(25)));
+    assert_eq!(change.start().millis(), T - 25_000);
+}
