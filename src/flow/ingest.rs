@@ -7,7 +7,7 @@ use crate::domain::audit::Entry;
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::Effect;
 use crate::domain::hold::apply::{Setting, apply};
-use crate::domain::subject::account::{Account, Contact, ContactKind};
+use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::{Flow, FlowError};
@@ -69,6 +69,16 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
 
 /// A change: judged by the tier the account has now.
 async fn changed(flow: &Flow, subject: &Subject, change: &Change) -> Result<Updated, FlowError> {
+    // A log-in-time check brings what has long been stored: no need to read the account for that.
+    let known = flow.store.read(&flow.key(subject), Parts::RECORD).await?.record;
+    let same = |c: &crate::domain::hold::Cause| {
+        c.change == change.id
+            && c.sources.contains(&change.source)
+            && (c.kind == change.kind || change.kind == ChangeKind::CredentialInitialised)
+    };
+    if known.is_some_and(|record| record.causes.iter().any(same)) {
+        return Ok(Updated::Duplicate);
+    }
     let reading = match steady_reading(flow, subject).await {
         Ok(reading) => Some(reading),
         Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
@@ -124,7 +134,8 @@ async fn store_change(
                 reference: &case,
             };
             let before = with_previous(flow, loaded.account.as_ref().or(after), change);
-            let change = with_channel(change, before.as_ref());
+            let change = confirmed(change, loaded.account.as_ref(), after);
+            let change = with_channel(&change, before.as_ref());
             apply(
                 subject,
                 loaded.record.as_ref(),
@@ -171,6 +182,47 @@ fn with_previous(flow: &Flow, before: Option<&Account>, change: &Change) -> Opti
         }
     }
     Some(account)
+}
+
+/// A credential is stored this long before the event that tells of it, at most.
+const STORED: Span = Span::from_secs(5);
+/// What is linked this soon after an account was made belongs to its making.
+const AT_CREATION: Span = Span::from_mins(5);
+
+/// A first enrolment is believed only when the snapshot of before shows none of its class: an IdP's log cannot tell
+/// an account that never had a password from one that was created with it. Else it is what it would have been.
+fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account>) -> Change {
+    let mut change = change.clone();
+    if change.kind != ChangeKind::CredentialInitialised {
+        return change;
+    }
+    let earlier = |account: &Account| {
+        account
+            .factors
+            .iter()
+            .any(|f| Some(f.class) == change.factor && f.created < change.at.minus(STORED))
+    };
+    let born = |account: &Account| {
+        change.factor == Some(FactorClass::FederatedLink)
+            && change.at <= account.created.plus(AT_CREATION)
+            && !earlier(account)
+    };
+    let first = match snapshot {
+        Some(account) => !earlier(account),
+        None => after.is_some_and(born),
+    };
+    if !first {
+        change.kind = match (change.factor, &change.proof) {
+            (Some(FactorClass::Password), Proof::Administrator) => ChangeKind::PasswordSetByAdmin,
+            (Some(FactorClass::Password) | None, _) => ChangeKind::PasswordReset,
+            (Some(FactorClass::RecoveryCodes), _) => ChangeKind::RecoveryCodesReset,
+            (Some(FactorClass::FederatedLink), _) => ChangeKind::FederatedLinkChanged,
+            (Some(FactorClass::Otp | FactorClass::Passkey | FactorClass::Other), _) => {
+                ChangeKind::FactorAdded
+            }
+        };
+    }
+    change
 }
 
 /// The change with the mailbox that carried its proof, for the bound on repeated changes.
@@ -298,4 +350,79 @@ async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Resul
         tracing::warn!(upstream = %subject.upstream, what, "a hold was tampered with at the identity provider");
     }
     Ok(updated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::subject::account::Factor;
+
+    fn first(class: FactorClass, proof: Proof) -> Change {
+        Change {
+            id: "e".to_owned(),
+            source: Source::UserEvents,
+            kind: ChangeKind::CredentialInitialised,
+            factor: Some(class),
+            at: Timestamp::from_secs(1_000_000),
+            offset: Span::ZERO,
+            received: Timestamp::from_secs(1_000_001),
+            proof,
+            mediated: false,
+            session: None,
+            channel: None,
+            origin: None,
+            previous_address: None,
+        }
+    }
+
+    fn account(class: FactorClass, created: i64) -> Account {
+        let factor = Factor {
+            id: "f".to_owned(),
+            class,
+            created: Timestamp::from_secs(created),
+            gone: None,
+            at_creation: false,
+        };
+        Account {
+            created: Timestamp::from_secs(999_900),
+            factors: vec![factor],
+            ..Account::default()
+        }
+    }
+
+    // row A6: an invitation is believed by the snapshot, never by the log alone.
+    #[test]
+    fn a_first_enrolment_is_believed_only_when_the_snapshot_shows_none_before() {
+        let password = first(FactorClass::Password, Proof::Message);
+        let kind = |change: &Change, snapshot: Option<&Account>, after: Option<&Account>| {
+            confirmed(change, snapshot, after).kind
+        };
+        let otp = account(FactorClass::Otp, 1);
+        assert_eq!(
+            kind(&password, Some(&otp), None),
+            ChangeKind::CredentialInitialised
+        );
+        let itself = account(FactorClass::Password, 999_999);
+        assert_eq!(
+            kind(&password, Some(&itself), None),
+            ChangeKind::CredentialInitialised
+        );
+        let had = account(FactorClass::Password, 999_000);
+        assert_eq!(kind(&password, Some(&had), None), ChangeKind::PasswordReset);
+        assert_eq!(
+            kind(&password, None, Some(&itself)),
+            ChangeKind::PasswordReset,
+            "no snapshot"
+        );
+        let by_admin = first(FactorClass::Password, Proof::Administrator);
+        assert_eq!(kind(&by_admin, None, None), ChangeKind::PasswordSetByAdmin);
+        let link = first(FactorClass::FederatedLink, Proof::Unproven);
+        let linked = account(FactorClass::FederatedLink, 1_000_000);
+        assert_eq!(
+            kind(&link, None, Some(&linked)),
+            ChangeKind::CredentialInitialised,
+            "born with the account"
+        );
+        assert_eq!(kind(&link, None, None), ChangeKind::FederatedLinkChanged);
+    }
 }
