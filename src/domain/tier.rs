@@ -13,8 +13,8 @@ use crate::domain::subject::account::Facts;
 
 /// Longest tier expression in octets.
 pub const MAX_EXPRESSION: usize = 1024;
-/// Deepest nesting of brackets in a tier expression.
-pub const MAX_NESTING: usize = 16;
+/// Deepest nesting of brackets in a tier expression: the parser takes up to 200 kB of stack for each.
+pub const MAX_NESTING: usize = 8;
 
 /// The name of a tier: `consumer`, `b2b_user`, `b2b_admin`, `high_assurance`, or a deployment's own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -119,26 +119,63 @@ impl Expression {
     }
 }
 
-/// Deepest nesting of `(`, `[` and `{` outside string literals, and of chained unary operators, which the
-/// parser recurses on as well.
+/// Deepest nesting of `(`, `[` and `{`, and longest chain of unary operators: what the parser recurses on.
+///
+/// Never less than the parser sees: an opening bracket counts wherever it stands, a closing one only outside of
+/// string literals and comments, where it really closes something.
 fn nesting(source: &str) -> usize {
     let (mut depth, mut deepest, mut unary) = (0_usize, 0_usize, 0_usize);
-    for byte in source.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+    let mut rest = source;
+    let mut raw = false;
+    while let Some(first) = rest.chars().next() {
+        let (_, mut tail) = rest.split_at(first.len_utf8());
+        if let Some(after) = literal(rest, raw) {
+            let (inside, after) = rest.split_at(rest.len() - after.len());
+            depth += inside.bytes().filter(|b| matches!(b, b'(' | b'[' | b'{')).count();
+            tail = after;
+        }
+        match first {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        unary = if matches!(byte, b'!' | b'-') {
-            unary + 1
-        } else if byte == b' ' {
-            unary
-        } else {
-            0
+        unary = match first {
+            '!' | '-' => unary + 1,
+            c if c.is_whitespace() => unary,
+            _ => 0,
         };
+        // A prefix `r` makes the literal raw, unless it is the end of a longer name.
+        let name = first.is_ascii_alphanumeric() || first == '_';
+        raw = matches!(first, 'r' | 'R') || (raw && matches!(first, 'b' | 'B')) || (raw && name);
         deepest = deepest.max(depth).max(unary);
+        rest = tail;
     }
     deepest
+}
+
+/// What follows the string literal or comment that `text` begins with, if it does.
+fn literal(text: &str, raw: bool) -> Option<&str> {
+    if let Some(comment) = text.strip_prefix("//") {
+        return Some(comment.split_once('\n').map_or("", |(_, after)| after));
+    }
+    let quote = ["\"\"\"", "'''", "\"", "'"]
+        .into_iter()
+        .find(|q| text.starts_with(q))?;
+    let mut body = text.strip_prefix(quote)?;
+    loop {
+        if let Some(after) = body.strip_prefix(quote) {
+            return Some(after);
+        }
+        let mut chars = body.chars();
+        match chars.next() {
+            None => return Some(""),
+            Some('\\') if !raw => {
+                chars.next();
+            }
+            Some(_) => {}
+        }
+        body = chars.as_str();
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +217,37 @@ mod tests {
             Expression::compile("roles.exists("),
             Err(ExpressionFault::Syntax(_))
         ));
+    }
+
+    // Where test threads and workers have 2 MiB of stack, twice as many levels overflow it.
+    #[test]
+    fn what_is_accepted_fits_into_a_worker_s_stack() {
+        for (open, close) in [("(", ")"), ("[", "]"), ("size(", ")")] {
+            let deepest = format!("{}1{}==1", open.repeat(MAX_NESTING), close.repeat(MAX_NESTING));
+            let compile = move || Expression::compile(&deepest).map(|_| ());
+            let thread = std::thread::Builder::new().stack_size(2 << 20);
+            assert_eq!(thread.spawn(compile).unwrap().join().unwrap(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_literal_hides_no_nesting() {
+        let levels = [
+            "(')'+",
+            "(\")\"+",
+            "(''')'''+",
+            "(r'\\')'+",
+            "(br\")\"+",
+            "(//)\n",
+        ];
+        for level in levels {
+            let error = Expression::compile(&level.repeat(40)).unwrap_err();
+            assert_eq!(error, ExpressionFault::TooDeep, "{level}");
+        }
+        let tabs = Expression::compile(&"!\t".repeat(40)).unwrap_err();
+        assert_eq!(tabs, ExpressionFault::TooDeep);
+        let flat = "'a(b' in roles || 'c' in roles || ".repeat(3) + "roles.exists(r, r == '\\'x)')";
+        assert!(Expression::compile(&flat).is_ok());
     }
 
     #[test]
