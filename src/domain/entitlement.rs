@@ -16,6 +16,13 @@ pub enum State<'a> {
     Unreadable,
 }
 
+impl<'a, E> From<Result<Option<&'a Record>, E>> for State<'a> {
+    /// What a reading of the store says. A fault of whatever kind is never an account to which nothing happened.
+    fn from(read: Result<Option<&'a Record>, E>) -> Self {
+        read.map_or(Self::Unreadable, Self::Known)
+    }
+}
+
 /// The session that asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asking<'a> {
@@ -90,17 +97,13 @@ pub struct Entitlement {
 #[must_use]
 pub fn entitle(state: State<'_>, request: &Request<'_>, now: Now, policy: &Policy) -> Entitlement {
     let State::Known(record) = state else {
-        return render(
-            request,
-            Ceiling::none(),
-            None,
-            policy,
-            Facts {
-                unreadable: true,
-                ..Facts::default()
-            },
-        );
+        return unreadable(request, policy);
     };
+    // The token at hand was signed by us: a store that knows of fewer tightenings than it has forgotten one (P5).
+    let witnessed = request.issued.as_ref().map_or(0, |i| i.epoch);
+    if witnessed > record.map_or(0, |r| r.epoch) {
+        return unreadable(request, policy);
+    }
     let mut facts = Facts::default();
     let Some(record) = record else {
         let ceiling = if checked(request) {
@@ -123,6 +126,17 @@ pub fn entitle(state: State<'_>, request: &Request<'_>, now: Now, policy: &Polic
         ceiling = Ceiling::none();
     }
     render(request, ceiling, restriction, policy, facts)
+}
+
+/// The answer when nothing can be known: nothing is allowed. The token's own epoch stays, so that a relying party
+/// does not take the answer for an old token's.
+fn unreadable(request: &Request<'_>, policy: &Policy) -> Entitlement {
+    let facts = Facts {
+        unreadable: true,
+        epoch: request.issued.as_ref().map_or(0, |i| i.epoch),
+        ..Facts::default()
+    };
+    render(request, Ceiling::none(), None, policy, facts)
 }
 
 /// Whether the log-in-time check was answered, where there is a session to check.

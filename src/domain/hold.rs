@@ -8,15 +8,17 @@
 pub mod apply;
 pub mod contest;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::{Ceiling, Class};
 use crate::domain::change::{ChangeKind, Row, Source};
 use crate::domain::notice::Notice;
-use crate::domain::policy::{AtEnd, ContestedAtIdp, Rollout};
+use crate::domain::policy::{AtEnd, ContestedAtIdp, Policy, Rollout};
 use crate::domain::subject::Subject;
-use crate::domain::subject::account::{Account, ChannelId};
+use crate::domain::subject::account::{Account, ChannelId, Contact};
 use crate::domain::tier::TierName;
 use crate::domain::time::{Now, Span, Timestamp};
 
@@ -99,6 +101,15 @@ impl Cause {
         self.cap.map_or(end, |cap| end.min(cap))
     }
 
+    /// When it ends at the latest by its nominal length, whether anybody was told or not.
+    #[must_use]
+    pub fn nominal_end(&self) -> Timestamp {
+        match self.told {
+            Told::Settled(end) => end,
+            _ => self.at.plus(self.length),
+        }
+    }
+
     /// Whether it restricts anything, as opposed to having only told.
     #[must_use]
     pub fn holds(&self) -> bool {
@@ -134,7 +145,8 @@ impl Elevation {
     /// Whether it is in force, by whichever clock is stricter: a clock that went back does not revive it (P6).
     #[must_use]
     pub fn active(&self, now: Now) -> bool {
-        self.from <= now.earliest() && now.latest() < self.until
+        let until = self.until.min(self.from.plus(MAX_ELEVATION));
+        self.from <= now.earliest() && now.latest() < until
     }
 }
 
@@ -200,60 +212,96 @@ impl Record {
         }
     }
 
-    /// The number of the current episode.
+    /// The cause of a case; one that was folded into another to keep the record small speaks through that one.
+    #[must_use]
+    pub fn cause(&self, case: &str) -> Option<&Cause> {
+        let named = self.causes.iter().find(|c| c.reference == case);
+        let folded = |c: &&Cause| matches!(c.told, Told::Settled(_));
+        named.or_else(|| self.causes.iter().find(folded))
+    }
+
+    /// The number of the latest episode that holds or held; 0 when there was none.
     #[must_use]
     pub fn episode(&self) -> u32 {
-        self.causes.iter().map(|c| c.episode).max().unwrap_or(0)
+        let holding = self.causes.iter().filter(|c| c.holds());
+        holding.map(|c| c.episode).max().unwrap_or(0)
+    }
+
+    /// The holds that `counts` lets through, as episodes.
+    fn episodes(&self, counts: impl Fn(&Cause) -> bool) -> Vec<Episode<'_>> {
+        let mut found: BTreeMap<u32, Vec<&Cause>> = BTreeMap::new();
+        for cause in self.causes.iter().filter(|c| c.holds() && counts(c)) {
+            found.entry(cause.episode).or_default().push(cause);
+        }
+        found
+            .into_iter()
+            .map(|(number, causes)| Episode { number, causes })
+            .collect()
+    }
+
+    /// The episode of a hold from `from` to `to`: holds that overlap form one, in whatever order they are heard of
+    /// (P10), and a hold that lies between two episodes makes one of them.
+    fn joined(&mut self, from: Timestamp, to: Timestamp) -> u32 {
+        let overlaps = |e: &Episode<'_>| e.start() <= to && from < e.end();
+        let all = self.episodes(|_| true);
+        let touched: Vec<u32> = all.iter().filter(|e| overlaps(e)).map(|e| e.number).collect();
+        let fresh = self
+            .causes
+            .iter()
+            .map(|c| c.episode)
+            .max()
+            .unwrap_or(0)
+            .saturating_add(1);
+        let number = touched.iter().copied().max().unwrap_or(fresh);
+        for cause in self.causes.iter_mut().filter(|c| touched.contains(&c.episode)) {
+            cause.episode = number;
+        }
+        number
+    }
+
+    /// Until when a channel that was removed at `gone` keeps notices and veto: 30 d, or 7 d after the end of the
+    /// hold it was removed in, whichever is later (domain "Cancel").
+    #[must_use]
+    pub fn voice_end(&self, gone: Timestamp, policy: &Policy) -> Timestamp {
+        let held = self.episodes(|_| true);
+        let during = held.iter().filter(|e| e.start() <= gone && gone < e.end());
+        policy.veto_end(gone, during.map(Episode::end).max())
+    }
+
+    /// Contacts that were the account's before `change`: present ones, and removed ones that keep their voice.
+    pub fn channels_before<'a>(
+        &'a self,
+        account: &'a Account,
+        change: Timestamp,
+        policy: &'a Policy,
+    ) -> impl Iterator<Item = &'a Contact> {
+        let heard = move |c: &&Contact| c.gone.is_none_or(|gone| change < self.voice_end(gone, policy));
+        account
+            .contacts
+            .iter()
+            .filter(move |c| c.since < change)
+            .filter(heard)
     }
 
     /// The restriction at `now`, counting causes that `counts` lets through.
     fn restriction_of(&self, now: Now, counts: impl Fn(&Cause) -> bool) -> Option<Restriction> {
-        let mut found: Option<Restriction> = None;
-        let mut episodes: Vec<u32> = self.causes.iter().map(|c| c.episode).collect();
-        episodes.dedup();
-        for episode in episodes {
-            let causes: Vec<&Cause> = self
-                .causes
+        let mut running = self.episodes(counts);
+        running.retain(|e| now.earliest() < e.end());
+        let last = running.iter().max_by_key(|e| e.end())?;
+        Some(Restriction {
+            allowed: running
                 .iter()
-                .filter(|c| c.episode == episode && c.holds() && counts(c))
-                .collect();
-            let Some(until) = causes
-                .iter()
-                .map(|c| c.end())
-                .max()
-                .filter(|end| now.earliest() < *end)
-            else {
-                continue;
-            };
-            let allowed = causes
-                .iter()
-                .fold(Ceiling::Full, |all, c| all.intersect(&c.allowed));
-            let reference = causes
-                .iter()
-                .max_by_key(|c| c.end())
-                .map(|c| c.reference.clone())
-                .unwrap_or_default();
-            found = Some(match found {
-                None => Restriction {
-                    allowed,
-                    until: Some(until),
-                    reference,
-                },
-                Some(old) => Restriction {
-                    allowed: old.allowed.intersect(&allowed),
-                    until: old.until.max(Some(until)),
-                    reference,
-                },
-            });
-        }
-        found
+                .fold(Ceiling::Full, |all, e| all.intersect(&e.allowed())),
+            until: Some(last.end()),
+            reference: last.reference(),
+        })
     }
 
     /// The restriction in force at `now`; `None` when tokens are whole. Causes that are only observed (shadow,
     /// outside the cohort) restrict nothing.
     #[must_use]
     pub fn restriction(&self, now: Now) -> Option<Restriction> {
-        if let Some(contest) = self.contest.as_ref().filter(|c| c.enforced) {
+        if let Some(contest) = self.frozen() {
             return Some(Restriction {
                 allowed: Ceiling::none(),
                 until: None,
@@ -278,30 +326,23 @@ impl Record {
         auth_time: Option<Timestamp>,
         eligible: bool,
     ) -> Option<Restriction> {
-        let stale = |c: &&Cause| {
-            let fresh = auth_time.is_some_and(|at| at >= c.end());
-            c.enforced
-                && c.holds()
-                && match c.at_end {
-                    AtEnd::Auto => false,
-                    AtEnd::FreshLogin => !fresh,
-                    AtEnd::FreshEligibleLogin => !(fresh && eligible),
-                }
-        };
-        let waiting: Vec<&Cause> = self
-            .causes
-            .iter()
-            .filter(stale)
-            .filter(|c| c.end() <= now.earliest())
-            .collect();
-        let last = waiting.iter().max_by_key(|c| c.end())?;
-        let allowed = waiting
-            .iter()
-            .fold(Ceiling::Full, |all, c| all.intersect(&c.allowed));
+        let mut waiting = self.episodes(|c| c.enforced);
+        waiting.retain(|e| {
+            let fresh = auth_time.is_some_and(|at| at >= e.end());
+            let wanted = match e.at_end() {
+                AtEnd::Auto => true,
+                AtEnd::FreshLogin => fresh,
+                AtEnd::FreshEligibleLogin => fresh && eligible,
+            };
+            e.end() <= now.earliest() && !wanted
+        });
+        let last = waiting.iter().max_by_key(|e| e.end())?;
         Some(Restriction {
-            allowed,
+            allowed: waiting
+                .iter()
+                .fold(Ceiling::Full, |all, e| all.intersect(&e.allowed())),
             until: None,
-            reference: last.reference.clone(),
+            reference: last.reference(),
         })
     }
 
@@ -316,53 +357,56 @@ impl Record {
     /// What the IdP's own tokens have to be at `now`.
     #[must_use]
     pub fn posture(&self, now: Now) -> Posture {
-        match (
-            self.contest.as_ref().filter(|c| c.enforced),
-            self.restriction(now),
-        ) {
+        match (self.frozen(), self.restriction(now)) {
             (Some(contest), _) => Posture::Contested(contest.at_idp),
             (None, Some(restriction)) => Posture::Held(restriction.allowed),
             (None, None) => Posture::Free,
         }
     }
 
-    /// Whether, with the end of the holds at `now`, the IdP's sessions have to end too (token mode has no other
-    /// way to ask for a fresh log-in).
+    /// Whether, with the end of the latest holds, the IdP's sessions have to end too (token mode has no other way
+    /// to ask for a fresh log-in).
     #[must_use]
     pub fn fresh_login_at_end(&self) -> bool {
-        let episode = self.episode();
-        let mut current = self
-            .causes
-            .iter()
-            .filter(|c| c.episode == episode && c.holds() && c.enforced);
-        current.any(|c| c.at_end != AtEnd::Auto)
+        let episodes = self.episodes(|c| c.enforced);
+        let latest = episodes.iter().max_by_key(|e| e.end());
+        latest.is_some_and(|e| e.at_end() != AtEnd::Auto)
     }
 
     /// Whether an address was changed in a hold that runs: `email_verified` goes out false (contract section 3).
     #[must_use]
     pub fn contact_hold(&self, now: Now) -> bool {
-        self.causes
+        let mut running = self.episodes(|c| c.enforced);
+        running.retain(|e| now.earliest() < e.end());
+        running
             .iter()
-            .any(|c| c.kind.is_contact() && c.holds() && c.enforced && now.earliest() < c.end())
+            .any(|e| e.causes.iter().any(|c| c.kind.is_contact()))
+    }
+
+    /// The freeze, where it is in force.
+    fn frozen(&self) -> Option<&Contest> {
+        self.contest.as_ref().filter(|c| c.enforced)
     }
 
     /// When the sweeper has to look next; `None` when the record is quiet. Also the second witness: an account
     /// that is due must have a record.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        let ends = self
-            .causes
-            .iter()
-            .filter(|c| c.holds() && !c.swept)
-            .map(Cause::end)
-            .max();
+        // What is only observed must not delay the lift of what is in force; a freeze holds back every lift.
+        let last = |enforced: bool| {
+            let unswept = self
+                .causes
+                .iter()
+                .filter(|c| c.holds() && !c.swept && c.enforced == enforced);
+            unswept.map(Cause::end).max().filter(|_| self.frozen().is_none())
+        };
         let contest = self.contest.as_ref().map(Contest::due);
+        let next = contest.into_iter().chain(last(true)).chain(last(false)).min();
         let fresh = self
             .causes
             .iter()
             .filter(|c| c.holds() && c.at_end != AtEnd::Auto);
-        let retained = fresh.map(|c| c.end().plus(RETENTION)).max();
-        contest.or(ends).or(retained)
+        next.or(fresh.map(|c| c.end().plus(RETENTION)).min())
     }
 
     /// Until when the record has to be kept; the store may drop it some time after.
@@ -385,18 +429,59 @@ impl Record {
             at: now.latest(),
             except,
         });
-        // A bound that can only tighten: the two oldest become one without an exception.
+        // A bound that can only tighten: the two oldest become one, at the later instant, without an exception.
         while self.cuts.len() > MAX_CUTS {
-            self.cuts.remove(0);
+            let gone = self.cuts.remove(0);
             if let Some(oldest) = self.cuts.first_mut() {
                 oldest.except = None;
+                oldest.at = oldest.at.max(gone.at);
             }
         }
+    }
+
+    /// Notes that it is stored anew at `now`. Later than every time before, so that what is named after it (effects,
+    /// audit lines) is named once, also when a clock went back.
+    fn touch(&mut self, now: Now) {
+        self.updated = now.latest().max(self.updated.plus(Span::from_millis(1)));
+    }
+}
+
+/// Holds that overlap: they end as one, with the intersection of what they allow (domain "Merge").
+struct Episode<'a> {
+    number: u32,
+    causes: Vec<&'a Cause>,
+}
+
+impl Episode<'_> {
+    fn start(&self) -> Timestamp {
+        self.causes.iter().map(|c| c.at).min().unwrap_or_default()
+    }
+
+    fn end(&self) -> Timestamp {
+        self.causes.iter().map(|c| c.end()).max().unwrap_or_default()
+    }
+
+    fn allowed(&self) -> Ceiling {
+        self.causes
+            .iter()
+            .fold(Ceiling::Full, |all, c| all.intersect(&c.allowed))
+    }
+
+    fn at_end(&self) -> AtEnd {
+        self.causes.iter().map(|c| c.at_end).max().unwrap_or(AtEnd::Auto)
+    }
+
+    /// The case to name: the one that ends last.
+    fn reference(&self) -> String {
+        let last = self.causes.iter().max_by_key(|c| c.end());
+        last.map(|c| c.reference.clone()).unwrap_or_default()
     }
 }
 
 /// How long ended causes are kept: sessions, refresh families and report links do not live longer.
 pub const RETENTION: Span = Span::from_days(90);
+/// The longest elevation (domain "Words").
+pub const MAX_ELEVATION: Span = Span::from_mins(5);
 /// The most session ends a record carries.
 pub const MAX_CUTS: usize = 8;
 /// The most causes a record carries.

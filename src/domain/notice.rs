@@ -3,12 +3,15 @@
 //! A notice goes to every channel known before the change, each as an effect of its own, so that one refusing
 //! mail server never silences another channel; a channel that came with the change is told too, without a link.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::{Change, ChangeKind};
+use crate::domain::hold::Record;
 use crate::domain::policy::Policy;
-use crate::domain::subject::account::{Account, ChannelId, ContactKind, FactorClass};
+use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, FactorClass};
 use crate::domain::time::Timestamp;
 
 /// Which message. Each has a folder of templates of its name.
@@ -138,18 +141,18 @@ pub struct Notice {
     pub content: Content,
 }
 
-/// Plans the notices about `content` for a case: every channel known before `since` (P8), and the newcomers
-/// without a link. `hold_end` keeps removed channels in for as long as their veto runs.
+/// Plans the notices about `content` for a case: every channel known before `since` (P8), removed ones for as long
+/// as they keep their voice, and the newcomers without a link. One address is told once.
 #[must_use]
 pub fn plan(
+    record: &Record,
     account: &Account,
     case: &str,
     since: Timestamp,
-    hold_end: Option<Timestamp>,
     content: &Content,
     policy: &Policy,
 ) -> Vec<Notice> {
-    let notice = |c: &crate::domain::subject::account::Contact, before: bool, link: bool| Notice {
+    let notice = |c: &Contact, before: bool, link: bool| Notice {
         case: case.to_owned(),
         channel: c.id.clone(),
         kind: c.kind,
@@ -162,7 +165,7 @@ pub fn plan(
             ..content.clone()
         },
     };
-    let old = account.channels_before(since, hold_end, policy);
+    let old = record.channels_before(account, since, policy);
     let mut notices: Vec<Notice> = old
         .map(|c| notice(c, true, Account::may_veto(c, since, policy)))
         .collect();
@@ -171,6 +174,8 @@ pub fn plan(
         .iter()
         .filter(|c| c.since >= since && c.gone.is_none());
     notices.extend(newcomers.map(|c| notice(c, false, false)));
+    let mut told = BTreeSet::new();
+    notices.retain(|n| told.insert(n.channel.clone()));
     notices
 }
 

@@ -53,8 +53,8 @@ impl Rollout {
     }
 }
 
-/// How tokens become whole again after the end of a hold (ISS-7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How tokens become whole again after the end of a hold (ISS-7), from the loosest to the strictest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AtEnd {
     /// A refresh family becomes full by itself at its next refresh.
@@ -191,6 +191,9 @@ pub struct Policy {
 /// Scopes that say who somebody is and allow nothing (ISS-4).
 pub const IDENTITY_SCOPES: [&str; 5] = ["openid", "profile", "email", "address", "phone"];
 
+/// Asks for a refresh token that outlives the session: never in a hold, whatever class a policy puts it in (ISS-4).
+pub const OFFLINE_ACCESS: &str = "offline_access";
+
 impl Policy {
     /// The rule set by its name; the strictest when there is none of that name any more.
     #[must_use]
@@ -234,7 +237,10 @@ impl Policy {
     /// that names it is allowed, a scope that no class names needs `full`, `offline_access` needs `full`.
     #[must_use]
     pub fn reduce_scopes(&self, scopes: &BTreeSet<String>, ceiling: &Ceiling) -> BTreeSet<String> {
-        let keep = |s: &&String| IDENTITY_SCOPES.contains(&s.as_str()) || covered(&self.scopes, s, ceiling);
+        let keep = |s: &&String| {
+            let identity = IDENTITY_SCOPES.contains(&s.as_str());
+            s.as_str() != OFFLINE_ACCESS && (identity || covered(&self.scopes, s, ceiling))
+        };
         if ceiling.is_full() {
             scopes.clone()
         } else {

@@ -59,9 +59,8 @@ pub async fn look(flow: &Flow, token: &str) -> Result<View, ReportError> {
     let record = loaded.record.ok_or(ReportRefusal::UnknownCase)?;
     let frozen = record.contest.is_some();
     let cause = record
-        .causes
-        .into_iter()
-        .find(|c| c.reference == link.case)
+        .cause(&link.case)
+        .cloned()
         .ok_or(ReportRefusal::UnknownCase)?;
     Ok(View {
         link,

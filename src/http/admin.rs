@@ -150,7 +150,6 @@ fn refused(error: ThawError) -> Problem {
         ThawError::Refused(why @ (ThawRefusal::OwnAccount | ThawRefusal::NotAllowed)) => Problem::forbidden(why.to_string()),
         ThawError::Refused(why @ ThawRefusal::NotContested) => conflict("not-frozen", &why),
         ThawError::Refused(why @ ThawRefusal::SamePerson) => conflict("second-administrator-needed", &why),
-        ThawError::Refused(why @ ThawRefusal::FindingDiffers) => conflict("finding-differs", &why),
         ThawError::Refused(why @ ThawRefusal::AlreadyApproved) => conflict("already-approved", &why),
         ThawError::Flow(error) => error.into(),
     }

@@ -6,7 +6,7 @@ use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::{Change, ChangeKind, Row};
 use crate::domain::notice;
-use crate::domain::policy::{AtEnd, Policy, Response, Tier};
+use crate::domain::policy::{Policy, Response, Tier};
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Span, Timestamp};
@@ -40,17 +40,21 @@ pub fn apply(
     change: &Change,
     setting: Setting<'_>,
 ) -> Option<Transition> {
-    let account = merged(before, after, change);
+    let account = merged(before, after, change, setting.now);
     let mut transition = Transition::new(old.cloned().unwrap_or_else(|| Record::new(subject.clone())));
+    transition.record.touch(setting.now);
     let mut changes = vec![change.clone()];
+    let (baseline, probation) = (
+        baseline(&transition.record, change, setting.now),
+        setting.policy.probation,
+    );
     let all = account
         .as_ref()
-        .filter(|a| a.all_replaced(baseline(old, change, setting.now), setting.policy.probation));
-    if change.kind != ChangeKind::CredentialInitialised && all.is_some() {
-        let id = format!("{}#all", change.id);
+        .is_some_and(|a| a.all_replaced(baseline, change.start(), probation));
+    if change.kind != ChangeKind::CredentialInitialised && all {
         changes.push(Change {
             kind: ChangeKind::AllFactorsReplaced,
-            id,
+            id: format!("{}#all", change.id),
             factor: None,
             ..change.clone()
         });
@@ -67,7 +71,6 @@ pub fn apply(
     if !stored {
         return None;
     }
-    transition.record.updated = setting.now.latest().max(transition.record.updated);
     if account.as_ref() != before {
         transition.account = account.map(|a| a.pruned(setting.now.earliest(), RETENTION));
     }
@@ -78,45 +81,50 @@ pub fn apply(
     Some(transition)
 }
 
-/// The snapshot with the fresh reading and the address the event itself names as the old one.
-fn merged(before: Option<&Account>, after: Option<&Account>, change: &Change) -> Option<Account> {
-    let seen = change.start();
+/// The snapshot with the fresh reading. What the reading shows is taken to be as young as the reading: a newcomer
+/// that came after `change` must not pass for one of before a still later change (P7), whatever the order in which
+/// the two are heard of.
+fn merged(before: Option<&Account>, after: Option<&Account>, change: &Change, now: Now) -> Option<Account> {
+    let seen = now.latest().max(change.received);
     match (before, after) {
         (Some(before), Some(after)) => Some(before.refreshed(after, seen)),
         (before, after) => before.or(after).cloned(),
     }
 }
 
-/// The instant before which a factor counts as "before": the start of the episode under way, or of this change.
-fn baseline(old: Option<&Record>, change: &Change, now: Now) -> Timestamp {
+/// The instant before which a factor counts as "before": the start of the episode that this change falls in or that
+/// is under way, or of this change.
+fn baseline(record: &Record, change: &Change, now: Now) -> Timestamp {
     let start = change.start();
-    let Some(record) = old else { return start };
-    let episode = record.episode();
-    let active = record
-        .causes
+    let episodes = record.episodes(|_| true);
+    let near = episodes
         .iter()
-        .filter(|c| c.episode == episode && c.holds() && now.earliest() < c.end());
-    active.map(|c| c.at).min().map_or(start, |at| at.min(start))
+        .filter(|e| now.earliest() < e.end() || (e.start() <= start && start < e.end()));
+    near.map(super::Episode::start)
+        .min()
+        .map_or(start, |at| at.min(start))
 }
 
 /// Puts one change into the record. Says whether anything has to be stored.
 fn take(t: &mut Transition, account: Option<&Account>, change: &Change, case: &str, s: Setting<'_>) -> bool {
     let mut cause = judged(&t.record, account, change, case, s);
-    if let Some(known) = t.record.causes.iter_mut().find(|c| c.change == change.id) {
+    let known = t.record.causes.iter().position(|c| c.change == change.id);
+    let known = known.and_then(|index| t.record.causes.get_mut(index).map(|known| (index, known)));
+    let again = known.is_some();
+    if let Some((index, known)) = known {
         let heard = known.sources.contains(&change.source);
+        if !heard {
+            known.sources.push(change.source.clone());
+        }
         if !stricter(&cause, known) {
-            if !heard {
-                known.sources.push(change.source.clone());
-            }
             return !heard;
         }
-        // Judged again with more knowledge: only ever tighter, under the name it already has.
-        cause.reference.clone_from(&known.reference);
-        cause.at = cause.at.max(known.at);
-        cause.length = cause.length.max(known.length);
-        cause.allowed = cause.allowed.intersect(&known.allowed);
-        let reference = known.reference.clone();
-        t.record.causes.retain(|c| c.reference != reference);
+        tightened(&mut cause, known);
+        t.record.causes.remove(index);
+    }
+    if cause.holds() {
+        cause.episode = t.record.joined(cause.at, cause.end());
+        widen_contest(&mut t.record, &cause);
     }
     if cause.holds() && cause.enforced {
         t.record.tighten(s.now);
@@ -124,10 +132,55 @@ fn take(t: &mut Transition, account: Option<&Account>, change: &Change, case: &s
             t.record.cut(s.now, change.session.clone());
         }
     }
+    let (effects, lines) = (t.effects.len(), t.audit.len());
     announce(t, account, change, &cause, s);
+    if again {
+        // The case has a name already: what is told and written about it now must not pass for a repetition.
+        let stamp = t.record.updated.millis();
+        let notices = t.effects.iter_mut().skip(effects).map(|(id, _)| id);
+        for id in notices.chain(t.audit.iter_mut().skip(lines).map(|line| &mut line.id)) {
+            id.push_str(&format!(":{stamp}"));
+        }
+    }
     t.record.causes.push(cause);
     bound(&mut t.record);
     true
+}
+
+/// Judged again with more knowledge: only ever tighter, under the name it already has.
+fn tightened(cause: &mut Cause, known: &Cause) {
+    cause.reference.clone_from(&known.reference);
+    cause.sources.clone_from(&known.sources);
+    cause.at = cause.at.max(known.at);
+    cause.length = cause.length.max(known.length);
+    cause.allowed = cause.allowed.intersect(&known.allowed);
+    cause.told_min = cause.told_min.max(known.told_min);
+    cause.at_end = cause.at_end.max(known.at_end);
+    cause.enforced |= known.enforced;
+    cause.contest_length = cause.contest_length.max(known.contest_length);
+    if known.holds() {
+        cause.cap = known.cap;
+    }
+    if known.told == Told::Pending {
+        cause.told = Told::Pending;
+    }
+    if known.holds() && cause.end() < known.end() {
+        cause.told = Told::Settled(known.end());
+    }
+}
+
+/// A change that belongs to the case that is contested, and was earlier, is contested too: what it brought is taken
+/// back with the rest.
+fn widen_contest(record: &mut Record, cause: &Cause) {
+    let Some(case) = record.contest.as_ref().map(|c| c.case.clone()) else {
+        return;
+    };
+    let contested = record.causes.iter().find(|c| c.reference == case);
+    if contested.is_some_and(|c| c.holds() && c.episode == cause.episode)
+        && let Some(contest) = record.contest.as_mut()
+    {
+        contest.contested_since = contest.contested_since.min(cause.at);
+    }
 }
 
 /// Whether `new` restricts more than what is `known` of the same change.
@@ -142,13 +195,23 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
         Response::Notice => (Span::ZERO, Ceiling::Full),
         Response::Hold { length, allow } => (length, allow),
     };
-    // So late that even an untold hold would be over: it only tells (domain "End").
-    if s.now.earliest() > start.plus(length.times(2)) {
+    // So late that even an untold hold would be over: it only tells (domain "End"), unless it is part of a case that
+    // still runs and would run stricter had it come in time (P10).
+    let untold = start.plus(length.times(2));
+    let episodes = record.episodes(|_| true);
+    let running = |e: &&super::Episode<'_>| s.now.earliest() < e.end();
+    let part = episodes
+        .iter()
+        .filter(running)
+        .any(|e| e.start() <= untold && start < e.end());
+    if s.now.earliest() > untold && !part {
         (length, allowed) = (Span::ZERO, Ceiling::Full);
     }
-    let known = account.is_some_and(|a| a.channels_before(start, None, s.policy).next().is_some());
-    let active = active_episode(record, s.now);
+    let known = account.is_some_and(|a| record.channels_before(a, start, s.policy).next().is_some());
     let repeated = held_by(record, change, start) >= length.times(2);
+    let enforced = s.tier.enforce.enforces(s.place);
+    let inside = episodes.iter().find(|e| e.start() <= start && start < e.end());
+    let cap = episodes.iter().find(running).filter(|_| !s.policy.rolling);
     Cause {
         reference: case.to_owned(),
         change: change.id.clone(),
@@ -158,7 +221,11 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
         length,
         allowed,
         sources: vec![change.source.clone()],
-        told: if known { Told::Pending } else { Told::NoChannel },
+        told: if known && enforced {
+            Told::Pending
+        } else {
+            Told::NoChannel
+        },
         told_min: s.policy.told_min.min(length.quarter()),
         tier: s.tier.name.clone(),
         at_end: s.tier.at_end,
@@ -166,24 +233,25 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
         channel: change.channel.clone(),
         bounded: length > Span::ZERO && change.channel.is_some() && repeated,
         rollout: s.tier.enforce,
-        enforced: s.tier.enforce.enforces(s.place),
-        episode: active.map_or_else(|| record.episode().saturating_add(1), |(episode, _)| episode),
+        enforced,
+        episode: inside.map_or(0, |e| e.number),
         swept: length == Span::ZERO,
         contest_length: contest_length(s.tier, row),
-        cap: active.filter(|_| !s.policy.rolling).map(|(_, end)| end),
+        cap: cap.and_then(|e| capped(e, length)),
         origin: change.origin.clone(),
     }
 }
 
-/// The episode under way and its end.
-fn active_episode(record: &Record, now: Now) -> Option<(u32, Timestamp)> {
-    let episode = record.episode();
-    let causes = record.causes.iter().filter(|c| c.episode == episode && c.holds());
-    causes
-        .map(super::Cause::end)
+/// With `rolling: false`, the end that a further change of `length` may not go beyond: that of what runs already.
+/// A change that weighs more than everything that runs is no mere repetition and has its full length, or a small
+/// change would be a shield against a large one.
+fn capped(running: &super::Episode<'_>, length: Span) -> Option<Timestamp> {
+    let heaviest = running.causes.iter().map(|c| c.length).max()?;
+    let first = running.causes.iter().filter(|c| c.cap.is_none());
+    first
+        .map(|c| c.nominal_end())
         .max()
-        .filter(|end| now.earliest() < *end)
-        .map(|end| (episode, end))
+        .filter(|_| length <= heaviest)
 }
 
 /// How long changes proven by the same channel have held the account within the 30 days before `start`.
@@ -231,16 +299,10 @@ fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, caus
         restricts.then(|| cause.allowed.clone()),
         restricts.then(|| cause.at.plus(cause.length)),
     );
-    if let Some(account) = account {
-        let end = cause.holds().then(|| cause.end());
-        t.notices(notice::plan(
-            account,
-            &cause.reference,
-            cause.at,
-            end,
-            &content,
-            s.policy,
-        ));
+    // A roll-out that only watches writes to nobody.
+    if let Some(account) = account.filter(|_| cause.enforced) {
+        let notices = notice::plan(&t.record, account, &cause.reference, cause.at, &content, s.policy);
+        t.notices(notices);
     }
     let action = if cause.holds() {
         "hold_started"
@@ -258,7 +320,7 @@ fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, caus
         .with("source", change.source.as_str())
         .with("change", &change.id)
         .with("policy", &cause.digest);
-    if cause.told == Told::NoChannel {
+    if cause.enforced && cause.told == Told::NoChannel {
         entry = entry
             .alarming()
             .with("alarm", "account without any channel: nobody could be told");
@@ -273,25 +335,39 @@ fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, caus
     }
 }
 
-/// Keeps the record small without ever loosening it: what is over goes first, then the two oldest causes that
-/// still hold become one with the later end and the smaller ceiling.
+/// Keeps the record small without ever loosening it: the two oldest causes become one, with the later end, the
+/// smaller ceiling, the earlier start. A report about a case that was folded away speaks to the one it went into.
 fn bound(record: &mut Record) {
     while record.causes.len() > MAX_CAUSES {
-        if let Some(index) = record.causes.iter().position(|c| !c.holds()) {
-            record.causes.remove(index);
-            continue;
-        }
         let first = record.causes.remove(0);
-        if let Some(second) = record.causes.first_mut() {
-            second.told = Told::Settled(first.end().max(second.end()));
-            second.cap = None;
-            second.at = second.at.min(first.at);
-            second.length = second.length.max(first.length);
-            second.allowed = second.allowed.intersect(&first.allowed);
-            second.enforced |= first.enforced;
-            second.swept &= first.swept;
-            if first.at_end != AtEnd::Auto {
-                second.at_end = first.at_end;
+        let Some(second) = record.causes.first_mut() else {
+            return;
+        };
+        let end = match (first.holds(), second.holds()) {
+            (true, true) => first.end().max(second.end()),
+            (true, false) => first.end(),
+            (false, _) => second.end(),
+        };
+        if first.holds() && first.kind.is_contact() {
+            second.kind = first.kind;
+        }
+        if first.holds() {
+            let both = second.holds();
+            second.swept = first.swept && (second.swept || !both);
+            second.episode = second.episode.max(first.episode);
+            second.at_end = second.at_end.max(first.at_end);
+            second.enforced = first.enforced || (both && second.enforced);
+        }
+        second.at = second.at.min(first.at);
+        second.length = second.length.max(first.length);
+        second.allowed = second.allowed.intersect(&first.allowed);
+        second.told = Told::Settled(end);
+        second.cap = None;
+        second.contest_length = second.contest_length.max(first.contest_length);
+        let number = second.episode;
+        if first.holds() && first.episode != number {
+            for cause in record.causes.iter_mut().filter(|c| c.episode == first.episode) {
+                cause.episode = number;
             }
         }
     }
@@ -307,7 +383,7 @@ pub fn told(old: &Record, case: &str, now: Now) -> Option<Transition> {
         return None;
     }
     cause.told = Told::At(now.latest());
-    record.updated = now.latest().max(record.updated);
+    record.touch(now);
     let mut t = Transition::new(record);
     t.audit.push(Entry::system(
         format!("{case}:told"),
@@ -318,31 +394,41 @@ pub fn told(old: &Record, case: &str, now: Now) -> Option<Transition> {
     Some(t)
 }
 
-/// What the passing of time asks for at `now`: the lift at the IdP when the holds are over. Truth does not depend
-/// on it; only the IdP's own tokens wait for it. `None` when nothing is due.
+/// What the passing of time asks for at `now`: the lift at the IdP when the holds are over, and much later the end of
+/// their memory. Truth does not depend on it; only the IdP's own tokens wait for it. `None` when nothing is due.
 #[must_use]
 pub fn sweep(old: &Record, now: Now) -> Option<Transition> {
-    let over = old.restriction(now).is_none();
     let unswept = |c: &Cause| c.holds() && !c.swept && c.end() <= now.earliest();
-    if !over || !old.causes.iter().any(unswept) || old.contest.is_some() {
+    if old.restriction(now).is_some() {
         return None;
     }
-    let mut record = old.clone();
-    record.updated = now.latest().max(record.updated);
-    let mut ended = Vec::new();
-    for cause in record.causes.iter_mut().filter(|c| unswept(c)) {
-        cause.swept = true;
-        ended.push(cause.reference.clone());
+    if !old.causes.iter().any(unswept) {
+        return forget(old, now);
     }
-    let mut t = Transition::new(record);
-    for case in ended {
+    let mut t = Transition::new(old.clone());
+    t.record.touch(now);
+    for cause in t.record.causes.iter_mut().filter(|c| unswept(c)) {
+        cause.swept = true;
+        let id = format!("{}:ended", cause.reference);
         t.audit.push(Entry::system(
-            format!("{case}:ended"),
+            id,
             now.latest(),
             "hold_ended",
-            Some(&case),
+            Some(&cause.reference),
         ));
     }
     t.converge();
+    Some(t)
+}
+
+/// Drops what ended so long ago that no session, link or bound asks for it, so that the record falls quiet.
+fn forget(old: &Record, now: Now) -> Option<Transition> {
+    let over = |c: &Cause| c.end().plus(RETENTION) <= now.earliest();
+    if old.contest.is_some() || !old.causes.iter().any(|c| c.holds() && over(c)) {
+        return None;
+    }
+    let mut t = Transition::new(old.clone());
+    t.record.touch(now);
+    t.record.causes.retain(|c| !over(c));
     Some(t)
 }

@@ -3,15 +3,17 @@
 //! A report only stops; it hands nobody power. Every way out tells everyone, and after a thaw or a lapse the
 //! account is read-only for the contested cause's full length, ending by a fresh log-in.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Record, Told, Transition};
+use super::{Cause, RETENTION, Record, Told, Transition};
 use crate::domain::audit::{Actor, Entry};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::{ChangeKind, Row};
 use crate::domain::notice::{self, Content, Message};
 use crate::domain::policy::{AtEnd, ContestedAtIdp, Exit, Policy, Tier};
-use crate::domain::subject::account::{Account, ChannelId};
+use crate::domain::subject::account::{Account, ChannelId, Contact};
 use crate::domain::time::{Now, Span, Timestamp};
 
 /// What two administrators found.
@@ -69,11 +71,15 @@ impl Contest {
     /// When the sweeper has to look.
     #[must_use]
     pub fn due(&self) -> Timestamp {
-        let thaw = self.thaw.as_ref().and_then(|t| t.ready);
-        let lapse = if self.confirmed { None } else { self.lapses };
         // A freeze without a clock is still due, far away: the due entry is the witness that a record must exist.
         let far = self.since.plus(Span::from_days(3650));
-        thaw.into_iter().chain(lapse).min().unwrap_or(far)
+        let lapse = self.lapses.filter(|_| !self.confirmed);
+        self.thaw_ready().or(lapse).unwrap_or(far)
+    }
+
+    /// When the thaw takes effect, once two have approved. One approval alone moves and holds back nothing.
+    fn thaw_ready(&self) -> Option<Timestamp> {
+        self.thaw.as_ref().and_then(|t| t.ready)
     }
 }
 
@@ -101,12 +107,7 @@ pub fn report(
     now: Now,
     policy: &Policy,
 ) -> Result<Transition, ReportRefusal> {
-    let cause = old
-        .causes
-        .iter()
-        .find(|c| c.reference == case)
-        .ok_or(ReportRefusal::UnknownCase)?
-        .clone();
+    let cause = old.cause(case).ok_or(ReportRefusal::UnknownCase)?;
     let contact = account
         .contacts
         .iter()
@@ -116,55 +117,71 @@ pub fn report(
         && Account::may_veto(contact, cause.at, policy)
         && contact
             .gone
-            .is_none_or(|gone| now.latest() < policy.veto_end(gone, Some(cause.end())));
+            .is_none_or(|gone| now.latest() < old.voice_end(gone, policy));
     if !voiced {
         return Err(ReportRefusal::NoVoice);
     }
-    let spent = old
-        .reports
-        .iter()
-        .any(|(c, at)| c == channel && now.earliest() < at.plus(policy.report_window));
     let mut t = Transition::new(old.clone());
-    t.record.updated = now.latest().max(old.updated);
+    t.record.touch(now);
+    let stamp = t.record.updated.millis();
     let line = |action: &str| {
-        Entry::system(
-            format!("{case}:{action}:{}", channel.0),
-            now.latest(),
-            action,
-            Some(case),
-        )
-        .by(Actor::Channel(channel.0.clone()))
+        let id = format!("{case}:{action}:{}:{stamp}", channel.0);
+        Entry::system(id, now.latest(), action, Some(case)).by(Actor::Channel(channel.0.clone()))
     };
-    if spent {
+    if spent(old, contact, now, policy) {
         t.audit.push(line("report_repeated"));
         return Ok(t);
     }
+    let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(policy.report_window));
+    t.record.reports.retain(|(_, at)| kept(*at));
     t.record.reports.push((channel.clone(), now.latest()));
-    if let Some(contest) = t.record.contest.as_mut() {
-        contest.confirmed |= contest.by != *channel;
-        contest.thaw = None;
-        t.audit.push(line("report_confirmed").alarming());
-    } else {
-        t.record.contest = Some(freeze(old, &cause, channel, now, policy));
-        t.audit
-            .push(line("contested").alarming().with("enforced", cause.enforced));
-        if cause.enforced {
-            t.record.tighten(now);
-            t.record.cut(now, None);
-            t.converge();
+    let was = old.contest.as_ref().is_some_and(|c| c.enforced);
+    match t.record.contest.take() {
+        Some(contest) => {
+            let again = freeze(old, cause, channel, now, policy);
+            t.record.contest = Some(confirmed(contest, &again));
+            t.audit.push(line("report_confirmed").alarming());
         }
+        None => {
+            t.record.contest = Some(freeze(old, cause, channel, now, policy));
+            t.audit
+                .push(line("contested").alarming().with("enforced", cause.enforced));
+        }
+    }
+    if cause.enforced && !was {
+        t.record.tighten(now);
+        t.record.cut(now, None);
+        t.converge();
     }
     tell(&mut t, account, Message::AccountFrozen, now, policy);
     Ok(t)
 }
 
+/// Whether the channel has had its say: once within the window, and a removed one once ever since it was removed.
+fn spent(record: &Record, contact: &Contact, now: Now, policy: &Policy) -> bool {
+    let mut said = record.reports.iter().filter(|(c, _)| *c == contact.id);
+    said.any(|(_, at)| {
+        now.earliest() < at.plus(policy.report_window) || contact.gone.is_some_and(|gone| *at >= gone)
+    })
+}
+
+/// A freeze that `again` says too, about the same case or another one: only ever wider and stricter.
+fn confirmed(contest: Contest, again: &Contest) -> Contest {
+    Contest {
+        confirmed: contest.confirmed || contest.by != again.by,
+        enforced: contest.enforced || again.enforced,
+        contested_since: contest.contested_since.min(again.contested_since),
+        hold: contest.hold.max(again.hold),
+        thaw: None,
+        ..contest
+    }
+}
+
 fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &Policy) -> Contest {
     let tier = policy.tier(&cause.tier);
     let exits: Vec<Exit> = tier.map_or_else(|| vec![Exit::Thaw], |t| t.exits.iter().copied().collect());
-    let episode = old
-        .causes
-        .iter()
-        .filter(|c| c.episode == cause.episode && c.holds());
+    let same = |c: &&Cause| c.holds() && c.episode == cause.episode && cause.episode > 0;
+    let episode = old.causes.iter().filter(same);
     Contest {
         case: cause.reference.clone(),
         since: now.latest(),
@@ -186,14 +203,22 @@ fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &P
     }
 }
 
-/// Tells everyone about the freeze or its end; nobody gets a link from it.
+/// Tells everyone about the freeze or its end; nobody gets a link from it. A roll-out that only watches writes to
+/// nobody.
 fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, policy: &Policy) {
-    let Some((case, since)) = t
-        .record
-        .contest
-        .as_ref()
-        .map(|c| (c.case.clone(), c.contested_since))
-    else {
+    let case = t.record.contest.as_ref().map(|c| c.case.clone());
+    tell_about(t, account, message, &case.unwrap_or_default(), now, policy);
+}
+
+fn tell_about(
+    t: &mut Transition,
+    account: &Account,
+    message: Message,
+    case: &str,
+    now: Now,
+    policy: &Policy,
+) {
+    let Some(contest) = t.record.contest.as_ref().filter(|c| c.enforced) else {
         return;
     };
     let content = Content {
@@ -202,16 +227,12 @@ fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, polic
         at: now.latest(),
         origin: None,
         allowed: None,
-        until: t
-            .record
-            .contest
-            .as_ref()
-            .and_then(|c| c.thaw.as_ref())
-            .and_then(|thaw| thaw.ready),
+        until: contest.thaw_ready(),
         locale: None,
         name: String::new(),
     };
-    let mut notices = notice::plan(account, &case, since, None, &content, policy);
+    let since = contest.contested_since;
+    let mut notices = notice::plan(&t.record, account, case, since, &content, policy);
     for notice in &mut notices {
         notice.link = false;
     }
@@ -239,15 +260,13 @@ pub enum ThawRefusal {
     /// The second word has to come from somebody else.
     #[error("a second, different administrator has to agree")]
     SamePerson,
-    /// The two do not agree.
-    #[error("the finding differs from the first administrator's")]
-    FindingDiffers,
     /// It has been approved by two already.
     #[error("the thaw has been approved already")]
     AlreadyApproved,
 }
 
-/// An administrator approves a thaw with a finding. The caller has just checked that the person may.
+/// An administrator approves a thaw with a finding. The caller has just checked that the person may. Two different
+/// people have to find the same; an approval with another finding than the first one's replaces it.
 ///
 /// # Errors
 /// [`ThawRefusal`]; nothing is stored then.
@@ -266,7 +285,12 @@ pub fn approve_thaw(
     if approver == old.subject.name() {
         return Err(ThawRefusal::OwnAccount);
     }
-    let mut thaw = contest.thaw.clone().unwrap_or(Thaw {
+    let known = contest
+        .thaw
+        .clone()
+        .filter(|t| t.ready.is_some() || t.finding == finding);
+    // Somebody who found otherwise begins anew: one administrator's word must not stand in everybody's way (P13).
+    let mut thaw = known.unwrap_or(Thaw {
         finding,
         approvals: Vec::new(),
         ready: None,
@@ -277,14 +301,11 @@ pub fn approve_thaw(
     if thaw.approvals.iter().any(|a| a == approver) {
         return Err(ThawRefusal::SamePerson);
     }
-    if thaw.finding != finding {
-        return Err(ThawRefusal::FindingDiffers);
-    }
     thaw.approvals.push(approver.to_owned());
     let complete = thaw.approvals.len() >= 2;
     thaw.ready = complete.then(|| now.latest().plus(policy.thaw_wait));
     let mut t = Transition::new(old.clone());
-    t.record.updated = now.latest().max(old.updated);
+    t.record.touch(now);
     let case = contest.case.clone();
     let count = thaw.approvals.len();
     if let Some(contest) = t.record.contest.as_mut() {
@@ -321,11 +342,8 @@ pub fn thaw_step(record: &Record, now: Now) -> ThawStep {
     let Some(contest) = &record.contest else {
         return ThawStep::Wait;
     };
-    if let Some(thaw) = &contest.thaw {
-        return match (
-            thaw.ready.is_some_and(|ready| ready <= now.earliest()),
-            thaw.finding,
-        ) {
+    if let (Some(ready), Some(thaw)) = (contest.thaw_ready(), &contest.thaw) {
+        return match (ready <= now.earliest(), thaw.finding) {
             (false, _) => ThawStep::Wait,
             (true, Finding::Owner) => ThawStep::Restore(contest.contested_since),
             (true, Finding::Unfounded) => ThawStep::Complete,
@@ -355,7 +373,7 @@ pub fn end_freeze(
     let contest = old.contest.as_ref()?;
     let step = thaw_step(old, now);
     let mut t = Transition::new(old.clone());
-    t.record.updated = now.latest().max(old.updated);
+    t.record.touch(now);
     let stamp = t.record.updated.millis();
     let line = |action: &str| {
         Entry::system(
@@ -375,7 +393,7 @@ pub fn end_freeze(
                 .map(|thaw| thaw.approvals.as_slice())
                 .unwrap_or_default();
             let may = |a: &String| eligible.iter().any(|(who, ok)| who == a && *ok);
-            if approvals.len() < 2 || !approvals.iter().all(may) {
+            if distinct(approvals, old) < 2 || !approvals.iter().all(may) {
                 if let Some(contest) = t.record.contest.as_mut() {
                     contest.thaw = None;
                 }
@@ -394,14 +412,24 @@ pub fn end_freeze(
         }
         ThawStep::Lapse => t.audit.push(line("freeze_lapsed").alarming()),
     }
+    let told = old
+        .channels_before(account, contest.contested_since, policy)
+        .next()
+        .is_some();
+    let mut after = hold_after(old, contest, reference, now, policy);
+    after.told = if told && after.enforced {
+        Told::Pending
+    } else {
+        Told::NoChannel
+    };
+    after.episode = t.record.joined(after.at, after.end());
     let before = t.effects.len();
-    tell(&mut t, account, Message::FreezeEnded, now, policy);
-    let after = hold_after(old, contest, reference, now, policy);
-    // The same message tells of the hold that follows, with its end.
+    tell_about(&mut t, account, Message::FreezeEnded, reference, now, policy);
+    // The same message tells of the hold that follows, with its end; its acceptance is that hold's.
     for (_, effect) in t.effects.iter_mut().skip(before) {
         if let super::Effect::Notice(notice) = effect {
             notice.content.allowed = after.enforced.then(|| after.allowed.clone());
-            notice.content.until = after.enforced.then(|| after.end());
+            notice.content.until = after.enforced.then(|| after.nominal_end());
         }
     }
     t.record.causes.push(after);
@@ -412,7 +440,7 @@ pub fn end_freeze(
 
 /// The `read` hold that follows a freeze.
 fn hold_after(old: &Record, contest: &Contest, reference: &str, now: Now, policy: &Policy) -> Cause {
-    let from = old.causes.iter().find(|c| c.reference == contest.case);
+    let from = old.cause(&contest.case);
     let tier = from
         .map(|c| c.tier.clone())
         .or_else(|| policy.strictest().map(|t| t.name.clone()));
@@ -429,9 +457,8 @@ fn hold_after(old: &Record, contest: &Contest, reference: &str, now: Now, policy
         length: contest.hold,
         allowed: Ceiling::of(&["read"]),
         sources: Vec::new(),
-        // Everyone is told about the end of the freeze, and of this hold, by the same message.
-        told: Told::At(now.latest()),
-        told_min: Span::ZERO,
+        told: Told::Pending,
+        told_min: policy.told_min.min(contest.hold.quarter()),
         tier,
         at_end: AtEnd::FreshEligibleLogin,
         digest: policy.digest.clone(),
@@ -439,12 +466,19 @@ fn hold_after(old: &Record, contest: &Contest, reference: &str, now: Now, policy
         bounded: false,
         rollout,
         enforced: contest.enforced,
-        episode: old.episode(),
+        episode: 0,
         swept: false,
         contest_length: contest.hold,
         cap: None,
         origin: None,
     }
+}
+
+/// How many different people approved, the account itself not counted (P11).
+fn distinct(approvals: &[String], record: &Record) -> usize {
+    let own = record.subject.name();
+    let people: BTreeSet<&String> = approvals.iter().filter(|a| **a != own).collect();
+    people.len()
 }
 
 /// What proves that somebody may leave a freeze by another way than a thaw.
@@ -481,9 +515,7 @@ pub fn leave(
     let contest = old.contest.as_ref()?;
     let (exit, enough) = match proof {
         ExitProof::Quorum { approvals, needed } => {
-            let people: std::collections::BTreeSet<&String> =
-                approvals.iter().filter(|a| **a != old.subject.sub).collect();
-            (Exit::Quorum, people.len() >= (*needed).max(2))
+            (Exit::Quorum, distinct(approvals, old) >= (*needed).max(2))
         }
         ExitProof::IdentityVerification => (Exit::IdentityVerification, true),
         ExitProof::Passkey { eligible, verified } => {
@@ -497,7 +529,7 @@ pub fn leave(
         return None;
     }
     let mut t = Transition::new(old.clone());
-    t.record.updated = now.latest().max(old.updated);
+    t.record.touch(now);
     let id = format!("{}:left:{}", contest.case, t.record.updated.millis());
     t.audit.push(
         Entry::system(id, now.latest(), "freeze_left", Some(&contest.case)).with("exit", format!("{exit:?}")),
@@ -514,6 +546,6 @@ pub fn freeze_told(old: &Record, now: Now) -> Option<Transition> {
     let mut t = Transition::new(old.clone());
     let contest = t.record.contest.as_mut().filter(|c| c.told.is_none())?;
     contest.told = Some(now.latest());
-    t.record.updated = now.latest().max(old.updated);
+    t.record.touch(now);
     Some(t)
 }

@@ -42,6 +42,18 @@ pub struct Contact {
     pub gone: Option<Timestamp>,
 }
 
+/// How long a removed contact that comes back is taken for itself: as long as it keeps its veto at least.
+const RETURNS_WITHIN: Span = Span::from_days(30);
+/// How long it must have been the account's for that: a newcomer gains no age by being taken away.
+const RETURNS_AFTER: Span = Span::from_days(7);
+
+impl Contact {
+    /// Whether this contact, removed at `gone` and there again at `seen`, keeps its age.
+    fn returns(&self, gone: Timestamp, seen: Timestamp) -> bool {
+        seen < gone.plus(RETURNS_WITHIN) && self.since.plus(RETURNS_AFTER) <= gone
+    }
+}
+
 /// The class of a factor; classes are independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,19 +127,6 @@ pub struct Account {
 }
 
 impl Account {
-    /// Contacts that were the account's before `change`: present ones and removed ones whose veto still runs.
-    pub fn channels_before<'a>(
-        &'a self,
-        change: Timestamp,
-        hold_end: Option<Timestamp>,
-        policy: &'a Policy,
-    ) -> impl Iterator<Item = &'a Contact> {
-        self.contacts
-            .iter()
-            .filter(move |c| c.since < change)
-            .filter(move |c| c.gone.is_none_or(|gone| change < policy.veto_end(gone, hold_end)))
-    }
-
     /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified and older than the probation.
     #[must_use]
     pub fn may_veto(contact: &Contact, change: Timestamp, policy: &Policy) -> bool {
@@ -136,8 +135,9 @@ impl Account {
 
     /// Merges a fresh reading of the IdP into this snapshot at `seen`: keeps ages, marks what is gone.
     ///
-    /// `seen` is when the reading was taken (or the time of the change that made it differ). A contact that the
-    /// snapshot has already keeps its `since`; a factor with another `created` is a replacement of the old one.
+    /// `seen` is when the reading was taken: never earlier, since what it shows may have come after the change that
+    /// made us look, and a contact must not look older than it is (P7). A contact that the snapshot has already
+    /// keeps its `since`; a factor with another `created` is a replacement of the old one.
     #[must_use]
     pub fn refreshed(&self, reading: &Self, seen: Timestamp) -> Self {
         let mut next = Self {
@@ -151,8 +151,16 @@ impl Account {
                 .iter()
                 .find(|c| c.id == old.id && c.gone.is_none());
             next.contacts.push(match (still, old.gone) {
+                // Once proved stays proved: an attacker who makes the IdP forget it silences nobody.
                 (Some(now), None) => Contact {
-                    verified: now.verified,
+                    verified: now.verified || old.verified,
+                    ..old.clone()
+                },
+                // Taken away and put back while it still had its voice: it keeps its age, or whoever holds the
+                // account could make a newcomer of the owner's address by changing it twice.
+                (Some(now), Some(gone)) if old.returns(gone, seen) => Contact {
+                    gone: None,
+                    verified: now.verified || old.verified,
                     ..old.clone()
                 },
                 (Some(now), Some(_)) => Contact {
@@ -224,17 +232,20 @@ impl Account {
         self
     }
 
-    /// Whether all that proved the owner before `change` is gone now (domain word `all_factors_replaced`):
-    /// two or more classes and at least one eligible factor before, none of the eligible ones left.
+    /// Whether all that proved the owner before `baseline` is gone now, and the change at `change` had a part in it
+    /// (domain word `all_factors_replaced`): two or more classes and at least one eligible factor before, none of the
+    /// eligible ones left. A later change of what came instead replaces nothing of the owner's.
     #[must_use]
-    pub fn all_replaced(&self, change: Timestamp, probation: Span) -> bool {
+    pub fn all_replaced(&self, baseline: Timestamp, change: Timestamp, probation: Span) -> bool {
         let before: Vec<&Factor> = self
             .factors
             .iter()
-            .filter(|f| f.created < change && f.gone.is_none_or(|gone| gone >= change))
+            .filter(|f| f.created < baseline && f.gone.is_none_or(|gone| gone >= baseline))
             .collect();
         let classes: BTreeSet<FactorClass> = before.iter().map(|f| f.class).collect();
-        let eligible: Vec<&&Factor> = before.iter().filter(|f| f.eligible(change, probation)).collect();
-        classes.len() >= 2 && !eligible.is_empty() && eligible.iter().all(|f| f.gone.is_some())
+        let eligible: Vec<&&Factor> = before.iter().filter(|f| f.eligible(baseline, probation)).collect();
+        classes.len() >= 2
+            && eligible.iter().all(|f| f.gone.is_some())
+            && eligible.iter().any(|f| f.gone.is_some_and(|gone| gone >= change))
     }
 }
