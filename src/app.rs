@@ -2,7 +2,10 @@
 
 pub mod assemble;
 pub mod clock;
+pub mod doctor;
+pub mod keys;
 pub mod serving;
+pub mod wire;
 pub mod workers;
 
 use anyhow::Context as _;
@@ -23,7 +26,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     let flow = assemble::flow(&config).await?;
     let broker = assemble::broker(&config)?;
     let (server, pace) = (&config.server, assemble::pace(&config));
-    let listen = |at| async move { TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}")) };
+    let listen = |at| async move {
+        TcpListener::bind(at)
+            .await
+            .with_context(|| format!("cannot listen on {at}"))
+    };
     let (public, operations) = (listen(server.listen).await?, listen(server.operations).await?);
     let mut context = serving::context(flow, broker, assemble::brand(&config)?, Wording::default())?;
     context = context.with_limits(crate::http::context::Limits {
@@ -32,7 +39,16 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         ..crate::http::context::Limits::default()
     });
     tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
-    serving::run(Serving { context, public, operations, pace }, stop).await
+    serving::run(
+        Serving {
+            context,
+            public,
+            operations,
+            pace,
+        },
+        stop,
+    )
+    .await
 }
 
 /// Creates the store's keys, if there are none, and the markers of a new installation. Says whether markers were
@@ -42,7 +58,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
 /// When the keys cannot be made or read, or the store has markers of another installation.
 pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
     let path = &config.store.keys_file;
-    let keys = if path.exists() { Keys::load(path) } else { Keys::create(path) };
+    let keys = if path.exists() {
+        Keys::load(path)
+    } else {
+        Keys::create(path)
+    };
     let keys = keys.with_context(|| format!("the key file {}", path.display()))?;
     let store = assemble::store(config, std::sync::Arc::new(keys)).await?;
     Ok(store.init().await?)

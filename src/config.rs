@@ -96,9 +96,17 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     base: &Path,
 ) -> Result<Loaded, Faults> {
+    load_with(text, environment, base, Findings::default())
+}
+
+fn load_with(
+    text: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+    base: &Path,
+    findings: Findings,
+) -> Result<Loaded, Faults> {
     let mut root = node::parse(text).map_err(Faults::new)?;
     let mut faults = environment::apply(&mut root, environment);
-    let findings = Findings::default();
     let config = read(&Section::root(&root, &findings, base));
     let (found, warnings, _) = findings.into_parts();
     faults.extend(found);
@@ -123,12 +131,36 @@ pub fn load_file(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Faults> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let problem = format!("{} cannot be read ({error})", path.display());
+    load(&text_of(path)?, environment, directory_of(path))
+}
+
+/// The same for the commands that make secrets: a file with a secret that is not there yet is no fault, and what is
+/// given must not be used to talk to anybody.
+///
+/// # Errors
+/// Every other fault there is.
+pub fn load_file_for_setup(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Faults> {
+    load_with(
+        &text_of(path)?,
+        environment,
+        directory_of(path),
+        Findings::before_secrets(),
+    )
+}
+
+fn text_of(path: &Path) -> Result<String, Faults> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let problem = format!("cannot be read ({error})");
         let fault = Fault::new("", Place::File { line: 1, column: 1 }, problem);
         Faults(vec![fault.advice("begin one with `reentry config default`")])
-    })?;
-    load(&text, environment, path.parent().unwrap_or_else(|| Path::new("")))
+    })
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
 }
 
 /// Reads a policy file's text.

@@ -4,6 +4,7 @@
 //! notify`) know the ports and the domain and never each other; `tests/architecture.rs` is the wall.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;

@@ -183,7 +183,7 @@ fn a_missing_config_file_says_how_to_begin_one() {
     let error = config::load_file(Path::new("nowhere.yaml"), no_environment())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("nowhere.yaml cannot be read"), "{error}");
+    assert!(error.contains("it cannot be read (No such file"), "{error}");
     assert!(error.contains("reentry config default"), "{error}");
 }
 

@@ -43,9 +43,15 @@ const ACCENT: &str = "#1d4f91";
 /// # Errors
 /// When keys, store or an address cannot be used; says which and what to do.
 pub async fn flow(config: &Config) -> anyhow::Result<Arc<Flow>> {
-    let keys = Arc::new(Keys::load(&config.store.keys_file).context("the store's keys cannot be used; `reentry store init` makes them")?);
+    let keys = Arc::new(
+        Keys::load(&config.store.keys_file)
+            .context("the store's keys cannot be used; `reentry store init` makes them")?,
+    );
     let store = store(config, Arc::clone(&keys)).await?;
-    let upstreams = config.upstreams.iter().map(|u| Ok((u.id.clone(), provider(u, &config.policy)?)));
+    let upstreams = config
+        .upstreams
+        .iter()
+        .map(|u| Ok((u.id.clone(), provider(u, &config.policy)?)));
     Ok(Arc::new(Flow {
         store,
         seal: keys,
@@ -105,8 +111,12 @@ pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn 
 
 /// The gateway for notices. Without a mail server nothing is dropped: notices wait in the outbox, visibly.
 fn notifier(config: &Config) -> anyhow::Result<Arc<dyn Notifier>> {
-    let Some(mail) = &config.mail else { return Ok(Arc::new(NoGateway)) };
-    Ok(Arc::new(Gateways { email: mailer(config, mail)? }))
+    let Some(mail) = &config.mail else {
+        return Ok(Arc::new(NoGateway));
+    };
+    Ok(Arc::new(Gateways {
+        email: mailer(config, mail)?,
+    }))
 }
 
 /// The mail gateway.
@@ -115,12 +125,24 @@ fn notifier(config: &Config) -> anyhow::Result<Arc<dyn Notifier>> {
 /// When the settings cannot be used.
 pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
     let (from_name, from) = sender(&mail.from, &config.branding.name);
-    let accent = config.branding.accent.map_or_else(|| ACCENT.to_owned(), |a| a.light.to_string());
+    let accent = config
+        .branding
+        .accent
+        .map_or_else(|| ACCENT.to_owned(), |a| a.light.to_string());
     let messages = Messages::new(
         Wording::default(),
-        Sender { name: config.branding.name.clone(), accent, support: config.branding.support.clone() },
+        Sender {
+            name: config.branding.name.clone(),
+            accent,
+            support: config.branding.support.clone(),
+        },
     )?;
-    let authorities = mail.ca_file.as_ref().map(std::fs::read).transpose().context("mail.ca_file cannot be read")?;
+    let authorities = mail
+        .ca_file
+        .as_ref()
+        .map(std::fs::read)
+        .transpose()
+        .context("mail.ca_file cannot be read")?;
     let relay = Relay {
         host: mail.host.clone(),
         port: mail.port,
@@ -142,9 +164,10 @@ pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
 /// `Name <address>` taken apart; without a name the deployment's own.
 fn sender(from: &str, deployment: &str) -> (String, String) {
     match from.split_once('<') {
-        Some((name, address)) => {
-            (name.trim().trim_matches('"').to_owned(), address.trim_end_matches('>').trim().to_owned())
-        }
+        Some((name, address)) => (
+            name.trim().trim_matches('"').to_owned(),
+            address.trim_end_matches('>').trim().to_owned(),
+        ),
         None => (deployment.to_owned(), from.trim().to_owned()),
     }
 }
@@ -155,7 +178,9 @@ struct NoGateway;
 #[async_trait::async_trait]
 impl Notifier for NoGateway {
     async fn deliver(&self, _outgoing: &Outgoing<'_>) -> Result<(), NotifyError> {
-        Err(NotifyError::Later("no mail server is configured (section `mail`)".to_owned()))
+        Err(NotifyError::Later(
+            "no mail server is configured (section `mail`)".to_owned(),
+        ))
     }
 }
 
@@ -167,7 +192,8 @@ pub fn brand(config: &Config) -> anyhow::Result<Brand> {
     let logo = |path: &std::path::PathBuf| {
         let svg = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg"));
         let kind = if svg { "image/svg+xml" } else { "image/png" };
-        let bytes = std::fs::read(path).with_context(|| format!("branding.logo {} cannot be read", path.display()))?;
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("branding.logo {} cannot be read", path.display()))?;
         anyhow::Ok(Logo { kind, bytes })
     };
     let branding = &config.branding;
@@ -187,10 +213,11 @@ pub fn broker(config: &Config) -> anyhow::Result<Broker> {
     let ring = KeyRing::load(&config.keys.directory, Arc::new(SystemClock))?;
     let clients = config.clients.iter().map(client).collect();
     let upstreams = config.upstreams.iter().filter_map(upstream).collect();
-    let mut settings = BrokerSettings::new(config.server.issuer.as_str(), clients, upstreams).map_err(|faults| {
-        let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        anyhow!("{}", all.join("; "))
-    })?;
+    let mut settings =
+        BrokerSettings::new(config.server.issuer.as_str(), clients, upstreams).map_err(|faults| {
+            let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            anyhow!("{}", all.join("; "))
+        })?;
     settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
     Ok(Broker::new(settings, Arc::new(ring))?)
 }
@@ -245,5 +272,12 @@ fn upstream(upstream: &Upstream) -> Option<settings::Upstream> {
 /// How often the workers look.
 #[must_use]
 pub fn pace(config: &Config) -> Pace {
-    Pace { poll: config.upstreams.iter().map(|u| (u.id.clone(), u.poll_interval)).collect(), sweep: SWEEP }
+    Pace {
+        poll: config
+            .upstreams
+            .iter()
+            .map(|u| (u.id.clone(), u.poll_interval))
+            .collect(),
+        sweep: SWEEP,
+    }
 }

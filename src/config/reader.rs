@@ -14,15 +14,28 @@ use secrecy::SecretString;
 use super::fault::{Fault, Place};
 use super::node::{Node, Value};
 
+/// Stands for a secret that will be made.
+const LATER: &str = "this secret has not been made yet";
+
 /// What one reading has found so far.
 #[derive(Debug, Default)]
 pub struct Findings {
+    secrets_later: bool,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
     known: RefCell<BTreeSet<String>>,
 }
 
 impl Findings {
+    /// For the commands that make secrets: a file with a secret that is not there yet is no fault.
+    #[must_use]
+    pub fn before_secrets() -> Self {
+        Self {
+            secrets_later: true,
+            ..Self::default()
+        }
+    }
+
     /// Notes a fault: the configuration will be refused.
     pub fn fault(&self, fault: Fault) {
         self.faults.borrow_mut().push(fault);
@@ -368,6 +381,9 @@ impl<'a> Section<'a> {
         use std::os::unix::fs::PermissionsExt;
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
+            Err(error) if self.findings.secrets_later && error.kind() == std::io::ErrorKind::NotFound => {
+                return Some(SecretString::from(LATER.to_owned()));
+            }
             Err(error) => {
                 let problem = format!("names {}, which cannot be read ({error})", path.display());
                 self.fault(key, problem, "make the file, readable by this program alone");

@@ -34,6 +34,8 @@ pub struct ClientCredentials {
     pub client_id: String,
     /// `client_secret`.
     pub secret: SecretString,
+    /// The file it stands in, unless it came from the environment: `wire` writes it there.
+    pub secret_file: Option<std::path::PathBuf>,
 }
 
 /// One identity provider.
@@ -178,6 +180,7 @@ fn credentials(s: &Section<'_>, required: bool) -> Option<Option<ClientCredentia
     }
     let client_id = s.required("client_id", "reentry", filled);
     let secret = s.secret("secret");
+    let secret_file = s.file("secret_file")?;
     if matches!(secret, Some(None)) {
         s.fault(
             "secret_file",
@@ -188,6 +191,7 @@ fn credentials(s: &Section<'_>, required: bool) -> Option<Option<ClientCredentia
     Some(Some(ClientCredentials {
         client_id: client_id?,
         secret: secret??,
+        secret_file,
     }))
 }
 

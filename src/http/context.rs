@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::Flow;
-use crate::http::readiness::Readiness;
 use crate::http::pages::Pages;
+use crate::http::readiness::Readiness;
 use crate::http::views::Views;
 use crate::oidc::Broker;
 use crate::oidc::settings::SecretHash;

@@ -109,6 +109,28 @@ impl Mailer {
         }
     }
 
+    /// Sends one plain mail to `address`, for `doctor`.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn send_test(&self, address: &str) -> Result<(), String> {
+        let to: Address = address
+            .parse()
+            .map_err(|_| format!("`{address}` is not an e-mail address"))?;
+        let body = "This is a test of the mail settings. Notices about your account would come this way.\n";
+        let message = Message::builder()
+            .from(self.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject("Test of the mail settings")
+            .body(body.to_owned())
+            .map_err(|e| e.to_string())?;
+        match tokio::time::timeout(self.deadline, self.transport.send(message)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(told(&error)),
+            Err(_) => Err(format!("no answer within {:?}", self.deadline)),
+        }
+    }
+
     /// The whole message as it goes over the wire.
     ///
     /// # Errors

@@ -1,0 +1,312 @@
+//! What `doctor` looks at: everything the sidecar needs, each with what to do about it.
+//!
+//! Parts are looked at one by one and none hides another: a store that cannot be reached does not keep the mail server
+//! from being tried. Nothing is changed, and nothing is sent but the mail that was asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::app::assemble;
+use crate::app::clock::SystemClock;
+use crate::config::Config;
+use crate::config::upstream::Upstream;
+use crate::domain::time::{Span, Timestamp};
+use crate::oidc::keys::KeyRing;
+use crate::ports::clock::Clock as _;
+use crate::ports::signer::Signer as _;
+use crate::ports::store::{Parts, Store};
+use crate::store::seal::Keys;
+
+/// Most that our clock may be off from another's before it is worth a word.
+const CLOCK_WARN: Span = Span::from_secs(2);
+/// Most that it may be off before decisions suffer (domain "Start").
+const CLOCK_BAD: Span = Span::from_secs(60);
+/// Longest wait for our own public address.
+const REACH: Duration = Duration::from_secs(5);
+
+/// How a part stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Works, but ought to be looked at.
+    Warn,
+    /// Has to be mended.
+    Bad,
+}
+
+/// What was found about one part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `store`, `keys`, `mail`, `clock`, `issuer`, or `upstream <id>`.
+    pub part: String,
+    /// How it stands.
+    pub level: Level,
+    /// What was found.
+    pub text: String,
+    /// What to do; empty when nothing is to be done.
+    pub advice: String,
+}
+
+fn finding(part: &str, level: Level, text: impl Into<String>, advice: &str) -> Finding {
+    Finding {
+        part: part.to_owned(),
+        level,
+        text: text.into(),
+        advice: advice.to_owned(),
+    }
+}
+
+/// Looks at everything. `test_mail` is an address that one mail is sent to.
+pub async fn examine(config: &Config, test_mail: Option<&str>) -> Vec<Finding> {
+    let mut findings = signing_keys(config);
+    findings.extend(store(config).await);
+    for upstream in &config.upstreams {
+        findings.extend(identity_provider(config, upstream).await);
+    }
+    findings.extend(mail(config, test_mail).await);
+    findings.extend(issuer(config).await);
+    findings
+}
+
+fn signing_keys(config: &Config) -> Vec<Finding> {
+    match KeyRing::load(&config.keys.directory, Arc::new(SystemClock)) {
+        Ok(ring) => {
+            let names: Vec<&str> = ring.algorithms().iter().map(|a| a.as_str()).collect();
+            let mut findings = vec![finding(
+                "keys",
+                Level::Good,
+                format!("signing with {}", names.join(", ")),
+                "",
+            )];
+            let missing = config.clients.iter().flat_map(|c| [c.id_token, c.access_token]);
+            for wanted in missing.map(crate::ports::signer::Algorithm::from) {
+                if !ring.algorithms().contains(&wanted) {
+                    let text = format!("a client wants {}, and there is no key for it", wanted.as_str());
+                    findings.push(finding(
+                        "keys",
+                        Level::Bad,
+                        text,
+                        "run `reentry keys create --algorithm ...`",
+                    ));
+                }
+            }
+            findings.dedup();
+            findings
+        }
+        Err(fault) => vec![finding("keys", Level::Bad, fault.to_string(), "")],
+    }
+}
+
+async fn store(config: &Config) -> Vec<Finding> {
+    let keys = match Keys::load(&config.store.keys_file) {
+        Ok(keys) => Arc::new(keys),
+        Err(fault) => {
+            let advice = "run `reentry store init` for a new installation, or restore the file from a copy";
+            return vec![finding("store", Level::Bad, fault.to_string(), advice)];
+        }
+    };
+    let store = match assemble::store(config, Arc::clone(&keys)).await {
+        Ok(store) => store,
+        Err(error) => {
+            let advice = "check `store` in the configuration, and whether the server runs";
+            return vec![finding("store", Level::Bad, format!("{error:#}"), advice)];
+        }
+    };
+    let mut findings = match store.check().await {
+        Err(error) => {
+            let advice = "check `store` in the configuration, and whether the server runs";
+            return vec![finding("store", Level::Bad, error.to_string(), advice)];
+        }
+        Ok(sound) => {
+            let mut findings: Vec<Finding> = sound
+                .faults
+                .iter()
+                .map(|fault| finding("store", Level::Bad, fault.clone(), ""))
+                .collect();
+            if !sound.restricted_partitions.is_empty() {
+                let text = format!(
+                    "{} of 256 partitions have no sound marker, and are restricted",
+                    sound.restricted_partitions.len()
+                );
+                let advice = "a new installation: run `reentry store init`; otherwise the store was flushed, or it is the wrong one";
+                findings.push(finding("store", Level::Bad, text, advice));
+            }
+            findings
+        }
+    };
+    if findings.is_empty() {
+        findings.push(finding("store", Level::Good, "reachable, durable, and ours", ""));
+    }
+    findings.extend(store_clock(store.as_ref(), &keys).await);
+    findings
+}
+
+/// Our clock against the store's, which every decision is taken with (P6).
+async fn store_clock(store: &dyn Store, keys: &Keys) -> Option<Finding> {
+    use crate::domain::subject::{Subject, UpstreamId};
+    use crate::ports::seal::Seal as _;
+    let nobody = Subject::new(UpstreamId::parse("doctor")?, "nobody")?;
+    let read = store.read(&keys.subject(&nobody), Parts::RECORD).await.ok()?;
+    Some(clock("the store's clock", read.store_time?))
+}
+
+fn clock(whose: &str, theirs: Timestamp) -> Finding {
+    let off = theirs.since(SystemClock.now());
+    let seconds = off.abs().millis() / 1000;
+    let way = if off < Span::ZERO { "behind" } else { "ahead of" };
+    let text = format!("{whose} is {seconds} s {way} ours");
+    let advice = "let both machines take their time from the same source (NTP)";
+    if off.abs() > CLOCK_BAD {
+        finding("clock", Level::Bad, text, advice)
+    } else if off.abs() > CLOCK_WARN {
+        finding("clock", Level::Warn, text, advice)
+    } else {
+        finding("clock", Level::Good, format!("{whose} agrees with ours"), "")
+    }
+}
+
+async fn identity_provider(config: &Config, upstream: &Upstream) -> Vec<Finding> {
+    let part = format!("upstream {}", upstream.id);
+    let provider = match assemble::provider(upstream, &config.policy) {
+        Ok(provider) => provider,
+        Err(error) => return vec![finding(&part, Level::Bad, format!("{error:#}"), "")],
+    };
+    match provider.health().await {
+        Ok(faults) if faults.is_empty() => {
+            vec![finding(
+                &part,
+                Level::Good,
+                "answers, our roles suffice, and its log is on",
+                "",
+            )]
+        }
+        Ok(faults) => faults
+            .into_iter()
+            .map(|fault| finding(&part, Level::Bad, fault, ""))
+            .collect(),
+        Err(error) => {
+            let advice = "check `url`, `realm` and `admin` of the upstream; `reentry wire keycloak --check` looks closer";
+            vec![finding(&part, Level::Bad, error.to_string(), advice)]
+        }
+    }
+}
+
+async fn mail(config: &Config, test_mail: Option<&str>) -> Vec<Finding> {
+    let Some(settings) = &config.mail else {
+        let text = "no mail server: nobody is told anything, and holds last twice as long";
+        return vec![finding("mail", Level::Bad, text, "add the section `mail`")];
+    };
+    let mailer = match assemble::mailer(config, settings) {
+        Ok(mailer) => mailer,
+        Err(error) => return vec![finding("mail", Level::Bad, format!("{error:#}"), "")],
+    };
+    let server = format!("{}:{}", settings.host, settings.port);
+    if let Err(why) = mailer.check().await {
+        let advice =
+            "check host, port, tls, user and password in `mail`; a private authority goes into `ca_file`";
+        return vec![finding("mail", Level::Bad, format!("{server}: {why}"), advice)];
+    }
+    let mut findings = vec![finding(
+        "mail",
+        Level::Good,
+        format!("{server} takes our mail; nothing was sent"),
+        "",
+    )];
+    if let Some(address) = test_mail {
+        findings.push(match mailer.send_test(address).await {
+            Ok(()) => finding(
+                "mail",
+                Level::Good,
+                format!("a mail to {address} was accepted"),
+                "look whether it arrives",
+            ),
+            Err(why) => finding(
+                "mail",
+                Level::Bad,
+                format!("a mail to {address} was refused: {why}"),
+                "check `mail.from`",
+            ),
+        });
+    }
+    findings
+}
+
+/// Whether the public address leads to this installation.
+async fn issuer(config: &Config) -> Vec<Finding> {
+    let url = config.server.issuer.join("/.well-known/openid-configuration");
+    let advice = "start `reentry serve`, and let your proxy pass the issuer's host and path to it";
+    let client = reqwest::Client::builder()
+        .timeout(REACH)
+        .redirect(reqwest::redirect::Policy::none())
+        .build();
+    let answer = match client {
+        Ok(client) => client.get(&url).send().await,
+        Err(error) => Err(error),
+    };
+    let response = match answer {
+        Ok(response) => response,
+        Err(error) => {
+            return vec![finding(
+                "issuer",
+                Level::Warn,
+                format!("{url} does not answer: {}", told(&error)),
+                advice,
+            )];
+        }
+    };
+    let date = response
+        .headers()
+        .get("date")
+        .and_then(|d| d.to_str().ok())
+        .map(str::to_owned);
+    let status = response.status();
+    let document = response
+        .bytes()
+        .await
+        .ok()
+        .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
+    let named = document
+        .as_ref()
+        .and_then(|d| d.get("issuer"))
+        .and_then(serde_json::Value::as_str);
+    let mut findings = vec![match named {
+        Some(named) if named == config.server.issuer.as_str() => finding(
+            "issuer",
+            Level::Good,
+            format!("{url} answers for this issuer"),
+            "",
+        ),
+        Some(other) => finding(
+            "issuer",
+            Level::Bad,
+            format!("{url} says that it is {other}"),
+            advice,
+        ),
+        None => finding(
+            "issuer",
+            Level::Bad,
+            format!("{url} answers {status} without a discovery document"),
+            advice,
+        ),
+    }];
+    if let Some(date) = date.as_deref().and_then(|d| jiff::fmt::rfc2822::parse(d).ok()) {
+        findings.push(clock(
+            "the clock behind the issuer",
+            Timestamp::from_millis(date.timestamp().as_millisecond()),
+        ));
+    }
+    findings
+}
+
+/// The innermost cause, which says most.
+fn told(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
