@@ -287,6 +287,15 @@ async fn undo_takes_back_exactly_what_wire_made_and_changed() {
             .all(|secret| secret.expose_secret().len() >= 32)
     );
 
+    let kept = wire::secrets(&admin, &input).await.expect("secrets");
+    for (client_id, secret) in &applied.secrets {
+        assert_eq!(
+            kept[client_id].expose_secret(),
+            secret.expose_secret(),
+            "{client_id}"
+        );
+    }
+
     let again = planned(&admin, &input).await;
     assert!(
         again.is_empty() && again.blockers.is_empty(),

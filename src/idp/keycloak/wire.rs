@@ -252,6 +252,30 @@ pub async fn apply(admin: &Admin, plan: &Plan, report: Report<'_>) -> Result<App
     })
 }
 
+/// Secrets of the clients that the wiring made, by `client_id`: for a new host, or after a run that
+/// broke off before it could hand them out.
+///
+/// # Errors
+/// [`WireError::Admin`]; [`WireError::NotWired`].
+pub async fn secrets(
+    admin: &Admin,
+    input: &WirePlanInput,
+) -> Result<BTreeMap<String, SecretString>, WireError> {
+    let snapshot = Snapshot::read(admin, &input.runtime_client).await?;
+    let record = recorded(&snapshot, &input.runtime_client)?;
+    let record = record.ok_or_else(|| WireError::NotWired(input.runtime_client.clone()))?;
+    let mut secrets = BTreeMap::new();
+    for client_id in &record.clients {
+        let Some(id) = snapshot.client(client_id).and_then(|client| client.id.as_deref()) else {
+            continue;
+        };
+        if let Some(secret) = admin.client_secret(id).await? {
+            secrets.insert(client_id.clone(), SecretString::from(secret));
+        }
+    }
+    Ok(secrets)
+}
+
 /// The plan that takes back exactly what was made and changed; [`apply`] carries it out.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //! hold reaches.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -46,6 +47,16 @@ impl Finding {
             code,
             text,
         }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(out, "{word} [{}] {}", self.code, self.text)
     }
 }
 

@@ -31,25 +31,39 @@ pub(super) async fn run(
     record: &Record,
     report: Report<'_>,
 ) -> Result<Vec<Finding>, AdminError> {
-    let suffix = format!("{:x}", std::process::id());
-    let name = format!("{CANARY}{suffix}");
-    // One that an interrupted check left behind.
-    if let Some(left) = admin.user_by_name(&name).await?.and_then(|user| user.id) {
+    let name = format!("{CANARY}{:x}", std::process::id());
+    let email = format!("{name}@reentry.invalid");
+    // One that an interrupted check left behind; by address, because a realm may name users by it.
+    for left in admin
+        .users_by_email(&email)
+        .await?
+        .into_iter()
+        .filter_map(|user| user.id)
+    {
         admin.delete_user(&left).await?;
     }
     let rest = Map::from_iter([
         ("firstName".to_owned(), Value::from("Reentry")),
         ("lastName".to_owned(), Value::from("Check")),
     ]);
-    let email = Some(format!("{name}@reentry.invalid"));
     let new = User {
         username: Some(name),
-        email,
+        email: Some(email),
         enabled: true,
         rest,
         ..User::default()
     };
-    let user = admin.create_user(&new).await?;
+    let user = match admin.create_user(&new).await {
+        Ok(user) => user,
+        // A profile with attributes that administrators must give, a policy of the realm's own.
+        Err(AdminError::Unexpected {
+            status: 400, excerpt, ..
+        }) => {
+            let text = format!("the realm refuses the check's own user, so no hold was tried: {excerpt}");
+            return Ok(vec![Finding::error("canary-refused", text)]);
+        }
+        Err(error) => return Err(error),
+    };
     let levels = input.all_levels();
     let gates = desired::gates(input, snapshot, record, &levels);
     let mut canary = Canary {
