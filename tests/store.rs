@@ -8,6 +8,14 @@
 
 #[path = "store/house.rs"]
 mod house;
+#[path = "store/loss.rs"]
+mod loss;
+#[path = "store/properties.rs"]
+mod properties;
+#[path = "store/queues.rs"]
+mod queues;
+#[path = "store/server.rs"]
+mod server;
 #[path = "store/subjects.rs"]
 mod subjects;
 #[path = "store/values.rs"]
@@ -15,7 +23,7 @@ mod values;
 
 /// Runs one set of tests against every adapter.
 macro_rules! contract {
-    ($($name:ident in $module:ident),* $(,)?) => {
+    ($($module:ident :: $name:ident),* $(,)?) => {
         mod embedded {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,5 +46,35 @@ macro_rules! contract {
 }
 
 contract! {
-    a_stored_value_comes_back in subjects,
+    subjects::a_stored_value_comes_back,
+    subjects::a_race_of_writers_loses_no_update,
+    subjects::a_mark_lets_an_event_count_once,
+    subjects::an_event_that_many_bring_at_once_counts_once,
+    subjects::a_mark_of_one_source_is_none_of_another,
+    subjects::a_closure_that_writes_what_it_did_not_read_sees_it_first,
+    subjects::effects_of_a_subject_without_a_record_need_its_name,
+    properties::p9_effects_audit_and_due_follow_the_record_or_nothing_does,
+    properties::p9_everything_survives_a_crash_after_the_answer,
+    properties::p10_repeated_and_reordered_changes_end_the_same_or_stricter,
+    loss::p5_a_lost_marker_is_not_believed,
+    loss::p5_a_marker_of_other_keys_is_not_believed,
+    loss::p5_a_flushed_store_is_not_believed,
+    loss::p5_a_due_subject_without_a_record_is_not_believed,
+    loss::a_newer_record_is_refused_and_kept,
+    loss::a_record_of_garbage_is_refused_and_kept,
+    loss::a_wrong_seal_key_reads_nothing_and_loses_nothing,
+    loss::wrong_names_read_nothing,
+    loss::no_address_can_be_read_in_what_is_stored,
+    loss::init_is_for_the_first_time_and_confirms_afterwards,
+    queues::the_outbox_keeps_its_order_and_gives_up_only_what_is_done,
+    queues::a_deferred_effect_waits_and_holds_up_nobody,
+    queues::the_outbox_survives_a_crash,
+    queues::an_outbox_entry_that_cannot_be_read_steps_aside_and_is_kept,
+    queues::the_worker_is_woken_by_a_commit,
+    queues::due_subjects_come_by_time,
+    queues::a_state_is_taken_once_by_one,
+    queues::a_state_ends_and_is_never_overwritten,
+    queues::a_lease_has_one_holder_and_a_growing_fence,
+    queues::a_setting_is_not_set_under_an_old_lease,
+    queues::audit_lines_come_newest_first_for_all_and_for_one,
 }

@@ -28,11 +28,30 @@ pub(crate) struct Raw {
     pub(crate) time: Option<Timestamp>,
 }
 
+/// What a value has to be still when a commit writes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Former {
+    /// The closure never saw it, so it does not matter.
+    #[default]
+    Unseen,
+    /// It was not there.
+    Absent,
+    /// It was this.
+    Was(Vec<u8>),
+}
+
+impl Former {
+    /// What a closure saw.
+    pub(crate) fn seen(value: Option<Vec<u8>>) -> Self {
+        value.map_or(Self::Absent, Self::Was)
+    }
+}
+
 /// A subject's value in a commit.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
-    /// What must still be there; the outer `None` when the closure never saw it.
-    pub(crate) former: Option<Option<Vec<u8>>>,
+    /// What must still be there.
+    pub(crate) former: Former,
     /// What to put there.
     pub(crate) put: Option<Vec<u8>>,
     /// How long to keep it from now on; for ever when `None`.

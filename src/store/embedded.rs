@@ -8,7 +8,7 @@ mod queues;
 mod subjects;
 mod tables;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,13 +29,13 @@ use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError}
 /// [`StoreError::Unavailable`] when the file cannot be opened, or another process has it.
 pub async fn open(path: &Path, keys: Arc<Keys>) -> Result<Arc<dyn Store>, StoreError> {
     let path = path.to_owned();
-    let opened = tokio::task::spawn_blocking(move || open_file(path)).await;
+    let opened = tokio::task::spawn_blocking(move || open_file(&path)).await;
     let file = opened.map_err(|e| StoreError::Unavailable(e.to_string()))??;
     Ok(Arc::new(Shared::new(file, keys)))
 }
 
-fn open_file(path: PathBuf) -> Result<File, StoreError> {
-    let database = Database::create(&path).map_err(|e| {
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    let database = Database::create(path).map_err(|e| {
         let why = match e {
             DatabaseError::DatabaseAlreadyOpen => {
                 "another process has it; it is for one process only".to_owned()

@@ -23,7 +23,7 @@ use redis::{Pipeline, RedisResult, TlsCertificates, Value};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use self::link::{Connect, Link};
-use super::backend::{Backend, Batch, Cell, Committed, Due, Line, Raw, Waiting};
+use super::backend::{Backend, Batch, Cell, Committed, Due, Former, Line, Raw, Waiting};
 use super::marker::Marker;
 use super::retention::AUDIT_RETENTION;
 use super::seal::{HEADER_LEN, Keys};
@@ -205,21 +205,21 @@ fn time(value: Value) -> Result<Timestamp, StoreError> {
 }
 
 /// One value's five arguments of the commit script. A sealed value is known by its header, which holds a nonce.
-fn add_cell(call: &mut Cmd, cell: &Cell, sealed: bool) {
+fn add_value(call: &mut Cmd, value: &Cell, sealed: bool) {
     let known = |former: &Vec<u8>| {
         let length = if sealed { HEADER_LEN } else { former.len() };
         former.get(..length).unwrap_or(former).to_vec()
     };
-    match &cell.former {
-        None => call.arg("").arg(""),
-        Some(None) => call.arg("0").arg(""),
-        Some(Some(former)) => call.arg("1").arg(known(former)),
+    match &value.former {
+        Former::Unseen => call.arg("").arg(""),
+        Former::Absent => call.arg("0").arg(""),
+        Former::Was(former) => call.arg("1").arg(known(former)),
     };
-    match &cell.put {
+    match &value.put {
         Some(put) => call.arg("1").arg(put),
         None => call.arg("").arg(""),
     };
-    match cell.keep {
+    match value.keep {
         Some(keep) => call.arg(keep.millis().max(1)),
         None => call.arg(""),
     };
@@ -258,9 +258,9 @@ impl Server {
             Due::At(at) => call.arg(at.millis()),
         };
         call.arg(order_span(self.audit_retention));
-        add_cell(&mut call, &batch.record, false);
-        add_cell(&mut call, &batch.account, true);
-        add_cell(&mut call, &batch.grants, true);
+        add_value(&mut call, &batch.record, false);
+        add_value(&mut call, &batch.account, true);
+        add_value(&mut call, &batch.grants, true);
         call.arg(batch.outbox.len());
         for effect in &batch.outbox {
             call.arg(effect);
@@ -393,17 +393,14 @@ impl Backend for Server {
     }
 
     async fn installation(&self, fresh: Option<&Marker>) -> Result<Option<Marker>, StoreError> {
-        let command = match fresh {
-            Some(fresh) => {
-                let mut call = script::call(&script::INSTALLATION, &[keys::INSTALLATION]);
-                add_marker(&mut call, fresh);
-                call
-            }
-            None => {
-                let mut command = redis::cmd("HMGET");
-                command.arg(keys::INSTALLATION).arg(&["i", "f", "n"]);
-                command
-            }
+        let command = if let Some(fresh) = fresh {
+            let mut call = script::call(&script::INSTALLATION, &[keys::INSTALLATION]);
+            add_marker(&mut call, fresh);
+            call
+        } else {
+            let mut command = redis::cmd("HMGET");
+            command.arg(keys::INSTALLATION).arg(&["i", "f", "n"]);
+            command
         };
         marker(self.link.one(&command).await?)
     }

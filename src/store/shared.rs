@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::backend::{Backend, Batch, Cell, Committed, Due, Raw, Waiting};
+use super::backend::{Backend, Batch, Cell, Committed, Due, Former, Raw, Waiting};
 use super::marker::{PARTITIONS, Seen};
 use super::seal::{Keys, Kind, hex};
 use super::{codec, retention};
@@ -75,6 +75,10 @@ fn outbox_place(partition: u8) -> String {
 }
 
 /// The real time, for what is not a decision: ages of effects without a record, expiry of single-use state.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "expiry of what is kept for a while is real time, also where a test or `demo` moves the clock of decisions"
+)]
 pub(crate) fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let millis = since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
@@ -145,17 +149,17 @@ impl<B: Backend> Shared<B> {
         let grants = write.grants.as_ref().map(codec::encode).transpose()?;
         let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
         batch.record = Cell {
-            former: Some(raw.record),
+            former: Former::seen(raw.record),
             put: record.map(codec::encode).transpose()?,
             keep: record.and_then(retention::of_record),
         };
         batch.account = Cell {
-            former: parts.account.then_some(raw.account),
+            former: seen(parts.account, raw.account),
             put: account.map(|b| seal(Kind::Account, b)).transpose()?,
             keep: None,
         };
         batch.grants = Cell {
-            former: parts.grants.then_some(raw.grants),
+            former: seen(parts.grants, raw.grants),
             put: grants.map(|b| seal(Kind::Grants, b)).transpose()?,
             keep: write.grants.as_ref().map(retention::of_grants),
         };
@@ -302,6 +306,15 @@ impl<B: Backend> Shared<B> {
     }
 }
 
+/// What a closure saw of a part that it may not have asked for.
+fn seen(asked: bool, value: Option<Vec<u8>>) -> Former {
+    if asked {
+        Former::seen(value)
+    } else {
+        Former::Unseen
+    }
+}
+
 /// An audit line and its place in the order of time.
 fn line(subject: &Subject, entry: &Entry, index: i64) -> Result<(i64, Vec<u8>), StoreError> {
     let bytes = codec::encode_named(&Audited {
@@ -368,15 +381,18 @@ impl<B: Backend> Store for Shared<B> {
         let waiting = match self.backend.outbox(&partitions, now, max).await {
             Ok(waiting) => waiting,
             Err(error) => {
-                partitions.iter().for_each(|p| self.look_at(*p));
+                for partition in &partitions {
+                    self.look_at(*partition);
+                }
                 return Err(error);
             }
         };
         // More may be where something was, and where the limit cut the search off.
         let cut = waiting.len() >= max;
         let found: BTreeSet<u8> = waiting.iter().map(|w| w.at.partition).collect();
-        let again = partitions.iter().filter(|p| cut || found.contains(p));
-        again.for_each(|p| self.look_at(*p));
+        for partition in partitions.iter().filter(|p| cut || found.contains(p)) {
+            self.look_at(*partition);
+        }
         let mut pending = Vec::new();
         for one in waiting {
             match self.opened(&one) {

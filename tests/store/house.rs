@@ -2,12 +2,31 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use reentry::ports::store::Store;
+use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use reentry::ports::seal::SubjectKey;
+use reentry::ports::store::{Parts, Store, StoreError};
 use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::redis::Redis as Server;
+
+/// What happens to the octets behind the adapter's back.
+pub enum Spoil {
+    /// Everything is gone.
+    Flush,
+    /// A partition's marker is gone.
+    DropMarker(u8),
+    /// A partition's marker is somebody else's.
+    ForeignMarker(u8),
+    /// A record is gone.
+    DropRecord(SubjectKey),
+    /// A record is something else.
+    Record(SubjectKey, Vec<u8>),
+    /// The outbox entries of a partition are something else.
+    Outbox(u8),
+}
 
 /// An adapter with its server or file.
 #[async_trait]
@@ -16,7 +35,37 @@ pub trait House: Send + Sync {
     fn store(&self) -> Arc<dyn Store>;
     /// The keys it uses.
     fn keys(&self) -> Arc<Keys>;
+    /// Spoils what is stored.
+    async fn spoil(&mut self, spoil: Spoil);
+    /// Takes the power away, and brings everything back.
+    async fn crash(&mut self);
+    /// The same stored values, seen with other keys.
+    async fn with_keys(&mut self, keys: Arc<Keys>) -> Arc<dyn Store>;
+    /// A record as it is stored.
+    async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>>;
+    /// Every octet that is stored.
+    async fn raw(&mut self) -> Vec<u8>;
 }
+
+/// Two sets of keys of the same names and different seals, and their text.
+pub fn keys_with_other_seal() -> (Keys, Keys) {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+    let first = Keys::create(&one).unwrap();
+    Keys::create(&two).unwrap();
+    let line = |path, kind: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let found = text.lines().find(|l| l.starts_with(kind)).unwrap();
+        found.to_owned()
+    };
+    let mixed = format!("{}\n{}\n", line(&one, "names"), line(&two, "seal"));
+    (first, Keys::parse(&mixed).unwrap())
+}
+
+type Name = [u8; 16];
+const VALUES: TableDefinition<(u8, Name), &[u8]> = TableDefinition::new("values");
+const MARKERS: TableDefinition<u8, (&str, &str, u64)> = TableDefinition::new("markers");
+const OUTBOX: TableDefinition<(i64, u64), (u8, &[u8])> = TableDefinition::new("outbox");
 
 /// The file.
 pub struct Embedded {
@@ -27,14 +76,17 @@ pub struct Embedded {
 
 impl Embedded {
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = Arc::new(Keys::ephemeral().unwrap());
+        Self::start_with(Keys::ephemeral().unwrap()).await
+    }
+
+    pub async fn start_with(keys: Keys) -> Self {
         let mut house = Self {
-            folder,
-            keys,
+            folder: tempfile::tempdir().unwrap(),
+            keys: Arc::new(keys),
             store: None,
         };
-        house.open().await;
+        let keys = house.keys();
+        house.open(keys).await;
         assert!(house.store().init().await.unwrap());
         house
     }
@@ -43,9 +95,68 @@ impl Embedded {
         self.folder.path().join("store.redb")
     }
 
-    async fn open(&mut self) {
-        let store = reentry::store::embedded::open(&self.path(), Arc::clone(&self.keys)).await;
-        self.store = Some(store.unwrap());
+    /// Opens the file anew; whoever holds the former store still has to let go of it.
+    async fn open(&mut self, keys: Arc<Keys>) {
+        self.store = None;
+        let start = Instant::now();
+        loop {
+            match reentry::store::embedded::open(&self.path(), Arc::clone(&keys)).await {
+                Ok(store) => {
+                    self.store = Some(store);
+                    return;
+                }
+                Err(StoreError::Unavailable(_)) if start.elapsed() < Duration::from_secs(5) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    /// The file as redb sees it, while the store is closed.
+    fn database(&mut self) -> redb::Database {
+        self.store = None;
+        let start = Instant::now();
+        loop {
+            match redb::Database::open(self.path()) {
+                Ok(database) => return database,
+                Err(redb::DatabaseError::DatabaseAlreadyOpen) if start.elapsed() < Duration::from_secs(5) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    fn edit(&mut self, spoil: &Spoil) {
+        let database = self.database();
+        let t = database.begin_write().unwrap();
+        match spoil {
+            Spoil::Flush => unreachable!("the file is removed"),
+            Spoil::DropMarker(p) => {
+                t.open_table(MARKERS).unwrap().remove(p).unwrap().unwrap();
+            }
+            Spoil::ForeignMarker(p) => {
+                let mut table = t.open_table(MARKERS).unwrap();
+                table.insert(p, ("other", "other", 9)).unwrap().unwrap();
+            }
+            Spoil::DropRecord(key) => {
+                let mut table = t.open_table(VALUES).unwrap();
+                table.remove((0, key.0)).unwrap().unwrap();
+            }
+            Spoil::Record(key, bytes) => {
+                let mut table = t.open_table(VALUES).unwrap();
+                table.insert((0, key.0), bytes.as_slice()).unwrap();
+            }
+            Spoil::Outbox(p) => {
+                let mut table = t.open_table(OUTBOX).unwrap();
+                let all: Vec<(i64, u64)> = table.iter().unwrap().map(|e| e.unwrap().0.value()).collect();
+                for place in all {
+                    table.insert(place, (*p, b"spoilt".as_slice())).unwrap();
+                }
+            }
+        }
+        t.commit().unwrap();
     }
 }
 
@@ -58,6 +169,51 @@ impl House for Embedded {
     fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys)
     }
+
+    async fn spoil(&mut self, spoil: Spoil) {
+        if matches!(spoil, Spoil::Flush) {
+            drop(self.database());
+            std::fs::remove_file(self.path()).unwrap();
+        } else {
+            self.edit(&spoil);
+        }
+        self.open(self.keys()).await;
+    }
+
+    async fn crash(&mut self) {
+        // What is in the file now is all that a killed process leaves: a copy of it is opened.
+        let copy = self.folder.path().join("copy");
+        std::fs::copy(self.path(), &copy).unwrap();
+        self.store = None;
+        drop(self.database());
+        std::fs::rename(copy, self.path()).unwrap();
+        self.open(self.keys()).await;
+    }
+
+    async fn with_keys(&mut self, keys: Arc<Keys>) -> Arc<dyn Store> {
+        self.open(keys).await;
+        self.store()
+    }
+
+    async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
+        let database = self.database();
+        let found = {
+            let t = database.begin_read().unwrap();
+            let table = t.open_table(VALUES).unwrap();
+            let found = table.get((0, key.0)).unwrap();
+            found.map(|v| v.value().to_vec())
+        };
+        drop(database);
+        self.open(self.keys()).await;
+        found
+    }
+
+    async fn raw(&mut self) -> Vec<u8> {
+        drop(self.database());
+        let raw = std::fs::read(self.path()).unwrap();
+        self.open(self.keys()).await;
+        raw
+    }
 }
 
 /// The server.
@@ -69,19 +225,69 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start() -> Self {
+        Self::start_with(Keys::ephemeral().unwrap()).await
+    }
+
+    pub async fn start_with(keys: Keys) -> Self {
         let server = Server::durable();
-        let keys = Arc::new(Keys::ephemeral().unwrap());
-        let store = Self::connect(&server, &keys).await;
+        let keys = Arc::new(keys);
+        let store = connect(&server, &keys).await;
         assert!(store.init().await.unwrap());
         Self { server, keys, store }
     }
 
-    async fn connect(server: &Server, keys: &Arc<Keys>) -> Arc<dyn Store> {
-        let settings = Settings::new(server.url().into());
-        reentry::store::redis::connect(settings, Arc::clone(keys))
-            .await
-            .unwrap()
+    /// The store as another process sees it.
+    pub async fn other(&self) -> Arc<dyn Store> {
+        connect(&self.server, &self.keys).await
     }
+
+    /// A connection past the adapter.
+    pub fn raw_connection(&self) -> redis::Connection {
+        let client = redis::Client::open(self.server.url()).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    fn run(&self, command: &redis::Cmd) -> redis::Value {
+        command.query(&mut self.raw_connection()).unwrap()
+    }
+
+    /// Waits until the store answers again.
+    pub async fn recovered(&self) {
+        let start = Instant::now();
+        while let Err(StoreError::Unavailable(why)) =
+            self.store.read(&SubjectKey([0; 16]), Parts::RECORD).await
+        {
+            assert!(start.elapsed() < Duration::from_secs(5), "{why}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn connect(server: &Server, keys: &Arc<Keys>) -> Arc<dyn Store> {
+    let settings = Settings::new(server.url().into());
+    reentry::store::redis::connect(settings, Arc::clone(keys))
+        .await
+        .unwrap()
+}
+
+/// The key of a record.
+pub fn record_key(key: &SubjectKey) -> String {
+    use std::fmt::Write as _;
+    let mut name = format!("re:{{{:03}}}:s:", key.partition());
+    for b in key.0 {
+        write!(name, "{b:02x}").unwrap();
+    }
+    name
+}
+
+fn all_octets(value: &redis::Value, into: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => into.extend(bytes),
+        redis::Value::SimpleString(text) => into.extend(text.as_bytes()),
+        redis::Value::Array(values) => values.iter().for_each(|v| all_octets(v, into)),
+        _ => {}
+    }
+    into.push(b'\n');
 }
 
 #[async_trait]
@@ -92,5 +298,72 @@ impl House for Redis {
 
     fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys)
+    }
+
+    async fn spoil(&mut self, spoil: Spoil) {
+        let epoch = |p: &u8| format!("re:{{{p:03}}}:epoch");
+        match spoil {
+            Spoil::Flush => self.run(&redis::cmd("FLUSHALL")),
+            Spoil::DropMarker(p) => self.run(redis::cmd("DEL").arg(epoch(&p))),
+            Spoil::ForeignMarker(p) => {
+                let mut set = redis::cmd("HSET");
+                self.run(set.arg(epoch(&p)).arg(&["i", "other", "f", "other", "n", "9"]))
+            }
+            Spoil::DropRecord(key) => self.run(redis::cmd("DEL").arg(record_key(&key))),
+            Spoil::Record(key, bytes) => self.run(redis::cmd("SET").arg(record_key(&key)).arg(bytes)),
+            Spoil::Outbox(p) => {
+                let out = format!("re:{{{p:03}}}:out");
+                let many = self.run(redis::cmd("XLEN").arg(&out));
+                self.run(redis::cmd("DEL").arg(&out));
+                let redis::Value::Int(many) = many else {
+                    panic!("{many:?}")
+                };
+                for _ in 0..many {
+                    self.run(redis::cmd("XADD").arg(&out).arg(&["*", "b", "spoilt"]));
+                }
+                redis::Value::Okay
+            }
+        };
+    }
+
+    async fn crash(&mut self) {
+        self.server.kill9();
+        self.server.restart();
+        self.recovered().await;
+    }
+
+    async fn with_keys(&mut self, keys: Arc<Keys>) -> Arc<dyn Store> {
+        connect(&self.server, &keys).await
+    }
+
+    async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
+        match self.run(redis::cmd("GET").arg(record_key(key))) {
+            redis::Value::BulkString(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    async fn raw(&mut self) -> Vec<u8> {
+        let names: Vec<String> = redis::cmd("KEYS")
+            .arg("*")
+            .query(&mut self.raw_connection())
+            .unwrap();
+        let mut raw = Vec::new();
+        for name in names {
+            raw.extend(name.as_bytes());
+            let kind: String = redis::cmd("TYPE")
+                .arg(&name)
+                .query(&mut self.raw_connection())
+                .unwrap();
+            let value = match kind.as_str() {
+                "string" => self.run(redis::cmd("GET").arg(name)),
+                "hash" => self.run(redis::cmd("HGETALL").arg(name)),
+                "zset" => self.run(redis::cmd("ZRANGE").arg(name).arg(0).arg(-1)),
+                "stream" => self.run(redis::cmd("XRANGE").arg(name).arg("-").arg("+")),
+                other => panic!("a key of type {other}"),
+            };
+            all_octets(&value, &mut raw);
+        }
+        raw
     }
 }

@@ -10,7 +10,7 @@ use super::tables::{
 };
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, StoreError};
-use crate::store::backend::{Batch, Cell, Committed, Due, Raw};
+use crate::store::backend::{Batch, Cell, Committed, Due, Former, Raw};
 use crate::store::marker::Marker;
 use crate::store::retention::AUDIT_RETENTION;
 use crate::store::shared::{order, order_span, wall_clock};
@@ -83,8 +83,8 @@ pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, S
     {
         let mut values = t.open_table(VALUES).map_err(fault)?;
         for (kind, cell) in cells {
-            if let Some(former) = &cell.former
-                && bytes(&values, (kind, batch.key.0))? != *former
+            if cell.former != Former::Unseen
+                && Former::seen(bytes(&values, (kind, batch.key.0))?) != cell.former
             {
                 return Ok(Committed::Conflict);
             }

@@ -114,7 +114,7 @@ impl Link {
             .map_err(|e| self.fault(&live, &e))?;
         if answers
             .iter()
-            .flat_map(|a| a.as_ref().err())
+            .filter_map(|a| a.as_ref().err())
             .any(is_unknown_script)
         {
             load(&mut connection).await.map_err(|e| self.fault(&live, &e))?;

@@ -1,0 +1,217 @@
+//! What is lost, foreign, newer or spoilt is never read as "nothing happened", and never overwritten.
+
+use std::sync::Arc;
+
+use reentry::domain::hold::{Effect, Record};
+use reentry::domain::notice::{Content, Message, Notice};
+use reentry::domain::session::Grants;
+use reentry::domain::subject::account::{ChannelId, ContactKind};
+use reentry::domain::time::Span;
+use reentry::ports::seal::Seal as _;
+use reentry::ports::store::{Parts, StoreError, Write};
+use reentry::store::seal::Keys;
+
+use crate::house::{House, Spoil, keys_with_other_seal};
+use crate::values::{ADDRESS, END, account, at, held, is_unsound, record, session, subject, write};
+
+/// Both a reading and an update refuse; the update's closure is never asked.
+async fn refused(house: &dyn House, sub: &str) -> [StoreError; 2] {
+    let (store, key) = (house.store(), house.keys().subject(&subject(sub)));
+    let read = store.read(&key, Parts::RECORD).await.unwrap_err();
+    let closure = |_: &_| panic!("a closure must not decide on what cannot be believed");
+    let update = store.update(&key, Parts::RECORD, None, &closure).await;
+    [read, update.unwrap_err()]
+}
+
+fn all_unsound(errors: &[StoreError; 2]) -> bool {
+    errors.iter().all(|e| matches!(e, StoreError::Unsound(_)))
+}
+
+async fn store_one(house: &dyn House, sub: &str, record: Record) {
+    let key = house.keys().subject(&subject(sub));
+    let write = Write {
+        record: Some(record),
+        ..write(sub, 1)
+    };
+    house
+        .store()
+        .update(&key, Parts::ALL, None, &|_| Some(write.clone()))
+        .await
+        .unwrap();
+}
+
+pub async fn p5_a_lost_marker_is_not_believed(house: &mut dyn House) {
+    let partition = house.keys().subject(&subject("u")).partition();
+    house.spoil(Spoil::DropMarker(partition)).await;
+    assert!(all_unsound(&refused(house, "u").await));
+    let soundness = house.store().check().await.unwrap();
+    assert_eq!(soundness.restricted_partitions, [partition]);
+    assert!(soundness.faults.iter().any(|f| f.contains("1 of 256")));
+    // The values went with it: `init` does not paper over that.
+    assert!(is_unsound(&house.store().init().await));
+    // Other partitions are as they were.
+    let other = (0..)
+        .map(|n| format!("u{n}"))
+        .find(|sub| house.keys().subject(&subject(sub)).partition() != partition);
+    let key = house.keys().subject(&subject(&other.unwrap()));
+    assert!(house.store().read(&key, Parts::RECORD).await.is_ok());
+}
+
+pub async fn p5_a_marker_of_other_keys_is_not_believed(house: &mut dyn House) {
+    let partition = house.keys().subject(&subject("u")).partition();
+    house.spoil(Spoil::ForeignMarker(partition)).await;
+    assert!(all_unsound(&refused(house, "u").await));
+    assert!(is_unsound(&house.store().init().await));
+}
+
+pub async fn p5_a_flushed_store_is_not_believed(house: &mut dyn House) {
+    store_one(house, "u", held("u")).await;
+    house.spoil(Spoil::Flush).await;
+    assert!(all_unsound(&refused(house, "u").await));
+    let soundness = house.store().check().await.unwrap();
+    assert_eq!(soundness.restricted_partitions.len(), 256);
+    assert!(soundness.faults.iter().any(|f| f.contains("store init")));
+}
+
+pub async fn p5_a_due_subject_without_a_record_is_not_believed(house: &mut dyn House) {
+    store_one(house, "u", held("u")).await;
+    let key = house.keys().subject(&subject("u"));
+    house.spoil(Spoil::DropRecord(key)).await;
+    assert!(all_unsound(&refused(house, "u").await));
+}
+
+async fn spoilt_record_is_kept(house: &mut dyn House, bytes: Vec<u8>) {
+    store_one(house, "u", held("u")).await;
+    let key = house.keys().subject(&subject("u"));
+    house.spoil(Spoil::Record(key, bytes.clone())).await;
+    for error in refused(house, "u").await {
+        assert!(matches!(error, StoreError::Unreadable(_)), "{error}");
+    }
+    assert_eq!(house.raw_record(&key).await, Some(bytes));
+}
+
+pub async fn a_newer_record_is_refused_and_kept(house: &mut dyn House) {
+    let mut bytes = reentry::store::codec::encode(&held("u")).unwrap();
+    bytes[0] = reentry::store::codec::VERSION + 1;
+    spoilt_record_is_kept(house, bytes).await;
+}
+
+pub async fn a_record_of_garbage_is_refused_and_kept(house: &mut dyn House) {
+    spoilt_record_is_kept(house, b"\x01garbage".to_vec()).await;
+}
+
+pub async fn a_wrong_seal_key_reads_nothing_and_loses_nothing(house: &mut dyn House) {
+    // A house whose keys have a double with another seal key is needed, so it is built anew around them.
+    let (own, wrong) = keys_with_other_seal();
+    let key = own.subject(&subject("u"));
+    let own = Arc::new(own);
+    house.spoil(Spoil::Flush).await;
+    let store = house.with_keys(Arc::clone(&own)).await;
+    store.init().await.unwrap();
+    let write_all = |_: &_| Some(write("u", 1));
+    store.update(&key, Parts::ALL, None, &write_all).await.unwrap();
+    drop(store);
+    let store = house.with_keys(Arc::new(wrong)).await;
+    // The record is not sealed; what is sealed cannot be read, and is not written over.
+    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+    let read = store.read(&key, Parts::ALL).await;
+    assert!(matches!(read, Err(StoreError::Unreadable(_))));
+    let update = store.update(&key, Parts::ALL, None, &|_| Some(write("u", 2)));
+    assert!(matches!(update.await, Err(StoreError::Unreadable(_))));
+    let blind = store.update(&key, Parts::RECORD, None, &|_| Some(write("u", 2)));
+    assert!(matches!(blind.await, Err(StoreError::Unreadable(_))));
+    assert!(store.pending(at(10), 9).await.unwrap().is_empty());
+    drop(store);
+    let store = house.with_keys(own).await;
+    let loaded = store.read(&key, Parts::ALL).await.unwrap();
+    assert_eq!(loaded.record, Some(record("u", 1)));
+    assert_eq!(loaded.account, Some(account()));
+    assert_eq!(store.pending(END, 9).await.unwrap().len(), 1);
+}
+
+pub async fn wrong_names_read_nothing(house: &mut dyn House) {
+    store_one(house, "u", held("u")).await;
+    let wrong = Arc::new(Keys::ephemeral().unwrap());
+    let key = wrong.subject(&subject("u"));
+    let store = house.with_keys(wrong).await;
+    assert!(is_unsound(&store.read(&key, Parts::RECORD).await));
+    assert!(is_unsound(&store.init().await));
+    let soundness = store.check().await.unwrap();
+    assert_eq!(soundness.restricted_partitions.len(), 256);
+}
+
+/// The whole of what Reentry keeps about people.
+fn with_addresses_everywhere() -> Write {
+    let notice = Notice {
+        case: "case".to_owned(),
+        channel: ChannelId("c1".to_owned()),
+        kind: ContactKind::Email,
+        address: ADDRESS.to_owned(),
+        before: true,
+        link: true,
+        content: Content {
+            message: Message::PasswordChanged,
+            change: None,
+            at: at(0),
+            origin: None,
+            allowed: None,
+            until: None,
+            locale: None,
+            name: "Alice".to_owned(),
+        },
+    };
+    Write {
+        grants: Some(Grants {
+            sessions: vec![session()],
+            ..Grants::default()
+        }),
+        effects: vec![("n".to_owned(), Effect::Notice(Box::new(notice)))],
+        ..write("the-sub-itself", 1)
+    }
+}
+
+pub async fn no_address_can_be_read_in_what_is_stored(house: &mut dyn House) {
+    let (store, key) = (house.store(), house.keys().subject(&subject("the-sub-itself")));
+    let wrote = with_addresses_everywhere();
+    store
+        .update(&key, Parts::ALL, None, &|_| Some(wrote.clone()))
+        .await
+        .unwrap();
+    let pending = store.pending(END, 9).await.unwrap();
+    store
+        .retry(&pending[0], at(9), &format!("550 no mailbox {ADDRESS}"))
+        .await
+        .unwrap();
+    store
+        .put_state("login", ADDRESS.as_bytes(), Span::from_mins(9))
+        .await
+        .unwrap();
+    drop(store);
+    let raw = house.raw().await;
+    let has = |what: &str| raw.windows(what.len()).any(|w| w == what.as_bytes());
+    assert!(has("the-sub-itself"), "the dump is not what it should be");
+    for secret in [ADDRESS, "alice", "Alice", "example.com"] {
+        assert!(!has(secret), "`{secret}` can be read");
+    }
+    // ... and it is all still there, for those who have the keys.
+    let store = house.store();
+    let loaded = store.read(&key, Parts::ALL).await.unwrap();
+    assert_eq!(loaded.account, Some(account()));
+    let pending = store.pending(END, 9).await.unwrap();
+    assert!(pending[0].failure.as_ref().unwrap().contains(ADDRESS));
+    let state = store.take_state("login").await.unwrap();
+    assert_eq!(state.as_deref(), Some(ADDRESS.as_bytes()));
+}
+
+pub async fn init_is_for_the_first_time_and_confirms_afterwards(house: &mut dyn House) {
+    store_one(house, "u", held("u")).await;
+    assert!(!house.store().init().await.unwrap());
+    let soundness = house.store().check().await.unwrap();
+    assert!(soundness.restricted_partitions.is_empty());
+    assert_eq!(soundness.faults, Vec::<String>::new());
+    house.crash().await;
+    assert!(!house.store().init().await.unwrap());
+    let key = house.keys().subject(&subject("u"));
+    let loaded = house.store().read(&key, Parts::RECORD).await.unwrap();
+    assert_eq!(loaded.record, Some(held("u")));
+}

@@ -1,0 +1,348 @@
+//! What only a server can do: be away, hang, be demoted, go back in time, change types, serve others at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use reentry::domain::hold::Effect;
+use reentry::domain::session::Grants;
+use reentry::domain::time::Span;
+use reentry::ports::seal::{Seal as _, SubjectKey};
+use reentry::ports::store::{Mark, Parts, Store, StoreError, Updated, Write};
+
+use crate::house::{House as _, Redis, record_key};
+use crate::values::{END, effect_ids, held, is_unsound, line_ids, record, subject, write};
+
+async fn held_account(house: &Redis) -> SubjectKey {
+    let key = house.keys().subject(&subject("u"));
+    let write = Write {
+        record: Some(held("u")),
+        ..write("u", 1)
+    };
+    let store = house.store();
+    store
+        .update(&key, Parts::ALL, None, &|_| Some(write.clone()))
+        .await
+        .unwrap();
+    key
+}
+
+/// Everything of a partition, as the server has it.
+fn partition(house: &Redis, key: &SubjectKey) -> Vec<(String, String)> {
+    let pattern = format!("re:{{{:03}}}:*", key.partition());
+    let mut names: Vec<String> = redis::cmd("KEYS")
+        .arg(pattern)
+        .query(&mut house.raw_connection())
+        .unwrap();
+    names.sort();
+    let dump = |name: String| {
+        let value: redis::Value = redis::cmd("DUMP")
+            .arg(&name)
+            .query(&mut house.raw_connection())
+            .unwrap();
+        (name, format!("{value:?}"))
+    };
+    names.into_iter().map(dump).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_commit_that_fails_half_way_leaves_nothing() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    for what in ["due", "out", "audit"] {
+        let name = format!("re:{{{:03}}}:{what}", key.partition());
+        house.server.cli(&["RENAME", &name, "kept"]);
+        house.server.cli(&["SET", &name, "planted"]);
+        let before = partition(&house, &key);
+        let mark = Mark {
+            name: "user_events:1".to_owned(),
+            keep: Span::from_days(1),
+        };
+        let store = house.other().await;
+        let answer = store
+            .update(&key, Parts::ALL, Some(&mark), &|_| Some(write("u", 2)))
+            .await;
+        assert!(is_unsound(&answer), "{what}: {answer:?}");
+        assert_eq!(partition(&house, &key), before, "{what}");
+        house.server.cli(&["RENAME", "kept", &name]);
+    }
+    let mut full = redis::cmd("CONFIG");
+    full.arg("SET").arg(&["maxmemory", "1"]);
+    full.exec(&mut house.raw_connection()).unwrap();
+    let before = partition(&house, &key);
+    let store = house.store();
+    let answer = store.update(&key, Parts::ALL, None, &|_| Some(write("u", 2)));
+    assert!(matches!(answer.await, Err(StoreError::Unavailable(why)) if why.contains("OOM")));
+    assert_eq!(partition(&house, &key), before, "out of memory");
+    house.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    let loaded = store.read(&key, Parts::RECORD).await.unwrap();
+    assert_eq!(loaded.record, Some(held("u")));
+}
+
+// P1: what an update saw is what it wins against.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_grants_are_not_written_on_a_record_that_changed_meanwhile() {
+    let house = Redis::start().await;
+    let (ours, theirs) = (house.store(), house.other().await);
+    let key = house.keys().subject(&subject("u"));
+    let runs = AtomicUsize::new(0);
+    let updated = ours
+        .update(&key, Parts::GRANTS, None, &|old| {
+            if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                assert_eq!(old.record, None);
+                // A hold arrives, from another process, after we looked.
+                let hold = |_: &_| {
+                    Some(Write {
+                        record: Some(held("u")),
+                        ..Write::default()
+                    })
+                };
+                tokio::task::block_in_place(|| {
+                    let runtime = tokio::runtime::Handle::current();
+                    runtime.block_on(theirs.update(&key, Parts::RECORD, None, &hold))
+                })
+                .unwrap();
+            } else {
+                assert_eq!(old.record, Some(held("u")));
+            }
+            let effect = (format!("run {}", runs.load(Ordering::SeqCst)), Effect::Converge);
+            Some(Write {
+                grants: Some(Grants::default()),
+                effects: vec![effect],
+                subject: Some(subject("u")),
+                ..Write::default()
+            })
+        })
+        .await
+        .unwrap();
+    assert!(matches!(updated, Updated::Stored));
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    // P9: the run that lost left nothing.
+    assert_eq!(effect_ids(&*ours).await, ["run 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_race_of_processes_loses_no_update() {
+    let house = Redis::start().await;
+    let key = house.keys().subject(&subject("u"));
+    let mut processes = Vec::new();
+    for _ in 0..4 {
+        let store = house.other().await;
+        processes.push(tokio::spawn(async move {
+            for _ in 0..25 {
+                let add = |old: &reentry::ports::store::Loaded| {
+                    let epoch = old.record.as_ref().map_or(0, |r| r.epoch) + 1;
+                    Some(Write {
+                        effects: Vec::new(),
+                        ..write("u", epoch)
+                    })
+                };
+                store.update(&key, Parts::ALL, None, &add).await.unwrap();
+            }
+        }));
+    }
+    for process in processes {
+        process.await.unwrap();
+    }
+    let loaded = house.store().read(&key, Parts::RECORD).await.unwrap();
+    assert_eq!(loaded.record, Some(record("u", 100)));
+    assert_eq!(line_ids(&*house.store(), Some(&key)).await.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_finds_the_work_within_a_second() {
+    let house = Redis::start().await;
+    let worker = house.other().await;
+    assert!(effect_ids(&*worker).await.is_empty());
+    held_account(&house).await;
+    let start = Instant::now();
+    while effect_ids(&*worker).await.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(2));
+        worker.wait_for_work(Duration::from_secs(9)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_store_that_went_back_in_time_is_not_believed() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    let epoch = format!("re:{{{:03}}}:epoch", key.partition());
+    let fence = house.server.cli(&["HGET", &epoch, "n"]);
+    let store = house.store();
+    store
+        .update(&key, Parts::RECORD, None, &|_| Some(write("u", 2)))
+        .await
+        .unwrap();
+    house.server.cli(&["HSET", &epoch, "n", &fence]);
+    assert!(is_unsound(&store.read(&key, Parts::RECORD).await));
+    let update = store.update(&key, Parts::RECORD, None, &|_| Some(write("u", 3)));
+    assert!(is_unsound(&update.await));
+    let soundness = store.check().await.unwrap();
+    assert_eq!(soundness.restricted_partitions, [key.partition()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_new_installation_under_a_running_process_is_not_believed() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    house.server.cli(&["FLUSHALL"]);
+    assert!(house.other().await.init().await.unwrap());
+    assert!(is_unsound(&house.store().read(&key, Parts::RECORD).await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_value_of_another_type_is_not_believed() {
+    let house = Redis::start().await;
+    let key = house.keys().subject(&subject("u"));
+    house.server.cli(&["HSET", &record_key(&key), "a", "b"]);
+    let store = house.store();
+    assert!(is_unsound(&store.read(&key, Parts::RECORD).await));
+    let update = store.update(&key, Parts::RECORD, None, &|_| Some(write("u", 1)));
+    assert!(is_unsound(&update.await));
+    assert_eq!(house.server.cli(&["HGET", &record_key(&key), "a"]), "b");
+}
+
+/// The longest that a command may take when there is nobody to answer it.
+const AT_ONCE: Duration = Duration::from_millis(800);
+
+async fn unavailable(store: &Arc<dyn Store>, key: &SubjectKey) -> Duration {
+    let start = Instant::now();
+    let read = store.read(key, Parts::RECORD).await;
+    let took = start.elapsed();
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(took < AT_ONCE, "{took:?}");
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_is_an_error_at_once_and_comes_back() {
+    let mut house = Redis::start().await;
+    let key = held_account(&house).await;
+    let store = house.store();
+    house.server.kill9();
+    unavailable(&store, &key).await;
+    // Nobody queues: the next hundred are told at once.
+    let start = Instant::now();
+    for _ in 0..100 {
+        unavailable(&store, &key).await;
+    }
+    assert!(start.elapsed() < Duration::from_millis(200));
+    let pending = store.pending(END, 9).await;
+    assert!(matches!(pending, Err(StoreError::Unavailable(_))));
+    house.server.restart();
+    let start = Instant::now();
+    house.recovered().await;
+    println!("answers again {:?} after the restart", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let loaded = store.read(&key, Parts::RECORD).await.unwrap();
+    assert_eq!(loaded.record, Some(held("u")));
+    // A failed look at the outbox hides nothing, and scripts the server forgot are loaded again.
+    assert_eq!(effect_ids(&*store).await, ["effect:u:1"]);
+    house.server.cli(&["SCRIPT", "FLUSH"]);
+    let update = store.update(&key, Parts::RECORD, None, &|_| Some(write("u", 2)));
+    assert!(matches!(update.await.unwrap(), Updated::Stored));
+    house.server.cli(&["SCRIPT", "FLUSH"]);
+    assert_eq!(effect_ids(&*store).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_an_error_within_the_deadline_and_comes_back() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    let store = house.store();
+    house.server.hang();
+    let first = unavailable(&store, &key).await;
+    println!("a hanging server is given up after {first:?}");
+    let start = Instant::now();
+    unavailable(&store, &key).await;
+    assert!(start.elapsed() < Duration::from_millis(50));
+    house.server.resume();
+    house.recovered().await;
+    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_demoted_node_is_not_read_from() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    let store = house.store();
+    // Its new master does not exist, so it keeps its values and would go on answering readings.
+    house.server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    house
+        .server
+        .cli(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
+    unavailable(&store, &key).await;
+    let update = store.update(&key, Parts::RECORD, None, &|_| Some(write("u", 2)));
+    assert!(matches!(update.await, Err(StoreError::Unavailable(_))));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    unavailable(&store, &key).await;
+    house.server.cli(&["REPLICAOF", "NO", "ONE"]);
+    house.recovered().await;
+    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_starts_before_its_server_waits_for_it() {
+    let mut house = Redis::start().await;
+    let key = held_account(&house).await;
+    house.server.kill9();
+    let store = house.other().await;
+    unavailable(&store, &key).await;
+    house.server.restart();
+    let start = Instant::now();
+    while store.read(&key, Parts::RECORD).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(2));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reading_is_one_round_trip_and_brings_the_time() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    let store = house.store();
+    let reads = || -> u64 {
+        let info = house.server.cli(&["INFO", "stats"]);
+        let line = info
+            .lines()
+            .find_map(|l| l.strip_prefix("total_reads_processed:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = reads();
+    for _ in 0..200 {
+        let loaded = store.read(&key, Parts::ALL).await.unwrap();
+        assert!(loaded.store_time.is_some());
+    }
+    // The pulse and our own questions are a few more.
+    let trips = reads() - before;
+    println!("200 readings took {trips} reads of the server");
+    assert!((200..230).contains(&trips), "{trips}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_unfit_for_holds_is_named_with_what_to_do() {
+    let house = Redis::start().await;
+    for (name, value) in [("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")] {
+        house.server.cli(&["CONFIG", "SET", name, value]);
+    }
+    let faults = house.store().check().await.unwrap().faults;
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults.iter().any(|f| f.contains("maxmemory-policy noeviction")));
+    assert!(faults.iter().any(|f| f.contains("appendonly yes")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_due_record_never_expires_and_a_quiet_one_long_after() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    assert_eq!(house.server.cli(&["PTTL", &record_key(&key)]), "-1");
+    let store = house.store();
+    store
+        .update(&key, Parts::ALL, None, &|_| Some(write("u", 2)))
+        .await
+        .unwrap();
+    let left: i64 = house.server.cli(&["PTTL", &record_key(&key)]).parse().unwrap();
+    assert!(left > Span::from_days(100).millis(), "{left}");
+    let account = record_key(&key).replace(":s:", ":a:");
+    assert_eq!(house.server.cli(&["PTTL", &account]), "-1");
+}
