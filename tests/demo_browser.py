@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -81,7 +80,7 @@ def forget_password(page, demo, name, password):
     page.get_by_role("button", name="Send the link").click()
     page.goto(demo["mailbox"])
     page.get_by_role("link", name="Choose a new password").first.click()
-    page.get_by_role("link", name=re.compile("/reset")).click()
+    page.locator(".letter a[href*='/reset']").click()
     page.get_by_label("New password").fill(password)
     page.get_by_role("button", name="Set the new password").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Your password was changed")
@@ -151,14 +150,15 @@ def test_a_report_closes_the_account(page, demo):
     expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
 
     letter(page, demo, "password was", "ben@example.com")
-    page.get_by_role("link", name=re.compile("/cancel/")).click()
+    page.locator(".letter a[href*='/cancel/']").click()
     picture(page, "8-report")
     page.get_by_role("main").get_by_role("button").first.click()
     picture(page, "9-reported")
 
+    # Tokens already out end by themselves, and there are no new ones.
+    later(page, demo, "1 hour later")
     page.goto(demo["bank"])
-    expect(page.get_by_role("heading", level=1)).not_to_have_text("Your account")
-    page.context.clear_cookies()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Good to see you")
     sign_in(page, demo, "ben", "taken over by somebody")
     expect(page.get_by_role("alert")).to_be_visible()
     letter(page, demo, "frozen", "ben@example.com")

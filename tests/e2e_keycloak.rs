@@ -447,7 +447,7 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
         admin_token(&office, "admin-one").await,
         admin_token(&office, "admin-two").await,
     );
-    assert_eq!(thaw(&world, &one, &id, "owner").await.0, 202);
+    assert_eq!(thaw(&world, &one, &id, "owner").await.0, 200);
     assert_eq!(thaw(&world, &one, &id, "owner").await.0, 409);
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(
@@ -455,7 +455,7 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
         false,
         "one alone cannot"
     );
-    assert_eq!(thaw(&world, &two, &id, "owner").await.0, 202);
+    assert_eq!(thaw(&world, &two, &id, "owner").await.0, 200);
 
     // With finding `owner` the attacker's password is gone, the address is back, and a `read` hold follows.
     eventually("the thaw", Duration::from_secs(20), || async {
