@@ -1,9 +1,5 @@
 //! The Keycloak admin client against a server that misbehaves: what a real one does only on bad days.
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "tests fail by panicking"
-)]
+#![expect(clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,7 +4,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
     reason = "tests fail by panicking"
 )]
 
@@ -50,19 +49,19 @@ async fn company(patch: Value) -> Realm {
     realm
         .post("users", &user("alice", "alice@example.test", "correct horse"))
         .await;
-    for (scope, shown) in [
+    for (word, in_token) in [
         ("payments:write", true),
         ("notes:write", true),
         ("beta", true),
         ("tenant", false),
     ] {
         let body = json!({
-            "name": scope, "protocol": "openid-connect",
-            "attributes": {"include.in.token.scope": shown.to_string(), "display.on.consent.screen": "false"},
+            "name": word, "protocol": "openid-connect",
+            "attributes": {"include.in.token.scope": in_token.to_string(), "display.on.consent.screen": "false"},
         });
         let id = realm.post("client-scopes", &body).await;
-        for client in ["shop", "asks", "narrow", "machine"] {
-            let client = realm.client_uuid(client).await;
+        for name in ["shop", "asks", "narrow", "machine"] {
+            let client = realm.client_uuid(name).await;
             let path = format!("clients/{client}/optional-client-scopes/{id}");
             realm.put(&path, &json!({})).await;
         }
@@ -423,39 +422,7 @@ async fn a_held_account_reads_its_ceiling_and_loses_gated_scopes_in_every_kind_o
         words.contains(&"notes:write") && words.contains(&"reentry-hold.read.write"),
         "{words:?}"
     );
-    let userinfo = shop
-        .userinfo(reduced.text("access_token"))
-        .await
-        .expect_status(200);
-    assert_eq!(userinfo.json["recovery_scope"], "read write");
-    for (rp, scope) in [
-        (&shop, all),
-        (&asks, "openid payments:write"),
-        (&narrow, "openid payments:write"),
-    ] {
-        let reply = sign_in(rp, scope).await;
-        expect_claim(&reply, "read write");
-        assert!(
-            !reply.scopes().contains(&"payments:write"),
-            "{:?}",
-            reply.scopes()
-        );
-    }
-    let own = sign_in(&narrow, "openid").await;
-    let introspected = narrow
-        .introspect(own.text("access_token"))
-        .await
-        .expect_status(200);
-    assert_eq!(
-        introspected.json["recovery_scope"], "read write",
-        "{}",
-        introspected.body
-    );
-    expect_claim(
-        &machine.client_credentials("openid").await.expect_status(200),
-        "full",
-    );
-    assert_eq!(account_api(&realm, reduced.text("access_token")).await, 403);
+    look_everywhere(&realm, &shop, &reduced).await;
 
     // While somebody is held nothing is taken back: the default role would be lost.
     match wire::undo(&admin, &input).await {
@@ -491,6 +458,48 @@ async fn a_held_account_reads_its_ceiling_and_loses_gated_scopes_in_every_kind_o
         .await
         .expect_status(200);
     expect_claim(&whole, "full");
+}
+
+/// A held account seen from every side: user info, log-in at every kind of client, introspection, the
+/// account API; and a machine, which nobody holds.
+async fn look_everywhere(realm: &Realm, shop: &RelyingParty, reduced: &Reply) {
+    let all = "openid payments:write notes:write beta tenant offline_access";
+    let asks = shop.as_client("asks", ClientAuth::None, CALLBACK);
+    let narrow = shop.as_client("narrow", ClientAuth::Basic(SECRET.to_owned()), CALLBACK);
+    let machine = shop.as_client("machine", ClientAuth::Basic(SECRET.to_owned()), CALLBACK);
+    let userinfo = shop
+        .userinfo(reduced.text("access_token"))
+        .await
+        .expect_status(200);
+    assert_eq!(userinfo.json["recovery_scope"], "read write");
+    for (rp, scope) in [
+        (shop, all),
+        (&asks, "openid payments:write"),
+        (&narrow, "openid payments:write"),
+    ] {
+        let reply = sign_in(rp, scope).await;
+        expect_claim(&reply, "read write");
+        assert!(
+            !reply.scopes().contains(&"payments:write"),
+            "{:?}",
+            reply.scopes()
+        );
+    }
+    let own = sign_in(&narrow, "openid").await;
+    let introspected = narrow
+        .introspect(own.text("access_token"))
+        .await
+        .expect_status(200);
+    assert_eq!(
+        introspected.json["recovery_scope"], "read write",
+        "{}",
+        introspected.body
+    );
+    expect_claim(
+        &machine.client_credentials("openid").await.expect_status(200),
+        "full",
+    );
+    assert_eq!(account_api(realm, reduced.text("access_token")).await, 403);
 }
 
 async fn account_api(realm: &Realm, token: &str) -> u16 {
@@ -647,6 +656,36 @@ async fn drift_in_roles_and_groups_is_found_and_mended() {
         .await;
     expect_drift(&realm, "canary-hold", true).await;
 
+    let management = realm.client_uuid("realm-management").await;
+    let account = realm
+        .get(&format!(
+            "clients/{}/service-account-user",
+            realm.client_uuid("reentry").await
+        ))
+        .await;
+    let mappings = format!(
+        "users/{}/role-mappings/clients/{management}",
+        account["id"].as_str().expect("an id")
+    );
+    let view = realm
+        .get(&format!("clients/{management}/roles/view-events"))
+        .await;
+    realm.delete(&mappings, Some(&json!([view]))).await;
+    expect_drift(&realm, "runtime-roles-less", true).await;
+    let more = realm
+        .get(&format!("clients/{management}/roles/manage-realm"))
+        .await;
+    realm.post(&mappings, &json!([more])).await;
+    expect_drift(&realm, "runtime-roles-more", true).await;
+}
+
+#[tokio::test]
+async fn accounts_that_no_hold_reaches_are_named() {
+    let realm = company(json!({})).await;
+    wired(&administrator(&realm), &input()).await;
+    let default_role = realm.get("").await["defaultRole"].clone();
+    let full = role(&realm, "reentry-full").await;
+
     // A user without the default role reads `none`; an administrator can undo a hold of his own.
     let bob = realm
         .post("users", &user("bob", "bob@example.test", "battery staple"))
@@ -720,27 +759,6 @@ async fn drift_in_roles_and_groups_is_found_and_mended() {
             Some(&json!([full])),
         )
         .await;
-
-    let account = realm
-        .get(&format!(
-            "clients/{}/service-account-user",
-            realm.client_uuid("reentry").await
-        ))
-        .await;
-    let mappings = format!(
-        "users/{}/role-mappings/clients/{management}",
-        account["id"].as_str().expect("an id")
-    );
-    let view = realm
-        .get(&format!("clients/{management}/roles/view-events"))
-        .await;
-    realm.delete(&mappings, Some(&json!([view]))).await;
-    expect_drift(&realm, "runtime-roles-less", true).await;
-    let more = realm
-        .get(&format!("clients/{management}/roles/manage-realm"))
-        .await;
-    realm.post(&mappings, &json!([more])).await;
-    expect_drift(&realm, "runtime-roles-more", true).await;
 }
 
 #[tokio::test]

@@ -28,8 +28,8 @@
 //! * It can list neither clients nor roles: a user's offline sessions are found by `consents`.
 //!
 //! # Shape
-//! [`plan`] compares and changes nothing, [`apply`] carries a plan out, [`undo`] plans the way
-//! back, [`check`] looks for drift and for accounts that cannot be held, [`terraform`] prints the
+//! [`plan()`] compares and changes nothing, [`apply()`] carries a plan out, [`undo()`] plans the way
+//! back, [`check()`] looks for drift and for accounts that cannot be held, [`terraform()`] prints the
 //! same objects as resources. The set-up credential is the [`Admin`]'s and is kept nowhere.
 
 mod accounts;
@@ -276,7 +276,7 @@ pub async fn secrets(
     Ok(secrets)
 }
 
-/// The plan that takes back exactly what was made and changed; [`apply`] carries it out.
+/// The plan that takes back exactly what was made and changed; [`apply()`] carries it out.
 ///
 /// # Errors
 /// [`WireError::Held`] while any account is in a hold group; [`WireError::NotWired`].
