@@ -1,0 +1,20 @@
+//! The broker, as relying parties and browsers see it, without an IdP of its own: an OpenID provider of the test stands
+//! in, so that it can misbehave. The same on a real Keycloak is in `tests/e2e_keycloak.rs`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+#[path = "broker/happy.rs"]
+mod happy;
+#[path = "broker/holds.rs"]
+mod holds;
+#[path = "broker/house.rs"]
+mod house;
+#[path = "broker/op.rs"]
+mod op;
+#[path = "broker/rp.rs"]
+mod rp;
