@@ -192,6 +192,7 @@ impl Pages {
                 title: title.to_owned(),
                 text: "This page cannot be shown just now.".to_owned(),
                 reference: reference.map(str::to_owned),
+                next: None,
             })
         })
     }
@@ -220,7 +221,7 @@ impl Views for Pages {
             lines: vec![message.text.clone()],
             tone: Tone::Plain,
             reference: message.reference.as_deref(),
-            next: None,
+            next: message.next.as_ref().map(|(words, to)| (words.as_str(), to.clone())),
         })
     }
 

@@ -10,6 +10,8 @@ pub struct Message {
     pub text: String,
     /// Reference for support.
     pub reference: Option<String>,
+    /// One thing to do next: words and address.
+    pub next: Option<(String, String)>,
 }
 
 /// The question before a log-out that nobody vouches for.
@@ -40,9 +42,12 @@ impl Views for Plain {
             .as_ref()
             .map(|r| format!("<p>Reference: {}</p>", escape(r)))
             .unwrap_or_default();
+        let next = message.next.as_ref();
+        let next = next.map(|(words, to)| format!(r#"<p><a href="{}">{}</a></p>"#, escape(to), escape(words)));
+        let next = next.unwrap_or_default();
         document(
             &message.title,
-            &format!("<p>{}</p>{reference}", escape(&message.text)),
+            &format!("<p>{}</p>{reference}{next}", escape(&message.text)),
         )
     }
 

@@ -305,7 +305,8 @@ async fn contract10_a_client_that_cannot_honour_a_hold_gets_no_token_and_the_per
     let page = log_in(&house, &mut browser, &changes).await;
     assert_eq!(page.status, 403);
     assert!(page.headers["content-type"].to_str().unwrap().starts_with("text/html"), "{page:?}");
-    assert!(page.body.contains("/account"));
+    assert!(page.body.contains("account"), "{}", page.body);
+    assert!(page.body.contains("See what is limited"));
     let form = [
         ("grant_type", "authorization_code"),
         ("code", waiting.as_str()),

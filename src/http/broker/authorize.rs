@@ -196,15 +196,12 @@ pub async fn give(
 /// The page of a client that cannot honour a hold (contract section 2, rule 10).
 fn held(context: &Context, client: &Client) -> Response {
     let text = format!(
-        "Your account was recovered a short while ago, and {} cannot be used until it is whole again. \
-         What is limited, and until when, is on your account page: {}",
-        client.name,
-        context.broker.settings.url("/account")
+        "The sign-in details of your account were changed a short while ago, and {} cannot be used until that time is over.",
+        client.name
     );
-    browser::outcome(
-        browser::page(context, StatusCode::FORBIDDEN, "Not available yet", &text),
-        "held",
-    )
+    let next = ("See what is limited, and until when".to_owned(), context.broker.settings.url("/account"));
+    let page = browser::page_with(context, StatusCode::FORBIDDEN, "Not available yet", &text, Some(next));
+    browser::outcome(page, "held")
 }
 
 /// A refusal in the words of the protocol.

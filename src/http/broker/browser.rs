@@ -76,11 +76,19 @@ pub fn redirect(url: &str) -> Response {
 /// A page that says what happened.
 #[must_use]
 pub fn page(context: &Context, status: StatusCode, title: &str, text: &str) -> Response {
-    let message = Message {
-        title: title.to_owned(),
-        text: text.to_owned(),
-        reference: None,
-    };
+    page_with(context, status, title, text, None)
+}
+
+/// A page that says what happened, with one thing to do next: words and address.
+#[must_use]
+pub fn page_with(
+    context: &Context,
+    status: StatusCode,
+    title: &str,
+    text: &str,
+    next: Option<(String, String)>,
+) -> Response {
+    let message = Message { title: title.to_owned(), text: text.to_owned(), reference: None, next };
     (status, Html(context.views.message(&message))).into_response()
 }
 
