@@ -44,7 +44,11 @@ impl Broker {
     /// An HTTP client that cannot be built (TLS).
     pub fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Result<Self, reqwest::Error> {
         let upstreams = Upstreams::new(&settings.upstreams, reqwest::Client::builder())?;
-        Ok(Self { settings, keys, upstreams })
+        Ok(Self {
+            settings,
+            keys,
+            upstreams,
+        })
     }
 
     /// The signer.

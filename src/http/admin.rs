@@ -83,10 +83,17 @@ struct Listing {
 }
 
 /// Accounts in a hold or a freeze, in the order of their keys in the store.
-async fn subjects(_: Reader, State(context): State<Context>, Query(asked): Query<Listing>) -> Result<Response, Problem> {
+async fn subjects(
+    _: Reader,
+    State(context): State<Context>,
+    Query(asked): Query<Listing>,
+) -> Result<Response, Problem> {
     let flow = &context.flow;
     let size = page_size(asked.limit)?;
-    let mut keys = flow.store.due(Timestamp::from_millis(i64::MAX), LOOKED_AT).await?;
+    let mut keys = flow
+        .store
+        .due(Timestamp::from_millis(i64::MAX), LOOKED_AT)
+        .await?;
     let complete = keys.len() < LOOKED_AT;
     keys.sort_unstable();
     let after = asked.after.as_deref().map(documents::read_key).transpose()?;
@@ -94,7 +101,9 @@ async fn subjects(_: Reader, State(context): State<Context>, Query(asked): Query
     let mut next = None;
     for key in keys.into_iter().filter(|k| after.is_none_or(|after| *k > after)) {
         if items.len() == size {
-            next = items.last().map(|(key, _): &(_, Value)| documents::write_key(key));
+            next = items
+                .last()
+                .map(|(key, _): &(_, Value)| documents::write_key(key));
             break;
         }
         let loaded = flow.store.read(&key, Parts::RECORD).await?;
@@ -116,7 +125,11 @@ async fn subject(
     Path((upstream, sub)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let subject = named(&context.flow, &upstream, &sub)?;
-    let loaded = context.flow.store.read(&context.flow.key(&subject), Parts::ACCOUNT).await?;
+    let loaded = context
+        .flow
+        .store
+        .read(&context.flow.key(&subject), Parts::ACCOUNT)
+        .await?;
     let now = context.flow.now(loaded.store_time);
     let document = documents::subject(&subject, &loaded, now);
     Ok(axum::Json(document).into_response())
@@ -136,18 +149,25 @@ async fn approve(
     Json(word): Json<Word>,
 ) -> Result<Response, Problem> {
     let subject = named(&context.flow, &upstream, &sub)?;
-    let approved = thaw::approve(&context.flow, &subject, &approver, word.finding).await.map_err(refused)?;
+    let approved = thaw::approve(&context.flow, &subject, &approver, word.finding)
+        .await
+        .map_err(refused)?;
     let body = json!({ "approvals": approved.approvals, "needed": 2, "ready": approved.ready.map(Wording::machine) });
     Ok((StatusCode::OK, axum::Json(body)).into_response())
 }
 
 fn refused(error: ThawError) -> Problem {
     let conflict = |code, detail: &ThawRefusal| {
-        Problem::new(StatusCode::CONFLICT, code, "The freeze cannot be ended like this").detail(detail.to_string())
+        Problem::new(StatusCode::CONFLICT, code, "The freeze cannot be ended like this")
+            .detail(detail.to_string())
     };
     match error {
-        ThawError::NotEligible => Problem::forbidden("you do not have a role that may approve this, at this moment"),
-        ThawError::Refused(why @ (ThawRefusal::OwnAccount | ThawRefusal::NotAllowed)) => Problem::forbidden(why.to_string()),
+        ThawError::NotEligible => {
+            Problem::forbidden("you do not have a role that may approve this, at this moment")
+        }
+        ThawError::Refused(why @ (ThawRefusal::OwnAccount | ThawRefusal::NotAllowed)) => {
+            Problem::forbidden(why.to_string())
+        }
         ThawError::Refused(why @ ThawRefusal::NotContested) => conflict("not-frozen", &why),
         ThawError::Refused(why @ ThawRefusal::SamePerson) => conflict("second-administrator-needed", &why),
         ThawError::Refused(why @ ThawRefusal::AlreadyApproved) => conflict("already-approved", &why),
@@ -164,7 +184,11 @@ struct Lines {
 }
 
 /// What was written down, newest first; of one account, or of all.
-async fn audit(_: Reader, State(context): State<Context>, Query(asked): Query<Lines>) -> Result<Response, Problem> {
+async fn audit(
+    _: Reader,
+    State(context): State<Context>,
+    Query(asked): Query<Lines>,
+) -> Result<Response, Problem> {
     let flow = &context.flow;
     let size = page_size(asked.limit)?;
     let key = match (&asked.upstream, &asked.sub) {
@@ -174,8 +198,13 @@ async fn audit(_: Reader, State(context): State<Context>, Query(asked): Query<Li
     };
     let before = asked.before.map_or(Timestamp::from_millis(i64::MAX), |m| m.0);
     let mut lines = flow.store.audit(key.as_ref(), before, size).await?;
-    let next = (lines.len() == size).then(|| cut_at_an_instant(&mut lines)).flatten();
-    let items: Vec<Value> = lines.iter().map(|(subject, entry)| documents::audit(subject, entry)).collect();
+    let next = (lines.len() == size)
+        .then(|| cut_at_an_instant(&mut lines))
+        .flatten();
+    let items: Vec<Value> = lines
+        .iter()
+        .map(|(subject, entry)| documents::audit(subject, entry))
+        .collect();
     Ok(axum::Json(json!({ "entries": items, "next_before": next })).into_response())
 }
 
@@ -196,7 +225,11 @@ struct Waiting {
 }
 
 /// What waits to be delivered or to be done at an IdP, and what could not be.
-async fn outbox(_: Reader, State(context): State<Context>, Query(asked): Query<Waiting>) -> Result<Response, Problem> {
+async fn outbox(
+    _: Reader,
+    State(context): State<Context>,
+    Query(asked): Query<Waiting>,
+) -> Result<Response, Problem> {
     let flow = &context.flow;
     let size = page_size(asked.limit)?;
     let far = Timestamp::from_millis(i64::MAX);

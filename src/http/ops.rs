@@ -27,8 +27,16 @@ async fn live() -> &'static str {
 /// is wrong now.
 async fn ready(State(context): State<Context>) -> Response {
     let answer = context.readiness.answer();
-    let status = if answer.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = (status, axum::Json(json!({ "ready": answer.ready, "reasons": answer.reasons }))).into_response();
+    let status = if answer.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut response = (
+        status,
+        axum::Json(json!({ "ready": answer.ready, "reasons": answer.reasons })),
+    )
+        .into_response();
     // The reasons are the answer here: nobody outside reaches this listener.
     response.extensions_mut().insert(Rendered);
     response
@@ -37,9 +45,13 @@ async fn ready(State(context): State<Context>) -> Response {
 /// Everything counted so far, in Prometheus' text format.
 async fn metrics(State(context): State<Context>) -> Response {
     match &context.metrics {
-        Some(metrics) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
-        }
-        None => Problem::not_found().detail("this process counts nothing").into_response(),
+        Some(metrics) => (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+            metrics.render(),
+        )
+            .into_response(),
+        None => Problem::not_found()
+            .detail("this process counts nothing")
+            .into_response(),
     }
 }

@@ -77,4 +77,10 @@ impl Route {
 }
 
 /// Every route there is, by the module that serves it.
-pub const ROUTES: &[&[Route]] = &[broker::ROUTES, assets::ROUTES, report::ROUTES, admin::ROUTES, ops::ROUTES];
+pub const ROUTES: &[&[Route]] = &[
+    broker::ROUTES,
+    assets::ROUTES,
+    report::ROUTES,
+    admin::ROUTES,
+    ops::ROUTES,
+];

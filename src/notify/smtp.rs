@@ -237,7 +237,9 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
         source = cause.source();
     }
     // Servers repeat the address that they refuse; logs and audit lines hold none.
-    let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
+    let words = text
+        .split_whitespace()
+        .map(|word| if word.contains('@') { "(address)" } else { word });
     crate::domain::wording::plain_line(&words.collect::<Vec<_>>().join(" "), 300)
 }
 

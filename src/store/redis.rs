@@ -50,7 +50,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings for a URL, with the default deadlines: 1 s to connect, 500 ms to answer.
+    /// Settings for a URL, with the default deadlines: 1 s to connect, 1 s to answer.
     #[must_use]
     pub fn new(url: SecretString) -> Self {
         Self {
@@ -58,11 +58,14 @@ impl Settings {
             password: None,
             ca: None,
             connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_millis(500),
+            response_timeout: Duration::from_secs(1),
             audit_retention: AUDIT_RETENTION,
         }
     }
 }
+
+/// How often the node is asked whether it is still the master, when nothing else asks it.
+const PULSE: Duration = Duration::from_millis(500);
 
 /// A server at one address.
 struct Plain {
@@ -122,7 +125,7 @@ impl Plain {
 pub async fn connect(settings: Settings, keys: Arc<Keys>) -> Result<Arc<dyn Store>, StoreError> {
     let plain = Plain::new(&settings)
         .map_err(|e| StoreError::Unavailable(format!("the URL of Redis cannot be used: {e}")))?;
-    let pulse = settings.response_timeout;
+    let pulse = settings.response_timeout.min(PULSE);
     let link = Link::start(plain, pulse, settings.connect_timeout).await;
     let server = Server {
         link,

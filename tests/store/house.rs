@@ -241,6 +241,11 @@ impl Redis {
         connect(&self.server, &self.keys).await
     }
 
+    /// The same, with another deadline.
+    pub async fn other_within(&self, deadline: Duration) -> Arc<dyn Store> {
+        connect_within(&self.server, &self.keys, deadline).await
+    }
+
     /// A connection past the adapter.
     pub fn raw_connection(&self) -> redis::Connection {
         let client = redis::Client::open(self.server.url()).unwrap();
@@ -264,7 +269,16 @@ impl Redis {
 }
 
 async fn connect(server: &Server, keys: &Arc<Keys>) -> Arc<dyn Store> {
-    let settings = Settings::new(server.url().into());
+    // A machine that is busy with other tests may take its time; deadlines have a test of their own.
+    connect_within(server, keys, Duration::from_secs(10)).await
+}
+
+async fn connect_within(server: &Server, keys: &Arc<Keys>, deadline: Duration) -> Arc<dyn Store> {
+    let settings = Settings {
+        connect_timeout: deadline.min(Duration::from_secs(1)),
+        response_timeout: deadline,
+        ..Settings::new(server.url().into())
+    };
     reentry::store::redis::connect(settings, Arc::clone(keys))
         .await
         .unwrap()

@@ -202,16 +202,14 @@ async fn p5_a_value_of_another_type_is_not_believed() {
     assert_eq!(house.server.cli(&["HGET", &record_key(&key), "a"]), "b");
 }
 
-/// The longest that a command may take when there is nobody to answer it.
-const AT_ONCE: Duration = Duration::from_millis(800);
+/// What a busy machine may add to anything.
+const SLACK: Duration = Duration::from_millis(700);
 
-async fn unavailable(store: &Arc<dyn Store>, key: &SubjectKey) -> Duration {
+async fn unavailable(store: &Arc<dyn Store>, key: &SubjectKey) {
     let start = Instant::now();
     let read = store.read(key, Parts::RECORD).await;
-    let took = start.elapsed();
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    assert!(took < AT_ONCE, "{took:?}");
-    took
+    assert!(start.elapsed() < SLACK, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,14 +224,14 @@ async fn a_server_that_is_killed_is_an_error_at_once_and_comes_back() {
     for _ in 0..100 {
         unavailable(&store, &key).await;
     }
-    assert!(start.elapsed() < Duration::from_millis(200));
+    assert!(start.elapsed() < SLACK);
     let pending = store.pending(END, 9).await;
     assert!(matches!(pending, Err(StoreError::Unavailable(_))));
     house.server.restart();
     let start = Instant::now();
     house.recovered().await;
     println!("answers again {:?} after the restart", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(2));
     let loaded = store.read(&key, Parts::RECORD).await.unwrap();
     assert_eq!(loaded.record, Some(held("u")));
     // A failed look at the outbox hides nothing, and scripts the server forgot are loaded again.
@@ -249,23 +247,33 @@ async fn a_server_that_is_killed_is_an_error_at_once_and_comes_back() {
 async fn a_server_that_hangs_is_an_error_within_the_deadline_and_comes_back() {
     let house = Redis::start().await;
     let key = held_account(&house).await;
-    let store = house.store();
+    let deadline = Duration::from_millis(300);
+    let store = house.other_within(deadline).await;
     house.server.hang();
-    let first = unavailable(&store, &key).await;
-    println!("a hanging server is given up after {first:?}");
     let start = Instant::now();
-    unavailable(&store, &key).await;
-    assert!(start.elapsed() < Duration::from_millis(50));
+    let read = store.read(&key, Parts::RECORD).await;
+    println!("a hanging server is given up after {:?}", start.elapsed());
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(start.elapsed() < deadline + SLACK);
+    let start = Instant::now();
+    for _ in 0..100 {
+        unavailable(&store, &key).await;
+    }
+    assert!(start.elapsed() < SLACK);
     house.server.resume();
-    house.recovered().await;
-    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+    let start = Instant::now();
+    while store.read(&key, Parts::RECORD).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p5_a_demoted_node_is_not_read_from() {
     let house = Redis::start().await;
     let key = held_account(&house).await;
-    let store = house.store();
+    let store = house.other_within(Duration::from_millis(500)).await;
+    store.read(&key, Parts::RECORD).await.unwrap();
     // Its new master does not exist, so it keeps its values and would go on answering readings.
     house.server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     house
@@ -278,7 +286,11 @@ async fn p5_a_demoted_node_is_not_read_from() {
     unavailable(&store, &key).await;
     house.server.cli(&["REPLICAOF", "NO", "ONE"]);
     house.recovered().await;
-    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+    let start = Instant::now();
+    while store.read(&key, Parts::RECORD).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

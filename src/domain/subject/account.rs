@@ -243,7 +243,10 @@ impl Account {
             .filter(|f| f.created < baseline && f.gone.is_none_or(|gone| gone >= baseline))
             .collect();
         let classes: BTreeSet<FactorClass> = before.iter().map(|f| f.class).collect();
-        let eligible: Vec<&&Factor> = before.iter().filter(|f| f.eligible(baseline, probation)).collect();
+        let eligible: Vec<&&Factor> = before
+            .iter()
+            .filter(|f| f.eligible(baseline, probation))
+            .collect();
         classes.len() >= 2
             && eligible.iter().all(|f| f.gone.is_some())
             && eligible.iter().any(|f| f.gone.is_some_and(|gone| gone >= change))

@@ -38,7 +38,10 @@ impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let mut response = self.0.into_response();
         if let Some(challenge) = self.1 {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static(challenge),
+            );
         }
         response
     }
@@ -51,11 +54,17 @@ impl From<Problem> for Denied {
 }
 
 fn unauthenticated() -> Denied {
-    Denied(Problem::unauthorized("send an access token for the admin API"), Some("Bearer realm=\"reentry\""))
+    Denied(
+        Problem::unauthorized("send an access token for the admin API"),
+        Some("Bearer realm=\"reentry\""),
+    )
 }
 
 fn invalid(why: &str) -> Denied {
-    Denied(Problem::unauthorized(why), Some("Bearer realm=\"reentry\", error=\"invalid_token\""))
+    Denied(
+        Problem::unauthorized(why),
+        Some("Bearer realm=\"reentry\", error=\"invalid_token\""),
+    )
 }
 
 fn insufficient(why: &str) -> Denied {
@@ -92,9 +101,17 @@ fn bearer(parts: &RequestParts) -> Result<&str, Denied> {
     let (Some(value), None) = (all.next(), all.next()) else {
         return Err(unauthenticated());
     };
-    let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(unauthenticated)?;
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|v| v.split_once(' '))
+        .ok_or_else(unauthenticated)?;
     let token = token.trim();
-    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(unauthenticated()) }
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() {
+        Ok(token)
+    } else {
+        Err(unauthenticated())
+    }
 }
 
 fn is_static_key(context: &Context, token: &str) -> bool {
@@ -109,11 +126,19 @@ async fn administrator(context: &Context, token: &str) -> Result<Subject, Denied
         .broker
         .access_token(token, Some(&audience), now)
         .map_err(|refusal| invalid(&refusal.to_string()))?;
-    let subject = verified.text("sub").and_then(|sub| context.broker.settings.subject(sub));
+    let subject = verified
+        .text("sub")
+        .and_then(|sub| context.broker.settings.subject(sub));
     let subject = subject.ok_or_else(|| invalid("the token is nobody's"))?;
     let key = context.flow.key(&subject);
-    let loaded = context.flow.store.read(&key, Parts::GRANTS).await.map_err(Problem::from)?;
-    let session = living_session(&verified, &loaded).ok_or_else(|| invalid("the session of this token has ended"))?;
+    let loaded = context
+        .flow
+        .store
+        .read(&key, Parts::GRANTS)
+        .await
+        .map_err(Problem::from)?;
+    let session =
+        living_session(&verified, &loaded).ok_or_else(|| invalid("the session of this token has ended"))?;
     may(context, &verified, session, &loaded)?;
     Ok(subject)
 }
@@ -124,18 +149,27 @@ fn living_session<'a>(verified: &Verified, loaded: &'a Loaded) -> Option<&'a Ses
     let session = grants.session(verified.text("sid")?)?;
     let family = verified.text("jti")?.split_once('.')?.0;
     grants.family(family)?;
-    let lives = |record: &crate::domain::hold::Record| record.session_lives(session.began, session.upstream_sid.as_deref());
+    let lives = |record: &crate::domain::hold::Record| {
+        record.session_lives(session.began, session.upstream_sid.as_deref())
+    };
     loaded.record.as_ref().is_none_or(lives).then_some(session)
 }
 
 fn may(context: &Context, verified: &Verified, session: &Session, loaded: &Loaded) -> Result<(), Denied> {
-    let scopes: BTreeSet<String> =
-        verified.text("scope").unwrap_or_default().split(' ').map(str::to_owned).collect();
+    let scopes: BTreeSet<String> = verified
+        .text("scope")
+        .unwrap_or_default()
+        .split(' ')
+        .map(str::to_owned)
+        .collect();
     if !scopes.contains(ADMIN_SCOPE) {
         return Err(insufficient("the token has not the scope reentry:admin"));
     }
     let issued = Issued {
-        ceiling: verified.text("recovery_scope").and_then(Ceiling::parse).unwrap_or(Ceiling::none()),
+        ceiling: verified
+            .text("recovery_scope")
+            .and_then(Ceiling::parse)
+            .unwrap_or(Ceiling::none()),
         epoch: verified.number("recovery_epoch").unwrap_or_default(),
     };
     let request = Request {
@@ -153,11 +187,17 @@ fn may(context: &Context, verified: &Verified, session: &Session, loaded: &Loade
     };
     let now = entitle::decide(&context.flow, Ok(loaded), &request);
     if !Class::parse("admin").is_some_and(|admin| now.recovery_scope.allows(&admin)) {
-        let mut problem = Problem::new(StatusCode::FORBIDDEN, "recovery-hold", "Your own account is limited just now");
+        let mut problem = Problem::new(
+            StatusCode::FORBIDDEN,
+            "recovery-hold",
+            "Your own account is limited just now",
+        );
         if let Some(until) = now.recovery_until {
             problem = problem.with("recovery_until", until.secs_ceil());
         }
-        return Err(problem.detail("it may not act on others until that has ended").into());
+        return Err(problem
+            .detail("it may not act on others until that has ended")
+            .into());
     }
     let policy = context.flow.policy.load();
     if !session.roles.iter().any(|role| policy.admin_roles.contains(role)) {

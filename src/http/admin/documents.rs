@@ -81,9 +81,14 @@ impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let millis = text.parse::<i64>().ok();
-        let read = millis.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond));
-        read.map(|ms| Self(Timestamp::from_millis(ms)))
-            .ok_or_else(|| serde::de::Error::custom("`before` is a time in RFC 3339, or what `next_before` said"))
+        let read = millis.or_else(|| {
+            text.parse::<jiff::Timestamp>()
+                .ok()
+                .map(jiff::Timestamp::as_millisecond)
+        });
+        read.map(|ms| Self(Timestamp::from_millis(ms))).ok_or_else(|| {
+            serde::de::Error::custom("`before` is a time in RFC 3339, or what `next_before` said")
+        })
     }
 }
 
@@ -98,8 +103,13 @@ pub fn write_key(key: &SubjectKey) -> String {
 /// # Errors
 /// When it is none of ours.
 pub fn read_key(text: &str) -> Result<SubjectKey, Problem> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|b| <[u8; 16]>::try_from(b).ok());
-    bytes.map(SubjectKey).ok_or_else(|| Problem::bad_request("`after` is what `next` said"))
+    let bytes = URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|b| <[u8; 16]>::try_from(b).ok());
+    bytes
+        .map(SubjectKey)
+        .ok_or_else(|| Problem::bad_request("`after` is what `next` said"))
 }
 
 /// One line of a list.
@@ -107,7 +117,12 @@ pub fn read_key(text: &str) -> Result<SubjectKey, Problem> {
 pub fn summary(record: &Record, now: Now) -> Value {
     let restriction = record.restriction(now);
     let last = record.causes.iter().rfind(|c| c.holds());
-    let kinds: Vec<_> = record.causes.iter().filter(|c| c.holds() && now.earliest() < c.end()).map(|c| c.kind).collect();
+    let kinds: Vec<_> = record
+        .causes
+        .iter()
+        .filter(|c| c.holds() && now.earliest() < c.end())
+        .map(|c| c.kind)
+        .collect();
     json!({
         "upstream": record.subject.upstream,
         "sub": record.subject.sub,
@@ -132,9 +147,18 @@ pub fn subject(subject: &Subject, loaded: &Loaded, now: Now) -> Value {
     let mut document = summary(record, now);
     if let Some(members) = document.as_object_mut() {
         members.insert("causes".to_owned(), record.causes.iter().map(cause).collect());
-        members.insert("freeze".to_owned(), record.contest.as_ref().map_or(Value::Null, freeze));
-        members.insert("channels".to_owned(), loaded.account.as_ref().map_or(Value::Null, channels));
-        members.insert("factors".to_owned(), loaded.account.as_ref().map_or(Value::Null, factors));
+        members.insert(
+            "freeze".to_owned(),
+            record.contest.as_ref().map_or(Value::Null, freeze),
+        );
+        members.insert(
+            "channels".to_owned(),
+            loaded.account.as_ref().map_or(Value::Null, channels),
+        );
+        members.insert(
+            "factors".to_owned(),
+            loaded.account.as_ref().map_or(Value::Null, factors),
+        );
     }
     document
 }
@@ -192,9 +216,7 @@ fn channels(account: &Account) -> Value {
 }
 
 fn factors(account: &Account) -> Value {
-    let factor = |f: &crate::domain::subject::account::Factor| {
-        json!({ "class": f.class, "since": Wording::machine(f.created), "removed": f.gone.map(Wording::machine) })
-    };
+    let factor = |f: &crate::domain::subject::account::Factor| json!({ "class": f.class, "since": Wording::machine(f.created), "removed": f.gone.map(Wording::machine) });
     account.factors.iter().map(factor).collect()
 }
 

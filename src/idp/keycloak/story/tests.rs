@@ -30,7 +30,11 @@ fn window(events: &[(i64, &str, &str, &str, Value)]) -> Window {
         for (name, value) in more.as_object().unwrap() {
             details[name] = value.clone();
         }
-        let session = if session.is_empty() { Value::Null } else { json!(session) };
+        let session = if session.is_empty() {
+            Value::Null
+        } else {
+            json!(session)
+        };
         serde_json::from_value(json!({
             "id": format!("e{index}"), "time": T + seconds * 1_000, "type": kind, "userId": "u",
             "sessionId": session, "ipAddress": "203.0.113.7", "details": details,
@@ -81,7 +85,10 @@ fn changes(window: &Window) -> Vec<Change> {
 
 /// (kind, proof, session) of every change.
 fn verdicts(window: &Window) -> Vec<(ChangeKind, Proof, Option<String>)> {
-    changes(window).into_iter().map(|c| (c.kind, c.proof, c.session)).collect()
+    changes(window)
+        .into_iter()
+        .map(|c| (c.kind, c.proof, c.session))
+        .collect()
 }
 
 fn verdict(window: &Window) -> (ChangeKind, Proof, Option<String>) {
@@ -98,7 +105,13 @@ fn some(session: &str) -> Option<String> {
 #[test]
 fn the_stories_of_a_live_server() {
     let reset = [
-        (-60, "SEND_RESET_PASSWORD", "", "a", json!({"email": "ann@example.test"})),
+        (
+            -60,
+            "SEND_RESET_PASSWORD",
+            "",
+            "a",
+            json!({"email": "ann@example.test"}),
+        ),
         (0, "UPDATE_PASSWORD", "", "a", password()),
         (0, "UPDATE_CREDENTIAL", "", "a", password()),
         (0, "LOGIN", "a", "a", none()),
@@ -140,8 +153,10 @@ fn the_stories_of_a_live_server() {
         (ChangeKind::PasswordReset, Proof::Unproven, some("a")),
         "log-in and action in one request: nothing before it tells it from a recovery"
     );
-    let mut temporary =
-        window(&[(0, "UPDATE_CREDENTIAL", "", "a", password()), (1, "LOGIN", "a", "a", none())]);
+    let mut temporary = window(&[
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (1, "LOGIN", "a", "a", none()),
+    ]);
     temporary.admin = vec![admin("x", -600, "ACTION", "/reset-password", "boss")];
     assert_eq!(
         verdicts(&temporary),
@@ -194,7 +209,10 @@ fn a_reset_mail_that_turns_up_late_makes_a_voluntary_change_a_recovery() {
     let before = changes(&window(&events));
     events.push((-150, "SEND_RESET_PASSWORD", "", "a", none()));
     let after = changes(&window(&events));
-    assert_eq!((before[0].kind, after[0].kind), (ChangeKind::PasswordChanged, ChangeKind::PasswordReset));
+    assert_eq!(
+        (before[0].kind, after[0].kind),
+        (ChangeKind::PasswordChanged, ChangeKind::PasswordReset)
+    );
     assert_eq!(before[0].id, after[0].id);
 }
 
@@ -213,7 +231,10 @@ fn a_deprecated_twin_counts_only_when_it_stands_alone() {
         let detail = || json!({"credential_type": kind});
         let alone = window(&[(0, twin, "", "a", detail())]);
         assert_eq!(verdicts(&alone).len(), 1, "{twin} alone");
-        let both = window(&[(0, twin, "", "a", detail()), (0, "UPDATE_CREDENTIAL", "", "a", detail())]);
+        let both = window(&[
+            (0, twin, "", "a", detail()),
+            (0, "UPDATE_CREDENTIAL", "", "a", detail()),
+        ]);
         assert_eq!(verdicts(&both).len(), 1, "{twin} beside the generic one");
     }
     let removed = window(&[
@@ -221,7 +242,13 @@ fn a_deprecated_twin_counts_only_when_it_stands_alone() {
         (0, "REMOVE_CREDENTIAL", "", "a", json!({"credential_type": "otp"})),
     ]);
     assert_eq!(verdicts(&removed).len(), 1);
-    let unrelated = window(&[(0, "CUSTOM_REQUIRED_ACTION", "", "a", json!({"custom_required_action": "TERMS"}))]);
+    let unrelated = window(&[(
+        0,
+        "CUSTOM_REQUIRED_ACTION",
+        "",
+        "a",
+        json!({"custom_required_action": "TERMS"}),
+    )]);
     assert!(verdicts(&unrelated).is_empty());
 }
 
@@ -236,14 +263,33 @@ fn what_proves_nothing_is_a_recovery() {
     let set = |code| (0, "UPDATE_CREDENTIAL", "", code, password());
     assert_eq!(kind(&[set("a")]), reset, "no log-in at all");
     assert_eq!(kind(&[set("")]), reset, "no session named");
-    assert_eq!(kind(&[(-10, "LOGIN", "b", "b", none()), set("a")]), reset, "a log-in elsewhere");
-    assert_eq!(kind(&[(-301, "LOGIN", "a", "a", none()), set("a")]), reset, "an old log-in");
-    assert_eq!(kind(&[set("a"), (5, "LOGIN", "a", "a", none())]), reset, "a log-in after it");
-    assert_eq!(kind(&[(0, "LOGIN", "a", "a", none()), set("a")]), reset, "a log-in of the same instant");
+    assert_eq!(
+        kind(&[(-10, "LOGIN", "b", "b", none()), set("a")]),
+        reset,
+        "a log-in elsewhere"
+    );
+    assert_eq!(
+        kind(&[(-301, "LOGIN", "a", "a", none()), set("a")]),
+        reset,
+        "an old log-in"
+    );
+    assert_eq!(
+        kind(&[set("a"), (5, "LOGIN", "a", "a", none())]),
+        reset,
+        "a log-in after it"
+    );
+    assert_eq!(
+        kind(&[(0, "LOGIN", "a", "a", none()), set("a")]),
+        reset,
+        "a log-in of the same instant"
+    );
     let mut failed = window(&[(-10, "LOGIN", "a", "a", none()), set("a")]);
     failed.events[0].error = Some("invalid_user_credentials".to_owned());
     assert_eq!(verdict(&failed).1, Proof::Unproven, "a log-in that failed");
-    let fresh = Rules { fresh_login_for_actions: true, ..rules() };
+    let fresh = Rules {
+        fresh_login_for_actions: true,
+        ..rules()
+    };
     let old = window(&[(-4_000, "LOGIN", "a", "a", none()), set("a")]);
     assert_eq!(
         changes_of(&old, &fresh)[0].kind,
@@ -263,20 +309,36 @@ fn a_reset_link_counts_as_long_as_it_lives() {
         verdict(&window(&events)).0
     };
     assert_eq!(at(-290), ChangeKind::PasswordReset, "within its life");
-    assert_eq!(at(-7_200), ChangeKind::PasswordChanged, "long dead, and the owner logged in since");
-    assert_eq!(at(2), ChangeKind::PasswordReset, "another node's clock is a little behind");
+    assert_eq!(
+        at(-7_200),
+        ChangeKind::PasswordChanged,
+        "long dead, and the owner logged in since"
+    );
+    assert_eq!(
+        at(2),
+        ChangeKind::PasswordReset,
+        "another node's clock is a little behind"
+    );
     let same = [
         (-7_200, "SEND_RESET_PASSWORD", "", "a", none()),
         (-20, "LOGIN", "a", "a", none()),
         (0, "UPDATE_CREDENTIAL", "", "a", password()),
     ];
-    assert_eq!(verdict(&window(&same)).0, ChangeKind::PasswordReset, "the same session, however late");
+    assert_eq!(
+        verdict(&window(&same)).0,
+        ChangeKind::PasswordReset,
+        "the same session, however late"
+    );
     let failed = {
         let mut window = window(&same);
         window.events[0].error = Some("user_not_found".to_owned());
         window
     };
-    assert_eq!(verdict(&failed).0, ChangeKind::PasswordChanged, "no mail was sent");
+    assert_eq!(
+        verdict(&failed).0,
+        ChangeKind::PasswordChanged,
+        "no mail was sent"
+    );
 }
 
 #[test]
@@ -289,7 +351,11 @@ fn two_resets_are_two_recoveries() {
     ]);
     let found = verdicts(&twice);
     assert_eq!(found.len(), 2);
-    assert!(found.iter().all(|(kind, proof, _)| (*kind, proof) == (ChangeKind::PasswordReset, &Proof::Message)));
+    assert!(
+        found
+            .iter()
+            .all(|(kind, proof, _)| (*kind, proof) == (ChangeKind::PasswordReset, &Proof::Message))
+    );
 }
 
 #[test]
@@ -298,7 +364,13 @@ fn nothing_is_voluntary_in_a_session_that_a_recovery_began() {
         (0, "UPDATE_CREDENTIAL", "", "a", password()),
         (1, "LOGIN", "a", "a", none()),
         (60, "UPDATE_CREDENTIAL", "", "a", password()),
-        (90, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"})),
+        (
+            90,
+            "UPDATE_CREDENTIAL",
+            "",
+            "a",
+            json!({"credential_type": "otp"}),
+        ),
     ]);
     let found = verdicts(&then);
     assert_eq!(found[1], (ChangeKind::PasswordReset, Proof::Unproven, None));
@@ -314,13 +386,23 @@ fn an_administrators_link_is_used_up_by_the_first_password_after_it() {
     ]);
     later.admin = vec![admin("x", -3_600, "ACTION", "/execute-actions-email", "boss")];
     let kinds: Vec<ChangeKind> = verdicts(&later).into_iter().map(|(kind, ..)| kind).collect();
-    assert_eq!(kinds, [ChangeKind::PasswordSetByAdmin, ChangeKind::PasswordChanged]);
+    assert_eq!(
+        kinds,
+        [ChangeKind::PasswordSetByAdmin, ChangeKind::PasswordChanged]
+    );
     // Without a log-in of its own the second one is the link again, as far as anybody can tell.
     later.events.remove(1);
     assert_eq!(verdicts(&later)[1].0, ChangeKind::PasswordSetByAdmin);
-    let mut stale = window(&[(-10, "LOGIN", "a", "a", none()), (0, "UPDATE_CREDENTIAL", "", "a", password())]);
+    let mut stale = window(&[
+        (-10, "LOGIN", "a", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+    ]);
     stale.admin = vec![admin("x", -43_300, "ACTION", "/execute-actions-email", "boss")];
-    assert_eq!(verdict(&stale).0, ChangeKind::PasswordChanged, "the link died after 12 h");
+    assert_eq!(
+        verdict(&stale).0,
+        ChangeKind::PasswordChanged,
+        "the link died after 12 h"
+    );
 }
 
 // ISS-6: the session of the change itself, and no other.
@@ -328,22 +410,47 @@ fn an_administrators_link_is_used_up_by_the_first_password_after_it() {
 fn the_session_of_a_change_is_its_own_only_when_nobody_was_in_it_before() {
     let session = |events: &[(i64, &str, &str, &str, Value)], began: Option<i64>| {
         let mut window = window(events);
-        window.sessions.extend(began.map(|at| ("a".to_owned(), T + at * 1_000)));
+        window
+            .sessions
+            .extend(began.map(|at| ("a".to_owned(), T + at * 1_000)));
         verdict(&window).2
     };
     let set = (0, "UPDATE_CREDENTIAL", "", "a", password());
     assert_eq!(session(std::slice::from_ref(&set), None), some("a"));
-    assert_eq!(session(std::slice::from_ref(&set), Some(1)), some("a"), "it began with the change");
-    assert_eq!(session(&[(-4_000, "LOGIN", "a", "a", none()), set.clone()], None), None, "logged in before");
-    assert_eq!(session(&[(0, "LOGIN", "a", "a", none()), set.clone()], None), None, "in the same instant");
-    assert_eq!(session(&[set.clone()], Some(-900)), None, "older than the log goes back");
-    assert_eq!(session(&[set, (4, "LOGIN", "a", "a", none())], Some(3)), some("a"), "the automatic log-in");
+    assert_eq!(
+        session(std::slice::from_ref(&set), Some(1)),
+        some("a"),
+        "it began with the change"
+    );
+    assert_eq!(
+        session(&[(-4_000, "LOGIN", "a", "a", none()), set.clone()], None),
+        None,
+        "logged in before"
+    );
+    assert_eq!(
+        session(&[(0, "LOGIN", "a", "a", none()), set.clone()], None),
+        None,
+        "in the same instant"
+    );
+    assert_eq!(
+        session(&[set.clone()], Some(-900)),
+        None,
+        "older than the log goes back"
+    );
+    assert_eq!(
+        session(&[set, (4, "LOGIN", "a", "a", none())], Some(3)),
+        some("a"),
+        "the automatic log-in"
+    );
 }
 
 // row A6: an invitation, as far as the logs can speak.
 #[test]
 fn the_first_credential_of_a_young_account_may_be_an_invitation() {
-    let young = |events: &[(i64, &str, &str, &str, Value)]| Window { created: T - 2 * DAY, ..window(events) };
+    let young = |events: &[(i64, &str, &str, &str, Value)]| Window {
+        created: T - 2 * DAY,
+        ..window(events)
+    };
     let set = (0, "UPDATE_CREDENTIAL", "", "a", password());
     let mut invited = young(std::slice::from_ref(&set));
     invited.admin = vec![
@@ -351,29 +458,45 @@ fn the_first_credential_of_a_young_account_may_be_an_invitation() {
         admin("x", -600, "ACTION", "/execute-actions-email", "boss"),
     ];
     let (kind, proof, _) = verdict(&invited);
-    assert_eq!((kind, proof), (ChangeKind::CredentialInitialised, Proof::Administrator));
+    assert_eq!(
+        (kind, proof),
+        (ChangeKind::CredentialInitialised, Proof::Administrator)
+    );
     let kind = |window: &Window| verdicts(window).last().unwrap().0;
     let second = young(&[(-500, "UPDATE_CREDENTIAL", "", "z", password()), set.clone()]);
     assert_eq!(kind(&second), ChangeKind::PasswordReset, "not the first");
     let registered = young(&[(-500, "REGISTER", "", "z", none()), set.clone()]);
-    assert_eq!(kind(&registered), ChangeKind::PasswordReset, "it chose a password when it registered");
+    assert_eq!(
+        kind(&registered),
+        ChangeKind::PasswordReset,
+        "it chose a password when it registered"
+    );
     let mut set_before = young(std::slice::from_ref(&set));
     set_before.admin = vec![admin("x", -600, "ACTION", "/reset-password", "boss")];
     assert_eq!(kind(&set_before), ChangeKind::PasswordSetByAdmin);
-    let old = Window { created: T - 8 * DAY, ..young(std::slice::from_ref(&set)) };
+    let old = Window {
+        created: T - 8 * DAY,
+        ..young(std::slice::from_ref(&set))
+    };
     assert_eq!(kind(&old), ChangeKind::PasswordReset, "no longer young");
     let mut listed = young(&[(0, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"}))]);
     assert_eq!(kind(&listed), ChangeKind::CredentialInitialised);
     listed.credentials = credentials(&json!([{"id": "o", "type": "otp", "createdDate": T - DAY}]));
-    assert_eq!(kind(&listed), ChangeKind::FactorAdded, "there is another one of its class");
+    assert_eq!(
+        kind(&listed),
+        ChangeKind::FactorAdded,
+        "there is another one of its class"
+    );
 }
 
 // P7: only what was past its probation proves a new factor.
 #[test]
 fn a_factor_is_proven_only_by_factors_that_are_eligible_themselves() {
     let passkey = || json!({"credential_type": "webauthn"});
-    let events =
-        [(-60, "LOGIN", "a", "a", none()), (0, "UPDATE_CREDENTIAL", "", "a", passkey())];
+    let events = [
+        (-60, "LOGIN", "a", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "a", passkey()),
+    ];
     let with = |created: i64, more: &[(i64, &str, &str, &str, Value)]| {
         let mut all = events.to_vec();
         all.extend_from_slice(more);
@@ -382,16 +505,43 @@ fn a_factor_is_proven_only_by_factors_that_are_eligible_themselves() {
             {"id": "p", "type": "password", "createdDate": created},
             {"id": "k", "type": "webauthn", "createdDate": T - 3},
         ]));
-        let last = changes(&window).into_iter().find(|change| change.id == "e1").unwrap();
+        let last = changes(&window)
+            .into_iter()
+            .find(|change| change.id == "e1")
+            .unwrap();
         (last.kind, last.proof)
     };
     let added = |proof| (ChangeKind::FactorAdded, proof);
     assert_eq!(with(T - 30 * DAY, &[]), added(Proof::EligibleFactor));
-    assert_eq!(with(T - 3 * DAY, &[]), added(Proof::RecentLogin), "the password is younger than the probation");
-    let removed = (-DAY / 1_000, "REMOVE_CREDENTIAL", "", "b", json!({"credential_type": "otp"}));
-    assert_eq!(with(T - 30 * DAY, &[removed]), added(Proof::RecentLogin), "something was taken away in between");
-    let linked = (-DAY / 1_000, "FEDERATED_IDENTITY_LINK", "", "b", json!({"identity_provider": "x"}));
-    assert_eq!(with(T - 30 * DAY, &[linked]), added(Proof::RecentLogin), "a login was linked in between");
+    assert_eq!(
+        with(T - 3 * DAY, &[]),
+        added(Proof::RecentLogin),
+        "the password is younger than the probation"
+    );
+    let removed = (
+        -DAY / 1_000,
+        "REMOVE_CREDENTIAL",
+        "",
+        "b",
+        json!({"credential_type": "otp"}),
+    );
+    assert_eq!(
+        with(T - 30 * DAY, &[removed]),
+        added(Proof::RecentLogin),
+        "something was taken away in between"
+    );
+    let linked = (
+        -DAY / 1_000,
+        "FEDERATED_IDENTITY_LINK",
+        "",
+        "b",
+        json!({"identity_provider": "x"}),
+    );
+    assert_eq!(
+        with(T - 30 * DAY, &[linked]),
+        added(Proof::RecentLogin),
+        "a login was linked in between"
+    );
     let reset = (-100, "SEND_RESET_PASSWORD", "", "a", none());
     assert_eq!(with(T - 30 * DAY, &[reset]).1, Proof::Message, "in a recovery");
     // A session that is older proves nothing.
@@ -404,24 +554,48 @@ fn a_factor_is_proven_only_by_factors_that_are_eligible_themselves() {
 #[test]
 fn every_kind_of_factor_has_its_row() {
     let kind = |event: &str, credential: &str| {
-        let found = changes(&window(&[(0, event, "", "a", json!({"credential_type": credential}))]));
+        let found = changes(&window(&[(
+            0,
+            event,
+            "",
+            "a",
+            json!({"credential_type": credential}),
+        )]));
         (found[0].kind, found[0].factor.unwrap())
     };
-    assert_eq!(kind("UPDATE_CREDENTIAL", "otp"), (ChangeKind::FactorAdded, FactorClass::Otp));
-    assert_eq!(kind("UPDATE_CREDENTIAL", "webauthn-passwordless"), (ChangeKind::FactorAdded, FactorClass::Passkey));
+    assert_eq!(
+        kind("UPDATE_CREDENTIAL", "otp"),
+        (ChangeKind::FactorAdded, FactorClass::Otp)
+    );
+    assert_eq!(
+        kind("UPDATE_CREDENTIAL", "webauthn-passwordless"),
+        (ChangeKind::FactorAdded, FactorClass::Passkey)
+    );
     assert_eq!(
         kind("UPDATE_CREDENTIAL", "recovery-authn-codes"),
         (ChangeKind::RecoveryCodesReset, FactorClass::RecoveryCodes)
     );
-    assert_eq!(kind("UPDATE_CREDENTIAL", "something-new"), (ChangeKind::FactorAdded, FactorClass::Other));
-    assert_eq!(kind("REMOVE_CREDENTIAL", "otp"), (ChangeKind::FactorRemoved, FactorClass::Otp));
+    assert_eq!(
+        kind("UPDATE_CREDENTIAL", "something-new"),
+        (ChangeKind::FactorAdded, FactorClass::Other)
+    );
+    assert_eq!(
+        kind("REMOVE_CREDENTIAL", "otp"),
+        (ChangeKind::FactorRemoved, FactorClass::Otp)
+    );
     // The default reset flow lets a mail replace the one-time-password generator.
     let replaced = window(&[
         (-30, "SEND_RESET_PASSWORD", "", "a", none()),
         (0, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"})),
     ]);
     assert_eq!(verdict(&replaced).0, ChangeKind::FactorRemoved);
-    let linked = window(&[(0, "FEDERATED_IDENTITY_LINK", "", "a", json!({"identity_provider": "x"}))]);
+    let linked = window(&[(
+        0,
+        "FEDERATED_IDENTITY_LINK",
+        "",
+        "a",
+        json!({"identity_provider": "x"}),
+    )]);
     assert_eq!(verdict(&linked).0, ChangeKind::FederatedLinkChanged);
 }
 
@@ -433,8 +607,10 @@ fn a_changed_contact_names_the_one_of_before() {
         "previous_phone": "+441::+442", "updated_phone": "+443", "previous_lastName": "A", "updated_lastName": "B",
     });
     let found = changes(&window(&[(0, "UPDATE_PROFILE", "", "a", details)]));
-    let told: Vec<(ChangeKind, &str, Option<&str>)> =
-        found.iter().map(|c| (c.kind, c.id.as_str(), c.previous_address.as_deref())).collect();
+    let told: Vec<(ChangeKind, &str, Option<&str>)> = found
+        .iter()
+        .map(|c| (c.kind, c.id.as_str(), c.previous_address.as_deref()))
+        .collect();
     assert_eq!(
         told,
         [
@@ -447,9 +623,15 @@ fn a_changed_contact_names_the_one_of_before() {
     assert!(changes(&window(&[(0, "UPDATE_EMAIL", "", "a", same)])).is_empty());
     // The first address of an account that is being made is no change; of an older one it is.
     let first = || json!({"updated_email": "a@example.test", "context": "IDP_REVIEW"});
-    let born = Window { created: T - 1_000, ..window(&[(0, "UPDATE_PROFILE", "", "a", first())]) };
+    let born = Window {
+        created: T - 1_000,
+        ..window(&[(0, "UPDATE_PROFILE", "", "a", first())])
+    };
     assert!(changes(&born).is_empty());
-    assert_eq!(changes(&window(&[(0, "UPDATE_PROFILE", "", "a", first())]))[0].kind, ChangeKind::EmailChanged);
+    assert_eq!(
+        changes(&window(&[(0, "UPDATE_PROFILE", "", "a", first())]))[0].kind,
+        ChangeKind::EmailChanged
+    );
 }
 
 #[test]
@@ -466,7 +648,9 @@ fn administrators_acts_and_our_own() {
         admin("8", 7, "ACTION", "/credentials/c", "us"),
         admin("9", 8, "ACTION", "/reset-password", "us"),
     ];
-    acts.admin[0].details.insert("credential_type".to_owned(), "otp".to_owned());
+    acts.admin[0]
+        .details
+        .insert("credential_type".to_owned(), "otp".to_owned());
     acts.admin[3].representation = Some("[{\"name\":\"reentry-full\"}]".to_owned());
     let told = judge(&acts, &rules(), Timestamp::from_millis(T), Span::ZERO);
     let short: Vec<(String, String)> = told
@@ -505,7 +689,12 @@ fn a_change_carries_both_clocks() {
     let one = window(&[(0, "UPDATE_CREDENTIAL", "", "a", password())]);
     let received = Timestamp::from_millis(T - 20_000);
     let told = judge(&one, &rules(), received, Span::from_secs(25));
-    let What::Change(change) = &told[0].what else { panic!("a change") };
-    assert_eq!((change.at.millis(), change.received, change.offset), (T, received, Span::from_secs(25)));
+    let What::Change(change) = &told[0].what else {
+        panic!("a change")
+    };
+    assert_eq!(
+        (change.at.millis(), change.received, change.offset),
+        (T, received, Span::from_secs(25))
+    );
     assert_eq!(change.start().millis(), T - 25_000);
 }
