@@ -3,16 +3,17 @@
 //! A report only stops; it hands nobody power. Every way out tells everyone, and after a thaw or a lapse the
 //! account is read-only for the contested cause's full length, ending by a fresh log-in.
 
+mod after;
+pub mod exit;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, RETENTION, Record, Told, Transition};
+use super::{Cause, RETENTION, Record, Transition};
 use crate::domain::audit::{Actor, Entry};
-use crate::domain::ceiling::Ceiling;
-use crate::domain::change::{ChangeKind, Row};
 use crate::domain::notice::{self, Content, Message};
-use crate::domain::policy::{AtEnd, ContestedAtIdp, Exit, Policy, Tier};
+use crate::domain::policy::{ContestedAtIdp, Exit, Policy, Tier};
 use crate::domain::subject::account::{Account, ChannelId, Contact};
 use crate::domain::time::{Now, Span, Timestamp};
 
@@ -203,36 +204,44 @@ fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &P
     }
 }
 
-/// Tells everyone about the freeze or its end; nobody gets a link from it. A roll-out that only watches writes to
-/// nobody.
+/// Tells everyone about the freeze or its end. A roll-out that only watches writes to nobody.
 fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, policy: &Policy) {
-    let case = t.record.contest.as_ref().map(|c| c.case.clone());
-    tell_about(t, account, message, &case.unwrap_or_default(), now, policy);
-}
-
-fn tell_about(
-    t: &mut Transition,
-    account: &Account,
-    message: Message,
-    case: &str,
-    now: Now,
-    policy: &Policy,
-) {
     let Some(contest) = t.record.contest.as_ref().filter(|c| c.enforced) else {
         return;
     };
+    let (case, since) = (contest.case.clone(), contest.contested_since);
+    let until = contest.thaw_ready();
     let content = Content {
+        until,
+        ..plain(message, now)
+    };
+    send(t, account, &case, since, &content, policy);
+}
+
+/// A message that is about no change.
+const fn plain(message: Message, now: Now) -> Content {
+    Content {
         message,
         change: None,
         at: now.latest(),
         origin: None,
         allowed: None,
-        until: contest.thaw_ready(),
+        until: None,
         locale: None,
         name: String::new(),
-    };
-    let since = contest.contested_since;
-    let mut notices = notice::plan(&t.record, account, case, since, &content, policy);
+    }
+}
+
+/// Sends to every channel known before `since`, and to the newcomers; nobody gets a link.
+fn send(
+    t: &mut Transition,
+    account: &Account,
+    case: &str,
+    since: Timestamp,
+    content: &Content,
+    policy: &Policy,
+) {
+    let mut notices = notice::plan(&t.record, account, case, since, content, policy);
     for notice in &mut notices {
         notice.link = false;
     }
@@ -387,21 +396,12 @@ pub fn end_freeze(
         ThawStep::Wait => return None,
         ThawStep::Restore(_) if !restored => return None,
         ThawStep::Restore(_) | ThawStep::Complete => {
-            let approvals = contest
-                .thaw
-                .as_ref()
-                .map(|thaw| thaw.approvals.as_slice())
-                .unwrap_or_default();
-            let may = |a: &String| eligible.iter().any(|(who, ok)| who == a && *ok);
-            if distinct(approvals, old) < 2 || !approvals.iter().all(may) {
+            if !still_approved(old, contest, eligible) {
                 if let Some(contest) = t.record.contest.as_mut() {
                     contest.thaw = None;
                 }
-                t.audit.push(
-                    line("thaw_void")
-                        .alarming()
-                        .with("alarm", "an approver may no longer approve"),
-                );
+                let alarm = "an approver may no longer approve";
+                t.audit.push(line("thaw_void").alarming().with("alarm", alarm));
                 tell(&mut t, account, Message::AccountFrozen, now, policy);
                 return Some(t);
             }
@@ -412,66 +412,20 @@ pub fn end_freeze(
         }
         ThawStep::Lapse => t.audit.push(line("freeze_lapsed").alarming()),
     }
-    let told = old
-        .channels_before(account, contest.contested_since, policy)
-        .next()
-        .is_some();
-    let mut after = hold_after(old, contest, reference, now, policy);
-    after.told = if told && after.enforced {
-        Told::Pending
-    } else {
-        Told::NoChannel
-    };
-    after.episode = t.record.joined(after.at, after.end());
-    let before = t.effects.len();
-    tell_about(&mut t, account, Message::FreezeEnded, reference, now, policy);
-    // The same message tells of the hold that follows, with its end; its acceptance is that hold's.
-    for (_, effect) in t.effects.iter_mut().skip(before) {
-        if let super::Effect::Notice(notice) = effect {
-            notice.content.allowed = after.enforced.then(|| after.allowed.clone());
-            notice.content.until = after.enforced.then(|| after.nominal_end());
-        }
-    }
-    t.record.causes.push(after);
-    t.record.contest = None;
-    t.converge();
+    let after = after::hold(old, contest, reference, now, policy);
+    after::follow(&mut t, account, after, now, policy);
     Some(t)
 }
 
-/// The `read` hold that follows a freeze.
-fn hold_after(old: &Record, contest: &Contest, reference: &str, now: Now, policy: &Policy) -> Cause {
-    let from = old.cause(&contest.case);
-    let tier = from
-        .map(|c| c.tier.clone())
-        .or_else(|| policy.strictest().map(|t| t.name.clone()));
-    let tier = tier.unwrap_or(crate::domain::tier::TierName(String::new()));
-    let rollout = policy
-        .tier(&tier)
-        .map_or(crate::domain::policy::Rollout::On, |t| t.enforce);
-    Cause {
-        reference: reference.to_owned(),
-        change: format!("after:{}", contest.case),
-        kind: from.map_or(ChangeKind::PasswordReset, |c| c.kind),
-        row: Row::AfterContest,
-        at: now.latest(),
-        length: contest.hold,
-        allowed: Ceiling::of(&["read"]),
-        sources: Vec::new(),
-        told: Told::Pending,
-        told_min: policy.told_min.min(contest.hold.quarter()),
-        tier,
-        at_end: AtEnd::FreshEligibleLogin,
-        digest: policy.digest.clone(),
-        channel: None,
-        bounded: false,
-        rollout,
-        enforced: contest.enforced,
-        episode: 0,
-        swept: false,
-        contest_length: contest.hold,
-        cap: None,
-        origin: None,
-    }
+/// Whether two different people approved and both still may, at the moment of use (P11).
+fn still_approved(record: &Record, contest: &Contest, eligible: &[(String, bool)]) -> bool {
+    let approvals = contest
+        .thaw
+        .as_ref()
+        .map(|t| t.approvals.as_slice())
+        .unwrap_or_default();
+    let may = |a: &String| eligible.iter().any(|(who, ok)| who == a && *ok);
+    distinct(approvals, record) >= 2 && approvals.iter().all(may)
 }
 
 /// How many different people approved, the account itself not counted (P11).
@@ -479,65 +433,6 @@ fn distinct(approvals: &[String], record: &Record) -> usize {
     let own = record.subject.name();
     let people: BTreeSet<&String> = approvals.iter().filter(|a| **a != own).collect();
     people.len()
-}
-
-/// What proves that somebody may leave a freeze by another way than a thaw.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExitProof {
-    /// Distinct trusted intermediaries approved, of whom this many were needed.
-    Quorum {
-        /// Who approved.
-        approvals: Vec<String>,
-        /// How many are needed, at least two.
-        needed: usize,
-    },
-    /// An identity-verification provider recognised the owner.
-    IdentityVerification,
-    /// A passkey with user verification; says whether it is eligible against the contested change.
-    Passkey {
-        /// Enrolled before the contested change and past its probation.
-        eligible: bool,
-        /// User verification was performed.
-        verified: bool,
-    },
-}
-
-/// Leaves a freeze by quorum, identity verification or passkey; the holds that run stay. `None` when the proof
-/// does not do, or the tier has no such exit. An eligible passkey overrules a mailbox, 24 h after everyone was told.
-#[must_use]
-pub fn leave(
-    old: &Record,
-    account: &Account,
-    proof: &ExitProof,
-    now: Now,
-    policy: &Policy,
-) -> Option<Transition> {
-    let contest = old.contest.as_ref()?;
-    let (exit, enough) = match proof {
-        ExitProof::Quorum { approvals, needed } => {
-            (Exit::Quorum, distinct(approvals, old) >= (*needed).max(2))
-        }
-        ExitProof::IdentityVerification => (Exit::IdentityVerification, true),
-        ExitProof::Passkey { eligible, verified } => {
-            let waited = contest
-                .told
-                .is_some_and(|told| told.plus(Span::from_hours(24)) <= now.earliest());
-            (Exit::Passkey, *eligible && *verified && waited)
-        }
-    };
-    if !enough || !contest.exits.contains(&exit) {
-        return None;
-    }
-    let mut t = Transition::new(old.clone());
-    t.record.touch(now);
-    let id = format!("{}:left:{}", contest.case, t.record.updated.millis());
-    t.audit.push(
-        Entry::system(id, now.latest(), "freeze_left", Some(&contest.case)).with("exit", format!("{exit:?}")),
-    );
-    tell(&mut t, account, Message::FreezeEnded, now, policy);
-    t.record.contest = None;
-    t.converge();
-    Some(t)
 }
 
 /// A channel of before accepted the message about the freeze.

@@ -48,69 +48,74 @@ fn choices() -> Vec<Choice> {
     compiled.collect()
 }
 
+/// The four tiers, from the loosest to the strictest. The columns of the domain's table.
+fn tiers() -> Vec<Tier> {
+    let rw: &[&str] = &["read", "write"];
+    let r: &[&str] = &["read"];
+    let notice = || Response::Notice;
+    let consumer = [
+        hold(24, rw),
+        notice(),
+        notice(),
+        hold(24, rw),
+        notice(),
+        hold(24, rw),
+        hold(72, rw),
+        hold(720, r),
+        notice(),
+        notice(),
+    ];
+    let b2b_user = [
+        hold(24, rw),
+        hold(1, rw),
+        notice(),
+        hold(24, rw),
+        hold(6, rw),
+        hold(24, rw),
+        hold(72, r),
+        hold(720, r),
+        notice(),
+        notice(),
+    ];
+    let b2b_admin = [
+        hold(72, r),
+        hold(24, r),
+        hold(24, rw),
+        hold(72, r),
+        hold(24, r),
+        hold(72, r),
+        hold(72, r),
+        hold(720, r),
+        notice(),
+        notice(),
+    ];
+    let high = [
+        hold(72, r),
+        hold(24, r),
+        hold(24, rw),
+        hold(72, r),
+        hold(24, r),
+        hold(72, r),
+        hold(168, r),
+        hold(720, &[]),
+        notice(),
+        notice(),
+    ];
+    vec![
+        tier("consumer", AtEnd::Auto, consumer),
+        tier("b2b_user", AtEnd::Auto, b2b_user),
+        tier("b2b_admin", AtEnd::FreshLogin, b2b_admin),
+        tier("high_assurance", AtEnd::FreshLogin, high),
+    ]
+}
+
 impl Policy {
     /// The default policy. Its scope, role and group maps are empty: a deployment names its own.
     #[must_use]
     pub fn standard() -> Self {
-        let rw: &[&str] = &["read", "write"];
-        let r: &[&str] = &["read"];
-        let notice = || Response::Notice;
-        let consumer = [
-            hold(24, rw),
-            notice(),
-            notice(),
-            hold(24, rw),
-            notice(),
-            hold(24, rw),
-            hold(72, rw),
-            hold(720, r),
-            notice(),
-            notice(),
-        ];
-        let b2b_user = [
-            hold(24, rw),
-            hold(1, rw),
-            notice(),
-            hold(24, rw),
-            hold(6, rw),
-            hold(24, rw),
-            hold(72, r),
-            hold(720, r),
-            notice(),
-            notice(),
-        ];
-        let b2b_admin = [
-            hold(72, r),
-            hold(24, r),
-            hold(24, rw),
-            hold(72, r),
-            hold(24, r),
-            hold(72, r),
-            hold(72, r),
-            hold(720, r),
-            notice(),
-            notice(),
-        ];
-        let high = [
-            hold(72, r),
-            hold(24, r),
-            hold(24, rw),
-            hold(72, r),
-            hold(24, r),
-            hold(72, r),
-            hold(168, r),
-            hold(720, &[]),
-            notice(),
-            notice(),
-        ];
         Self {
             digest: "standard".to_owned(),
-            tiers: vec![
-                tier("consumer", AtEnd::Auto, consumer),
-                tier("b2b_user", AtEnd::Auto, b2b_user),
-                tier("b2b_admin", AtEnd::FreshLogin, b2b_admin),
-                tier("high_assurance", AtEnd::FreshLogin, high),
-            ],
+            tiers: tiers(),
             choices: choices(),
             default_tier: TierName("consumer".to_owned()),
             scopes: BTreeMap::new(),

@@ -52,6 +52,28 @@ impl Contact {
     fn returns(&self, gone: Timestamp, seen: Timestamp) -> bool {
         seen < gone.plus(RETURNS_WITHIN) && self.since.plus(RETURNS_AFTER) <= gone
     }
+
+    /// This contact after a reading at `seen` that shows it as `now`, or not at all.
+    fn seen_again(&self, now: Option<&Self>, seen: Timestamp) -> Self {
+        let Some(now) = now else {
+            let gone = self.gone.or(Some(seen));
+            return Self { gone, ..self.clone() };
+        };
+        match self.gone {
+            // Taken away and put back while it had its voice, it keeps its age: or whoever holds the account could
+            // make a newcomer of the owner's address by changing it twice.
+            Some(gone) if !self.returns(gone, seen) => Self {
+                since: seen,
+                ..now.clone()
+            },
+            // Once proved stays proved: an attacker who makes the IdP forget it silences nobody.
+            _ => Self {
+                gone: None,
+                verified: now.verified || self.verified,
+                ..self.clone()
+            },
+        }
+    }
 }
 
 /// The class of a factor; classes are independent of each other.
@@ -150,28 +172,7 @@ impl Account {
                 .contacts
                 .iter()
                 .find(|c| c.id == old.id && c.gone.is_none());
-            next.contacts.push(match (still, old.gone) {
-                // Once proved stays proved: an attacker who makes the IdP forget it silences nobody.
-                (Some(now), None) => Contact {
-                    verified: now.verified || old.verified,
-                    ..old.clone()
-                },
-                // Taken away and put back while it still had its voice: it keeps its age, or whoever holds the
-                // account could make a newcomer of the owner's address by changing it twice.
-                (Some(now), Some(gone)) if old.returns(gone, seen) => Contact {
-                    gone: None,
-                    verified: now.verified || old.verified,
-                    ..old.clone()
-                },
-                (Some(now), Some(_)) => Contact {
-                    since: seen,
-                    ..now.clone()
-                },
-                (None, gone) => Contact {
-                    gone: gone.or(Some(seen)),
-                    ..old.clone()
-                },
-            });
+            next.contacts.push(old.seen_again(still, seen));
         }
         for new in reading
             .contacts

@@ -1,0 +1,69 @@
+//! What follows a thaw or a lapse: a `read` hold of the contested cause's full length.
+
+use super::{Contest, plain, send};
+use crate::domain::ceiling::Ceiling;
+use crate::domain::change::{ChangeKind, Row};
+use crate::domain::hold::{Cause, Record, Told, Transition};
+use crate::domain::notice::{Content, Message};
+use crate::domain::policy::{AtEnd, Policy};
+use crate::domain::subject::account::Account;
+use crate::domain::time::Now;
+
+/// Puts the hold `after` in the place of the freeze and tells everyone of both by one message, whose acceptance is
+/// that hold's.
+pub(super) fn follow(t: &mut Transition, account: &Account, mut after: Cause, now: Now, policy: &Policy) {
+    let since = t.record.contest.take().map_or(after.at, |c| c.contested_since);
+    let told = t.record.channels_before(account, since, policy).next().is_some();
+    after.told = if told && after.enforced {
+        Told::Pending
+    } else {
+        Told::NoChannel
+    };
+    after.episode = t.record.joined(after.at, after.end());
+    if after.enforced {
+        let content = Content {
+            allowed: Some(after.allowed.clone()),
+            until: Some(after.nominal_end()),
+            ..plain(Message::FreezeEnded, now)
+        };
+        send(t, account, &after.reference, since, &content, policy);
+    }
+    t.record.causes.push(after);
+    t.converge();
+}
+
+/// The `read` hold that follows a freeze.
+pub(super) fn hold(old: &Record, contest: &Contest, reference: &str, now: Now, policy: &Policy) -> Cause {
+    let from = old.cause(&contest.case);
+    let tier = from
+        .map(|c| c.tier.clone())
+        .or_else(|| policy.strictest().map(|t| t.name.clone()));
+    let tier = tier.unwrap_or(crate::domain::tier::TierName(String::new()));
+    let rollout = policy
+        .tier(&tier)
+        .map_or(crate::domain::policy::Rollout::On, |t| t.enforce);
+    Cause {
+        reference: reference.to_owned(),
+        change: format!("after:{}", contest.case),
+        kind: from.map_or(ChangeKind::PasswordReset, |c| c.kind),
+        row: Row::AfterContest,
+        at: now.latest(),
+        length: contest.hold,
+        allowed: Ceiling::of(&["read"]),
+        sources: Vec::new(),
+        told: Told::Pending,
+        told_min: policy.told_min.min(contest.hold.quarter()),
+        tier,
+        at_end: AtEnd::FreshEligibleLogin,
+        digest: policy.digest.clone(),
+        channel: None,
+        bounded: false,
+        rollout,
+        enforced: contest.enforced,
+        episode: 0,
+        swept: false,
+        contest_length: contest.hold,
+        cap: None,
+        origin: None,
+    }
+}
