@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::serving::Serving;
 use crate::config::Config;
-use crate::domain::wording::Wording;
 use crate::store::seal::Keys;
 
 /// Serves until `stop` is cancelled. An IdP or a Redis that is not there yet is waited for: until then tokens are
@@ -32,7 +31,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             .with_context(|| format!("cannot listen on {at}"))
     };
     let (public, operations) = (listen(server.listen).await?, listen(server.operations).await?);
-    let mut context = serving::context(flow, broker, assemble::brand(&config)?, Wording::default())?;
+    let mut context = serving::context(
+        flow,
+        broker,
+        assemble::brand(&config)?,
+        assemble::wording(&config),
+    )?;
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
         time: server.request_timeout,

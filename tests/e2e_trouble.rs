@@ -1,7 +1,11 @@
 //! The main job through trouble, on real parts: servers that go away, a process that is killed, an administrator
 //! who tampers, mail that is refused. Each test is named after what happens.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 #[path = "e2e/world.rs"]
 mod world;
@@ -29,8 +33,13 @@ async fn reset_at_keycloak(world: &World, user: &str, password: &str) {
 
 /// What Keycloak's own token of a user says.
 async fn own_token(spa: &RelyingParty, user: &str, password: &str) -> String {
-    let reply = sign_in(&mut browser(), spa, ASKED, user, password).await.expect_status(200);
-    reply.access_claims()["recovery_scope"].as_str().unwrap_or("absent").to_owned()
+    let reply = sign_in(&mut browser(), spa, ASKED, user, password)
+        .await
+        .expect_status(200);
+    reply.access_claims()["recovery_scope"]
+        .as_str()
+        .unwrap_or("absent")
+        .to_owned()
 }
 
 async fn refresh_until(shop: &RelyingParty, token: &str, status: u16) -> Reply {
@@ -45,18 +54,31 @@ async fn refresh_until(shop: &RelyingParty, token: &str, status: u16) -> Reply {
 async fn keycloak_down_at_start_and_again_in_the_middle_misses_nothing() {
     let mut world = World::start(Setup::default()).await;
     let [shop, ..] = world.relying_parties().await;
-    let before = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD).await.expect_status(200);
+    let before = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
 
     // In the middle: the reset happens while Reentry cannot see Keycloak.
     world.proxy.cut();
     reset_at_keycloak(&world, "ana", CHANGED).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(world.mails.to("ana@example.com").iter().all(|m| !m.subject.contains("changed")));
+    assert!(
+        world
+            .mails
+            .to("ana@example.com")
+            .iter()
+            .all(|m| !m.subject.contains("changed"))
+    );
     world.proxy.pass();
-    world.mails.wait_for("ana@example.com", "password was", SOON).await;
+    world
+        .mails
+        .wait_for("ana@example.com", "password was", SOON)
+        .await;
     let dead = refresh_until(&shop, before.text("refresh_token"), 400).await;
     assert_eq!(dead.error(), "invalid_grant");
-    let after = sign_in(&mut browser(), &shop, ASKED, "ana", CHANGED).await.expect_status(200);
+    let after = sign_in(&mut browser(), &shop, ASKED, "ana", CHANGED)
+        .await
+        .expect_status(200);
     assert_says(&after, "read write", HELD);
 
     // At the start: it waits, says why, and catches up.
@@ -64,13 +86,22 @@ async fn keycloak_down_at_start_and_again_in_the_middle_misses_nothing() {
     world.reentry.terminate(Duration::from_secs(30));
     reset_at_keycloak(&world, "carl", CHANGED).await;
     world.reentry.restart();
-    world.reentry.wait_http(&format!("{}/live", world.operations), SOON).await;
+    world
+        .reentry
+        .wait_http(&format!("{}/live", world.operations), SOON)
+        .await;
     let ready = reqwest::get(format!("{}/ready", world.operations)).await.unwrap();
     assert_eq!(ready.status(), 503);
     assert!(ready.text().await.unwrap().contains("company"));
     world.proxy.pass();
-    world.reentry.wait_http(&format!("{}/ready", world.operations), SOON).await;
-    world.mails.wait_for("carl@example.com", "password was", SOON).await;
+    world
+        .reentry
+        .wait_http(&format!("{}/ready", world.operations), SOON)
+        .await;
+    world
+        .mails
+        .wait_for("carl@example.com", "password was", SOON)
+        .await;
 }
 
 // ISS-2, P5
@@ -79,24 +110,38 @@ async fn redis_killed_between_the_change_and_the_next_token() {
     let mut world = World::start(Setup::default()).await;
     let [shop, ..] = world.relying_parties().await;
     let spa = world.keycloak_client("spa").await;
-    let first = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD).await.expect_status(200);
-    let other = sign_in(&mut browser(), &shop, ASKED, "victor", PASSWORD).await.expect_status(200);
+    let first = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let other = sign_in(&mut browser(), &shop, ASKED, "victor", PASSWORD)
+        .await
+        .expect_status(200);
 
     world.redis.kill9();
     let refused = shop.refresh(other.text("refresh_token")).await;
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("retry-after").is_some());
     let blind = shop.introspect(other.text("access_token")).await;
-    assert_eq!((blind.status, blind.json["recovery_scope"].clone()), (200, json!("none")), "{blind:?}");
+    assert_eq!(
+        (blind.status, blind.json["recovery_scope"].clone()),
+        (200, json!("none")),
+        "{blind:?}"
+    );
     reset_at_keycloak(&world, "ana", CHANGED).await;
 
     world.redis.restart();
     let again = refresh_until(&shop, other.text("refresh_token"), 200).await;
     assert_says(&again, "full", ASKED);
-    world.mails.wait_for("ana@example.com", "password was", SOON).await;
+    world
+        .mails
+        .wait_for("ana@example.com", "password was", SOON)
+        .await;
     let dead = refresh_until(&shop, first.text("refresh_token"), 400).await;
     assert_eq!(dead.error(), "invalid_grant");
-    let live = shop.introspect(again.text("access_token")).await.expect_status(200);
+    let live = shop
+        .introspect(again.text("access_token"))
+        .await
+        .expect_status(200);
     assert_eq!(live.json["recovery_scope"], "full");
     eventually("the hold at Keycloak", SOON, || async {
         (own_token(&spa, "ana", CHANGED).await == "read write").then_some(())
@@ -109,11 +154,16 @@ async fn redis_killed_between_the_change_and_the_next_token() {
 async fn a_flushed_redis_restricts() {
     let world = World::start(Setup::default()).await;
     let [shop, ..] = world.relying_parties().await;
-    let first = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD).await.expect_status(200);
+    let first = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
     world.redis.cli(&["FLUSHALL"]);
     let refused = shop.refresh(first.text("refresh_token")).await;
     assert_eq!(refused.status, 503, "{refused:?}");
-    let blind = shop.introspect(first.text("access_token")).await.expect_status(200);
+    let blind = shop
+        .introspect(first.text("access_token"))
+        .await
+        .expect_status(200);
     assert_eq!(blind.json["recovery_scope"], "none");
 }
 
@@ -125,12 +175,21 @@ async fn kill_9_between_commit_and_delivery_still_tells_once() {
     // Keycloak sends its own mails to the same sink: the reset has to get through.
     let id = world.sub("ana").await;
     let password = json!({ "type": "password", "value": CHANGED, "temporary": false });
-    world.realm.put(&format!("users/{id}/reset-password"), &password).await;
-    eventually("the commit", SOON, || async { (world.mails.attempts() > 0).then_some(()) }).await;
+    world
+        .realm
+        .put(&format!("users/{id}/reset-password"), &password)
+        .await;
+    eventually("the commit", SOON, || async {
+        (world.mails.attempts() > 0).then_some(())
+    })
+    .await;
     world.reentry.kill9();
     world.mails.refuse_nobody();
     world.reentry.restart();
-    world.mails.wait_for("ana@example.com", "password was", Duration::from_secs(60)).await;
+    world
+        .mails
+        .wait_for("ana@example.com", "password was", Duration::from_secs(60))
+        .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let told = world.mails.to("ana@example.com");
     assert_eq!(told.len(), 1, "one change, one case, one notice: {told:?}");
@@ -139,7 +198,11 @@ async fn kill_9_between_commit_and_delivery_still_tells_once() {
 // P2: a lift that comes late reads the record as it then is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_lift_after_a_new_hold_lifts_nothing() {
-    let world = World::start(Setup { quick: "6s", ..Setup::default() }).await;
+    let world = World::start(Setup {
+        quick: "6s",
+        ..Setup::default()
+    })
+    .await;
     let spa = world.keycloak_client("spa").await;
     reset_at_keycloak(&world, "quinn", CHANGED).await;
     eventually("the hold", SOON, || async {
@@ -151,10 +214,16 @@ async fn a_late_lift_after_a_new_hold_lifts_nothing() {
     // The hold is over and its lift waits. Now another change, with a longer tier.
     let id = world.sub("quinn").await;
     let roles = world.realm.get("roles/quick").await;
-    world.realm.delete(&format!("users/{id}/role-mappings/realm"), Some(&json!([roles]))).await;
+    world
+        .realm
+        .delete(&format!("users/{id}/role-mappings/realm"), Some(&json!([roles])))
+        .await;
     reset_at_keycloak(&world, "quinn", PASSWORD).await;
     world.proxy.pass();
-    world.mails.wait_for("quinn@example.com", "password was", SOON).await;
+    world
+        .mails
+        .wait_for("quinn@example.com", "password was", SOON)
+        .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(own_token(&spa, "quinn", PASSWORD).await, "read write");
 }
@@ -170,10 +239,21 @@ async fn reentry_full_granted_to_a_held_user_is_taken_back_at_once() {
     .await;
     let id = world.sub("ana").await;
     let full = world.realm.get("roles/reentry-full").await;
-    world.realm.post(&format!("users/{id}/role-mappings/realm"), &json!([full])).await;
+    world
+        .realm
+        .post(&format!("users/{id}/role-mappings/realm"), &json!([full]))
+        .await;
     eventually("the hold again", SOON, || async {
-        let roles = world.realm.get(&format!("users/{id}/role-mappings/realm/composite")).await;
-        let names: Vec<&str> = roles.as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+        let roles = world
+            .realm
+            .get(&format!("users/{id}/role-mappings/realm/composite"))
+            .await;
+        let names: Vec<&str> = roles
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|r| r["name"].as_str())
+            .collect();
         (!names.contains(&"reentry-full")).then_some(())
     })
     .await;
@@ -188,10 +268,21 @@ async fn smtp_refusing_delays_the_notice_and_loses_nothing() {
     let id = world.sub("carl").await;
     world.mails.behave(Behaviour::RefuseRecipient(421));
     let password = json!({ "type": "password", "value": CHANGED, "temporary": false });
-    world.realm.put(&format!("users/{id}/reset-password"), &password).await;
-    eventually("some tries", SOON, || async { (world.mails.attempts() >= 2).then_some(()) }).await;
-    let held = sign_in(&mut browser(), &shop, ASKED, "carl", CHANGED).await.expect_status(200);
+    world
+        .realm
+        .put(&format!("users/{id}/reset-password"), &password)
+        .await;
+    eventually("some tries", SOON, || async {
+        (world.mails.attempts() >= 2).then_some(())
+    })
+    .await;
+    let held = sign_in(&mut browser(), &shop, ASKED, "carl", CHANGED)
+        .await
+        .expect_status(200);
     assert_says(&held, "read write", HELD);
     world.mails.behave(Behaviour::Accept);
-    world.mails.wait_for("carl@example.com", "password was", Duration::from_secs(60)).await;
+    world
+        .mails
+        .wait_for("carl@example.com", "password was", Duration::from_secs(60))
+        .await;
 }

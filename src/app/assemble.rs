@@ -130,7 +130,7 @@ pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
         .accent
         .map_or_else(|| ACCENT.to_owned(), |a| a.light.to_string());
     let messages = Messages::new(
-        Wording::default(),
+        wording(config),
         Sender {
             name: config.branding.name.clone(),
             accent,
@@ -159,6 +159,12 @@ pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
         reply_to: mail.reply_to.clone(),
     };
     Ok(Mailer::new(&relay, messages)?)
+}
+
+/// The words and the zone in which owners are told.
+#[must_use]
+pub fn wording(config: &Config) -> Wording {
+    Wording::new(config.branding.time_zone.clone(), &config.branding.words)
 }
 
 /// `Name <address>` taken apart; without a name the deployment's own.
@@ -247,7 +253,7 @@ fn client(client: &Client) -> settings::Client {
         redirect_uris: client.redirect_uris.clone(),
         post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
         scopes: client.scopes.clone(),
-        audience: client.audience.first().cloned(),
+        audience: client.audience.clone(),
         pkce_required: client.pkce_required,
         id_token_alg: algorithm(client.id_token),
         access_token_alg: algorithm(client.access_token),

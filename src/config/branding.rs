@@ -1,8 +1,12 @@
 //! `branding`: the deployment's name, logo and colours on pages and mails.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::fault::Fault;
+use super::policy::class;
 use super::reader::{Section, filled};
+use crate::domain::ceiling::Class;
 
 /// Background of pages in the light scheme; an accent is read on it and it is read on an accent.
 pub const SURFACE_LIGHT: Colour = Colour {
@@ -103,6 +107,10 @@ pub struct Branding {
     pub accent: Option<Accent>,
     /// Whom an owner turns to: an address or a telephone number, as it is to be shown.
     pub support: Option<String>,
+    /// Zone in which times are said: an IANA name.
+    pub time_zone: jiff::tz::TimeZone,
+    /// What action classes are called here; each completes "you can ...".
+    pub words: BTreeMap<Class, String>,
 }
 
 impl Branding {
@@ -112,6 +120,11 @@ impl Branding {
         let light = accent(s, "accent_light", SURFACE_LIGHT);
         let dark = accent(s, "accent_dark", SURFACE_DARK);
         let support = s.optional("support", filled);
+        let time_zone = s.or("time_zone", jiff::tz::TimeZone::UTC, |text| {
+            jiff::tz::TimeZone::get(text)
+                .map_err(|_| format!("is `{text}`, not a time zone; write for example Europe/Lisbon"))
+        });
+        let words = words(&s.section("words"));
         if let Some(Some(path)) = &logo {
             check_logo(s, path);
         }
@@ -140,6 +153,8 @@ impl Branding {
             logo: logo?,
             accent,
             support: support?,
+            time_zone: time_zone?,
+            words: words?,
         })
     }
 }
@@ -156,6 +171,23 @@ fn accent(s: &Section<'_>, key: &str, surface: Colour) -> Option<Option<Colour>>
         }
         Ok(colour)
     })
+}
+
+fn words(s: &Section<'_>) -> Option<BTreeMap<Class, String>> {
+    let mut words = BTreeMap::new();
+    let mut whole = true;
+    for (name, place, _) in s.entries() {
+        match (class(name), s.required(name, "send money", filled)) {
+            (Ok(class), Some(text)) => drop(words.insert(class, text)),
+            (Err(problem), _) => {
+                s.findings()
+                    .fault(Fault::new(&s.path(name), place.clone(), problem));
+                whole = false;
+            }
+            _ => whole = false,
+        }
+    }
+    whole.then_some(words)
 }
 
 fn check_logo(s: &Section<'_>, path: &std::path::Path) {

@@ -100,8 +100,8 @@ pub struct Client {
     pub post_logout_redirect_uris: Vec<String>,
     /// Scopes it may ask for.
     pub scopes: BTreeSet<String>,
-    /// `aud` of its access tokens.
-    pub audience: Vec<String>,
+    /// `aud` of its access tokens; the client id when there is none.
+    pub audience: Option<String>,
     /// Whether PKCE is required (S256; `plain` is never accepted).
     pub pkce_required: bool,
     /// Signs its ID tokens.
@@ -143,7 +143,7 @@ impl Client {
             None => Some(vec!["openid".to_owned()]),
             Some(_) => s.list("scopes", client_scope),
         };
-        let audience = s.list("audience", filled);
+        let audience = s.optional("audience", filled);
         let pkce_required = s.choice("pkce", true, &[("required", true), ("optional", false)]);
         let id_token = s.choice("id_token", defaults.0, &Jws::CHOICES);
         let access_token = s.choice("access_token", defaults.1, &Jws::CHOICES);
@@ -169,18 +169,13 @@ impl Client {
             );
         }
         let id = id?;
-        let audience = audience?;
         Some(Self {
             name: name?.unwrap_or_else(|| id.clone()),
             auth: auth?,
             redirect_uris: redirect_uris?,
             post_logout_redirect_uris: post_logout_redirect_uris?,
             scopes: scopes?.into_iter().collect(),
-            audience: if audience.is_empty() {
-                vec![id.clone()]
-            } else {
-                audience
-            },
+            audience: audience?,
             pkce_required: pkce_required?,
             id_token: id_token?,
             access_token: access_token?,

@@ -196,7 +196,7 @@ fn digest_of(s: &Section<'_>, text: Option<&str>) -> String {
 }
 
 /// A class that a policy may use.
-fn class(text: &str) -> Result<Class, String> {
+pub(super) fn class(text: &str) -> Result<Class, String> {
     Class::parse(text).filter(Class::is_declared).ok_or_else(|| {
         let hint = super::reader::nearest(text, &STANDARD)
             .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));

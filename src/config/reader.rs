@@ -494,19 +494,29 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, k)| k)
 }
 
-/// Edits between two words: insertions, deletions, replacements, and swaps of neighbours (counted as two).
+/// Edits between two words: insertions, deletions, replacements, and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut last: Option<char> = None;
     for (i, x) in a.chars().enumerate() {
         let mut next = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let swap = row.get(j).copied().unwrap_or(0) + usize::from(x != *y);
-            let up = row.get(j + 1).copied().unwrap_or(0) + 1;
-            let left = next.last().copied().unwrap_or(0) + 1;
-            next.push(swap.min(up).min(left));
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let mut least = (at(&row, j) + usize::from(x != *y))
+                .min(at(&row, j + 1) + 1)
+                .min(at(&next, j) + 1);
+            if let Some(earlier) = j.checked_sub(1)
+                && last == Some(*y)
+                && b.get(earlier) == Some(&x)
+            {
+                least = least.min(at(&before, earlier) + 1);
+            }
+            next.push(least);
         }
-        row = next;
+        before = std::mem::replace(&mut row, next);
+        last = Some(x);
     }
     row.last().copied().unwrap_or(0)
 }

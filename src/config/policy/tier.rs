@@ -206,11 +206,11 @@ fn enforce(s: &Section<'_>) -> Option<Rollout> {
         let section = s.section("enforce");
         return section.required("cohort", "10%", cohort).map(Rollout::Cohort);
     }
-    s.choice(
-        "enforce",
-        Rollout::On,
-        &[("on", Rollout::On), ("shadow", Rollout::Shadow)],
-    )
+    s.or("enforce", Rollout::On, |text| match text {
+        // Tools that still read YAML 1.1 turn `on` into `true` on the way.
+        "true" => Ok(Rollout::On),
+        other => choose(other, &[("on", Rollout::On), ("shadow", Rollout::Shadow)]),
+    })
 }
 
 /// A share of accounts in hundredths of a percent.

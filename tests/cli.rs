@@ -1,0 +1,335 @@
+//! The command line as people and scripts meet it: the real program, its output and its exit codes.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn reentry(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_reentry"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+/// A directory with the default configuration and its secrets.
+fn installed() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let default = out(&reentry(directory.path(), &["config", "default"]));
+    fs::write(directory.path().join("reentry.yaml"), default).unwrap();
+    for name in ["keycloak-admin-secret", "keycloak-broker-secret", "bank-secret"] {
+        fs::write(directory.path().join(name), "a-long-enough-secret-for-tests").unwrap();
+    }
+    directory
+}
+
+#[test]
+fn version_says_the_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = out(&reentry(directory.path(), &["--version"]));
+    let expected = format!("reentry {} (", env!("CARGO_PKG_VERSION"));
+    assert!(shown.starts_with(&expected), "{shown}");
+    let commit = shown.trim_start_matches(&expected).trim_end_matches(")\n");
+    assert!(
+        commit == "unknown" || commit.chars().all(|c| c.is_ascii_hexdigit()),
+        "{shown}"
+    );
+}
+
+#[test]
+fn help_teaches_by_examples_and_names_the_exit_codes() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = out(&reentry(directory.path(), &["--help"]));
+    for word in [
+        "serve",
+        "demo",
+        "config",
+        "policy",
+        "doctor",
+        "wire",
+        "keys",
+        "store",
+        "Examples:",
+        "Exit codes:",
+    ] {
+        assert!(shown.contains(word), "{word}");
+    }
+    for command in [
+        vec!["serve"],
+        vec!["demo"],
+        vec!["config", "check"],
+        vec!["config", "schema"],
+        vec!["policy", "check"],
+        vec!["doctor"],
+        vec!["wire", "keycloak"],
+        vec!["keys", "create"],
+        vec!["store", "init"],
+    ] {
+        let with_help: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let shown = out(&reentry(directory.path(), &with_help));
+        assert!(shown.contains("Example"), "{command:?}: {shown}");
+    }
+}
+
+#[test]
+fn output_to_a_pipe_has_no_colours() {
+    let directory = tempfile::tempdir().unwrap();
+    for arguments in [&["--help"][..], &["config", "check"], &["nonsense"]] {
+        let output = reentry(directory.path(), arguments);
+        assert!(
+            !out(&output).contains('\u{1b}') && !err(&output).contains('\u{1b}'),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_arguments_end_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(code(&reentry(directory.path(), &["srve"])), 2);
+    assert!(err(&reentry(directory.path(), &["srve"])).contains("serve"));
+}
+
+#[test]
+fn the_schema_is_the_one_that_is_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let printed = out(&reentry(directory.path(), &["config", "schema"]));
+    let committed = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/config/config.schema.json"
+    ))
+    .unwrap();
+    assert_eq!(printed, committed);
+}
+
+#[test]
+fn the_printed_default_can_be_used_once_it_is_filled_in() {
+    let directory = installed();
+    let output = reentry(directory.path(), &["config", "check"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("ok: reentry.yaml can be used (policy "));
+    assert!(err(&output).contains("warning: "));
+}
+
+#[test]
+fn a_refused_configuration_ends_with_3_and_shows_every_fault() {
+    let directory = installed();
+    let path = directory.path().join("reentry.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        text.replace("realm: customers", "real: customers")
+            .replace("from: notices@example.com", "from: nobody"),
+    )
+    .unwrap();
+    for arguments in [
+        &["config", "check"][..],
+        &["serve"],
+        &["doctor"],
+        &["keys", "list"],
+        &["store", "init"],
+    ] {
+        let output = reentry(directory.path(), arguments);
+        assert_eq!(code(&output), 3, "{arguments:?}: {}", err(&output));
+        let shown = err(&output);
+        assert!(
+            shown.contains("refused: reentry.yaml: the configuration has 3 faults:"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("did you mean `realm`?") && shown.contains("not an e-mail address"),
+            "{shown}"
+        );
+    }
+    let output = reentry(directory.path(), &["config", "check", "--json"]);
+    assert_eq!(code(&output), 3);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["ok"], false);
+    assert_eq!(answer["faults"].as_array().unwrap().len(), 3);
+    assert!(
+        answer["faults"][0]["place"]
+            .as_str()
+            .unwrap()
+            .starts_with("line ")
+    );
+}
+
+#[test]
+fn a_missing_configuration_says_how_to_begin_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = reentry(directory.path(), &["serve"]);
+    assert_eq!(code(&output), 3);
+    assert!(
+        err(&output).contains("begin one with `reentry config default`"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn policy_check_shows_the_table_and_an_accounts_tier() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = out(&reentry(directory.path(), &["policy", "default"]));
+    fs::write(directory.path().join("policy.yaml"), &policy).unwrap();
+    let tier = |facts: &[&str]| {
+        let arguments: Vec<&str> = ["policy", "check", "policy.yaml", "--json"]
+            .iter()
+            .chain(facts)
+            .copied()
+            .collect();
+        let output = reentry(directory.path(), &arguments);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer["chosen"].as_str().map(str::to_owned)
+    };
+    assert_eq!(tier(&["--role", "customer"]).as_deref(), Some("consumer"));
+    assert_eq!(tier(&["--role", "reentry-b2b-user"]).as_deref(), Some("b2b_user"));
+    assert_eq!(
+        tier(&["--role", "realm-management/manage-users"]).as_deref(),
+        Some("b2b_admin")
+    );
+    assert_eq!(
+        tier(&["--role", "reentry-high-assurance", "--role", "reentry-admin"]).as_deref(),
+        Some("high_assurance")
+    );
+    assert_eq!(tier(&[]), None);
+    let shown = out(&reentry(directory.path(), &["policy", "check", "policy.yaml"]));
+    assert!(
+        shown.contains("all_replaced            30d read       30d read       30d read       30d none"),
+        "{shown}"
+    );
+    fs::write(
+        directory.path().join("policy.yaml"),
+        policy.replace("rolling: true", "roling: true"),
+    )
+    .unwrap();
+    let output = reentry(directory.path(), &["policy", "check", "policy.yaml"]);
+    assert_eq!(code(&output), 3);
+    assert!(
+        err(&output).contains("`roling` is unknown; did you mean `rolling`?"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn keys_are_made_listed_and_retired() {
+    let directory = installed();
+    let run = |arguments: &[&str]| reentry(directory.path(), arguments);
+    assert_eq!(code(&run(&["keys", "create"])), 0);
+    let listed =
+        || -> serde_json::Value { serde_json::from_slice(&run(&["keys", "list", "--json"]).stdout).unwrap() };
+    let mut algorithms: Vec<String> = listed()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|k| k["algorithm"].as_str().unwrap().to_owned())
+        .collect();
+    algorithms.sort();
+    assert_eq!(algorithms, ["ES256", "RS256"]);
+    assert!(out(&run(&["keys", "create"])).contains("nothing is missing"));
+
+    let first = listed()
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|k| k["algorithm"] == "ES256")
+        .unwrap()["kid"]
+        .clone();
+    let refused = run(&["keys", "retire", first.as_str().unwrap()]);
+    assert_eq!(code(&refused), 1);
+    assert!(
+        err(&refused).contains("there is no current ES256 key"),
+        "{}",
+        err(&refused)
+    );
+    assert_eq!(code(&run(&["keys", "create", "--algorithm", "es256"])), 0);
+    let waiting = listed()
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|k| k["standing"] == "waits")
+        .count();
+    assert_eq!(waiting, 1, "a successor is published before it signs");
+    assert_eq!(
+        code(&run(&["keys", "create", "--algorithm", "ES256", "--at-once"])),
+        0
+    );
+    assert_eq!(code(&run(&["keys", "retire", first.as_str().unwrap()])), 0);
+    let shown = out(&run(&["keys", "list"]));
+    assert!(shown.contains("verifies only"), "{shown}");
+    let unknown = run(&["keys", "create", "--algorithm", "HS256"]);
+    assert_eq!(code(&unknown), 1);
+    assert!(err(&unknown).contains("none of RS256, ES256, EdDSA"));
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let directory = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = out(&reentry(directory.path(), &["completions", shell]));
+        assert!(script.contains("reentry"), "{shell}");
+    }
+}
+
+#[test]
+fn doctor_says_what_to_do_about_everything_at_once_and_ends_with_4() {
+    let directory = installed();
+    let closed = "REENTRY__STORE__URL";
+    let output = Command::new(env!("CARGO_BIN_EXE_reentry"))
+        .args(["doctor", "--json"])
+        .current_dir(directory.path())
+        .env_clear()
+        .env(closed, "redis://127.0.0.1:1/0")
+        .env("REENTRY__UPSTREAMS__0__URL", "http://127.0.0.1:1")
+        .env("REENTRY__MAIL__HOST", "127.0.0.1")
+        .env("REENTRY__MAIL__PORT", "1")
+        .env("REENTRY__SERVER__ISSUER", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 4, "{}", err(&output));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = answer["findings"].as_array().unwrap();
+    for part in ["keys", "store", "upstream keycloak", "mail"] {
+        assert!(
+            findings.iter().any(|f| f["part"] == part && f["level"] == "bad"),
+            "{part}: {answer}"
+        );
+    }
+    assert!(
+        findings
+            .iter()
+            .any(|f| f["part"] == "issuer" && f["level"] == "warn"),
+        "{answer}"
+    );
+    assert!(
+        findings
+            .iter()
+            .filter(|f| f["level"] == "bad")
+            .all(|f| !f["text"].as_str().unwrap().is_empty())
+    );
+}
+
+#[test]
+fn wire_without_a_credential_or_a_terminal_says_where_to_put_it() {
+    let directory = installed();
+    let output = reentry(directory.path(), &["wire", "keycloak"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("--admin-password-file"), "{}", err(&output));
+}
