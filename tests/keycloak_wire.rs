@@ -16,7 +16,9 @@ use reentry::idp::keycloak::wire::audit::{Finding, Severity};
 use reentry::idp::keycloak::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, GROUP, Level};
 use reentry::idp::keycloak::wire::{self, Applied, BrokerClient, Plan, WireError, WirePlanInput};
 use reentry_test_support::browser::Browser;
-use reentry_test_support::keycloak::{ADMIN, Keycloak, Realm, export, pages, plain_realm, user};
+use reentry_test_support::keycloak::{
+    ADMIN, Keycloak, Realm, export, pages, plain_realm, service_account, user,
+};
 use reentry_test_support::rp::{ClientAuth, RelyingParty, Reply};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -340,6 +342,35 @@ async fn an_interrupted_wiring_goes_on_and_can_be_taken_back() {
     let undo = wire::undo(&admin, &input())
         .await
         .expect("an undo plan of a part");
+    wire::apply(&admin, &undo, &quiet).await.expect("undone");
+    let differences = export::differences(&before, &realm.export().await);
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[tokio::test]
+async fn a_set_up_client_of_the_realm_is_enough() {
+    let realm = company(json!({})).await;
+    realm.post("clients", &service_account("setup", SECRET)).await;
+    let roles = [
+        "manage-realm",
+        "manage-clients",
+        "manage-users",
+        "manage-events",
+        "view-events",
+        "view-users",
+    ];
+    realm.grant_realm_management("setup", &roles).await;
+    let credentials = Credentials::Client {
+        realm: realm.name().to_owned(),
+        id: "setup".to_owned(),
+        secret: SecretString::from(SECRET.to_owned()),
+    };
+    let admin = admin_of(&realm, credentials);
+    let before = realm.export().await;
+    wired(&admin, &input()).await;
+    let findings = checked(&admin, &input()).await;
+    assert!(errors(&findings).is_empty(), "{findings:#?}");
+    let undo = wire::undo(&admin, &input()).await.expect("an undo plan");
     wire::apply(&admin, &undo, &quiet).await.expect("undone");
     let differences = export::differences(&before, &realm.export().await);
     assert!(differences.is_empty(), "{differences:#?}");

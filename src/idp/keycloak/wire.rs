@@ -25,7 +25,12 @@
 //! * The run-time account (`view-events view-users query-users manage-users`) reads groups by path
 //!   with attributes and role mappings, and may write a group's attributes: so what it must know
 //!   stands on the group, and what an undo must trust stands on a client.
-//! * It can list neither clients nor roles: a user's offline sessions are found by `consents`.
+//! * A service account of the realm with `manage-realm manage-clients manage-users manage-events
+//!   view-events view-users` is enough to set up, check and undo: nobody may map a role of
+//!   `realm-management` that he lacks.
+//! * A client is not in the audience of its own tokens: Keycloak's introspection answers `active:
+//!   false` to it until a mapper puts it there.
+//! * The run-time account can list neither clients nor roles: a user's offline sessions are found by `consents`.
 //!
 //! # Shape
 //! [`plan()`] compares and changes nothing, [`apply()`] carries a plan out, [`undo()`] plans the way
