@@ -74,7 +74,7 @@ async fn changed(flow: &Flow, subject: &Subject, change: &Change) -> Result<Upda
     let same = |c: &crate::domain::hold::Cause| {
         c.change == change.id
             && c.sources.contains(&change.source)
-            && (c.kind == change.kind || change.kind == ChangeKind::CredentialInitialised)
+            && (c.row == change.row() || change.kind == ChangeKind::CredentialInitialised)
     };
     if known.is_some_and(|record| record.causes.iter().any(same)) {
         return Ok(Updated::Duplicate);
@@ -99,10 +99,16 @@ async fn steady_reading(flow: &Flow, subject: &Subject) -> Result<Reading, FlowE
     }
 }
 
-/// The mark carries the kind, so that a stricter judgement of the same event passes.
+/// The mark carries kind and row, so that a stricter judgement of the same event passes.
 fn change_mark(change: &Change) -> Mark {
     Mark {
-        name: format!("{}:{}:{:?}", change.source.as_str(), change.id, change.kind),
+        name: format!(
+            "{}:{}:{:?}:{}",
+            change.source.as_str(),
+            change.id,
+            change.kind,
+            change.row().as_str()
+        ),
         keep: MARK_KEEP,
     }
 }

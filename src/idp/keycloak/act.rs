@@ -500,6 +500,10 @@ impl Hand<'_> {
         let admin = &self.keycloak.admin;
         admin.set_enabled(self.sub, false).await.map_err(of_account)?;
         admin.logout(self.sub).await.map_err(of_account)?;
+        // Offline sessions are dead by not-before then, but stay listed.
+        for (session, offline) in live_sessions(self.keycloak, self.sub).await? {
+            delete_session(self.keycloak, &session.id, offline).await?;
+        }
         self.did("switched the account off and ended every session");
         Ok(())
     }

@@ -57,9 +57,9 @@ struct Stream {
     /// Rows of exactly that time to skip.
     #[serde(skip_serializing_if = "is_zero")]
     skip: u32,
-    /// Judged lines inside the overlap, with their times.
+    /// Lines inside the overlap, with their times and what they were judged to be.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    seen: BTreeMap<String, i64>,
+    seen: BTreeMap<String, (i64, String)>,
 }
 
 #[expect(
@@ -74,6 +74,7 @@ fn is_zero(value: &u32) -> bool {
 struct Row {
     id: String,
     time: i64,
+    /// Whom it concerns; nobody when we did it.
     sub: Option<String>,
 }
 
@@ -93,8 +94,9 @@ impl Stream {
     fn take(&mut self, rows: &[Row], max: u32, overlap: Span, clock: i64) -> (BTreeSet<String>, bool) {
         let fresh = rows.iter().filter(|row| !self.seen.contains_key(&row.id));
         let subs = fresh.filter_map(|row| row.sub.clone()).collect();
-        self.seen
-            .extend(rows.iter().map(|row| (row.id.clone(), row.time)));
+        for row in rows {
+            self.seen.entry(row.id.clone()).or_insert_with(|| (row.time, String::new()));
+        }
         let first = rows.iter().map(|row| row.time).min();
         let last = rows.iter().map(|row| row.time).max();
         let full = rows.len() >= max as usize;
@@ -116,12 +118,12 @@ impl Stream {
             self.from = None;
         }
         let keep = self.from.unwrap_or(self.at).min(self.at) - overlap.millis();
-        self.seen.retain(|_, time| *time >= keep);
+        self.seen.retain(|_, (time, _)| *time >= keep);
         while self.seen.len() > REMEMBERED {
             let oldest = self
                 .seen
                 .iter()
-                .min_by_key(|(_, time)| **time)
+                .min_by_key(|(_, (time, _))| *time)
                 .map(|(id, _)| id.clone());
             oldest.map(|id| self.seen.remove(&id));
         }
@@ -134,10 +136,10 @@ impl Stream {
         let newest = self
             .seen
             .iter()
-            .filter(|(_, time)| **time >= young)
-            .max_by_key(|(_, time)| **time);
+            .filter(|(_, (time, _))| *time >= young)
+            .max_by_key(|(_, (time, _))| *time);
         self.from.is_none()
-            && newest.is_some_and(|(id, time)| {
+            && newest.is_some_and(|(id, (time, _))| {
                 !rows.iter().any(|row| row.id == *id) && !(full && rows.iter().all(|row| row.time <= *time))
             })
     }
@@ -152,14 +154,73 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (ahead, own) = keycloak.own().await?;
     let clock = now.latest().plus(ahead).millis();
     let back = now.earliest().plus(ahead).minus(settings.back_fill).millis();
-    let types = keycloak.known(&events::TELLING).await?;
     let max = settings.page.max(2);
-    let (user_from, admin_from) = (
+    let starts = (
         place.user.start(settings.overlap, back),
         place.admin.start(settings.overlap, back),
     );
+    let pages = read_pages(keycloak, &place, starts, max).await?;
+    let mut alarms = config_faults(&pages.config);
+    let user_rows: Vec<Row> = pages.user.iter().map(user_row).collect();
+    let admin_rows: Vec<Row> = pages.admin.iter().map(|event| admin_row(event, own.as_deref())).collect();
+    for (stream, start, rows, name) in [
+        (&place.user, starts.0, &user_rows, "user"),
+        (&place.admin, starts.1, &admin_rows, "admin"),
+    ] {
+        if stream.lost(start, rows, rows.len() >= max as usize, clock) {
+            alarms.push(format!(
+                "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
+            ));
+        }
+    }
+    let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
+    alarms.extend(drift(pages.admin.iter().filter(|event| !known(event)), own.as_deref()));
+    let before: BTreeMap<String, (i64, String)> =
+        place.user.seen.iter().chain(&place.admin.seen).map(|(id, seen)| (id.clone(), seen.clone())).collect();
+    let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
+    let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
+    subs.extend(more_subs);
+    let ids: BTreeSet<&str> = user_rows.iter().chain(&admin_rows).map(|row| row.id.as_str()).collect();
+    let judged = judged(keycloak, &subs, &ids, &keycloak.rules(own), now.latest(), ahead).await?;
+    let verdicts = verdicts(&judged);
+    for (id, verdict) in &verdicts {
+        for stream in [&mut place.user, &mut place.admin] {
+            if let Some((_, remembered)) = stream.seen.get_mut(id) {
+                remembered.clone_from(verdict);
+            }
+        }
+    }
+    // What was judged the same before has been stored: the cursor only moves when it has.
+    let news = |(_, id, line): &(i64, String, Line)| match (before.get(id), &line.heard) {
+        (None, _) => true,
+        (Some((_, verdict)), Heard::Change(_)) => verdicts.get(id) != Some(verdict),
+        (Some(_), _) => false,
+    };
+    let lines = judged.into_iter().filter(news).map(|(.., line)| line).collect();
+    let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
+    Ok(Polled {
+        lines,
+        next: Cursor(next),
+        more: user_more || admin_more,
+        alarms,
+    })
+}
+
+/// One page of each log, and what the realm records.
+struct Pages {
+    config: EventsConfig,
+    user: Vec<Event>,
+    admin: Vec<AdminEvent>,
+}
+
+async fn read_pages(
+    keycloak: &Keycloak,
+    place: &Place,
+    (user_from, admin_from): (i64, i64),
+    max: u32,
+) -> Result<Pages, IdpError> {
     let user_query = EventQuery {
-        types,
+        types: keycloak.known(&events::TELLING).await?,
         from_ms: Some(user_from),
         direction: Direction::Ascending,
         first: place.user.skip,
@@ -174,44 +235,26 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         ..AdminEventQuery::default()
     };
     let admin = &keycloak.admin;
-    let (config, user_page, admin_page) = try_join3(
+    let (config, user, admin) = try_join3(
         admin.events_config(),
         admin.events(&user_query),
         admin.admin_events(&admin_query),
     )
     .await
     .map_err(idp)?;
-    let user_rows: Vec<Row> = user_page.iter().map(user_row).collect();
-    let admin_rows: Vec<Row> = admin_page.iter().map(admin_row).collect();
-    let mut alarms = config_faults(&config);
-    for (stream, start, rows, name) in [
-        (&place.user, user_from, &user_rows, "user"),
-        (&place.admin, admin_from, &admin_rows, "admin"),
-    ] {
-        if stream.lost(start, rows, rows.len() >= max as usize, clock) {
-            alarms.push(format!(
-                "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
-            ));
+    Ok(Pages { config, user, admin })
+}
+
+/// What each event was judged to be, all its changes in one word.
+fn verdicts(judged: &[(i64, String, Line)]) -> BTreeMap<String, String> {
+    let mut verdicts: BTreeMap<String, String> = BTreeMap::new();
+    for (_, id, line) in judged {
+        if let Heard::Change(change) = &line.heard {
+            let verdict = verdicts.entry(id.clone()).or_default();
+            verdict.push_str(&format!("{:?}/{} ", change.kind, change.row().as_str()));
         }
     }
-    alarms.extend(drift(&admin_page, own.as_deref()));
-    let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
-    let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
-    subs.extend(more_subs);
-    let ids: BTreeSet<&str> = user_rows
-        .iter()
-        .chain(&admin_rows)
-        .map(|row| row.id.as_str())
-        .collect();
-    let rules = keycloak.rules(own);
-    let lines = judged(keycloak, &subs, &ids, &rules, now.latest(), ahead).await?;
-    let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
-    Ok(Polled {
-        lines,
-        next: Cursor(next),
-        more: user_more || admin_more,
-        alarms,
-    })
+    verdicts
 }
 
 fn user_row(event: &Event) -> Row {
@@ -222,12 +265,12 @@ fn user_row(event: &Event) -> Row {
     }
 }
 
-fn admin_row(event: &AdminEvent) -> Row {
-    let sub = events::admin_act(event).map(|(sub, _)| sub.to_owned());
+fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
+    let act = events::admin_act(event).filter(|(_, act)| !events::is_own(event, act, own));
     Row {
         id: events::admin_id(event),
         time: event.time,
-        sub,
+        sub: act.map(|(sub, _)| sub.to_owned()),
     }
 }
 
@@ -239,22 +282,19 @@ async fn judged(
     rules: &Rules,
     received: Timestamp,
     ahead: Span,
-) -> Result<Vec<Line>, IdpError> {
+) -> Result<Vec<(i64, String, Line)>, IdpError> {
     let since = received.plus(ahead).minus(keycloak.settings.back_fill);
     let each = subs
         .iter()
         .cloned()
         .map(|sub| async move { lines(keycloak, &sub, rules, received, ahead, since).await });
     let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
-    let mut found: Vec<(i64, Line)> = Vec::new();
+    let mut found: Vec<(i64, String, Line)> = Vec::new();
     while let Some(story) = stories.next().await {
-        let told = story?
-            .into_iter()
-            .filter(|(_, event, _)| ids.contains(event.as_str()));
-        found.extend(told.map(|(time, _, line)| (time, line)));
+        found.extend(story?.into_iter().filter(|(_, event, _)| ids.contains(event.as_str())));
     }
-    found.sort_by_key(|(time, _)| *time);
-    Ok(found.into_iter().map(|(_, line)| line).collect())
+    found.sort_by_key(|(time, ..)| *time);
+    Ok(found)
 }
 
 /// One account's lines, judged: when, the event's id, the line. An account that is gone has none.
@@ -433,31 +473,23 @@ fn config_faults(config: &EventsConfig) -> Vec<String> {
     faults
 }
 
-/// Changes to what holds rest on, by somebody else: the whole realm may read `full` or `none` now.
-fn drift(page: &[AdminEvent], own: Option<&str>) -> Vec<String> {
+/// Changes to what holds rest on, told once: the whole realm may read `full` or `none` now. What wiring makes is
+/// left out, so that it raises no alarm; whatever else was made is found by `--check`.
+fn drift<'a>(page: impl Iterator<Item = &'a AdminEvent>, own: Option<&str>) -> Vec<String> {
+    let ours = |text: &str| text.contains("reentry-") || text.contains("default-roles-");
     let telling = |event: &&AdminEvent| {
         let path = event.resource_path.as_deref().unwrap_or_default();
         let sent = event.representation.as_deref().unwrap_or_default();
-        let kind = event.resource_type.as_deref().unwrap_or_default();
-        let place = !path.starts_with("users/")
-            && matches!(
-                kind,
-                "REALM_ROLE"
-                    | "REALM_ROLE_MAPPING"
-                    | "CLIENT_SCOPE"
-                    | "REALM_SCOPE_MAPPING"
-                    | "CLIENT_SCOPE_CLIENT_MAPPING"
-                    | "GROUP"
-            );
-        place
+        let taken = matches!(event.operation_type.as_str(), "DELETE" | "UPDATE");
+        let given = path.starts_with("groups/")
+            && path.ends_with("role-mappings/realm")
+            && (sent.contains("reentry-full") || sent.contains("default-roles-"));
+        !path.starts_with("users/")
             && event.error.is_none()
             && (own.is_none() || event.auth_details.user_id.as_deref() != own)
-            && (sent.contains("reentry-")
-                || sent.contains("default-roles-")
-                || path.contains("default-roles-"))
+            && (given || (taken && (ours(sent) || ours(path))))
     };
-    page.iter()
-        .filter(telling)
+    page.filter(telling)
         .map(|event| {
             let path = event.resource_path.as_deref().unwrap_or_default();
             format!(

@@ -149,7 +149,7 @@ impl<'a> Story<'a> {
         };
         let change = |change: Change| told(What::Change(Box::new(change)));
         if let Some((touch, class, twin)) = events::credential(event) {
-            if twin && self.has_generic(event, touch, class) {
+            if twin && self.events.iter().any(|other| are_twins(event, other)) {
                 return Vec::new();
             }
             return vec![change(self.credential_changed(event, touch, class))];
@@ -168,18 +168,9 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Whether the generic event stands beside a deprecated one: then the deprecated one says nothing new.
-    fn has_generic(&self, twin: &Event, touch: Touch, class: FactorClass) -> bool {
-        self.events.iter().any(|other| {
-            (other.time - twin.time).abs() <= TWIN
-                && events::code(other) == events::code(twin)
-                && events::credential(other) == Some((touch, class, false))
-        })
-    }
-
     fn credential_changed(&mut self, event: &Event, touch: Touch, class: FactorClass) -> Change {
         let (kind, proof) = match (touch, class) {
-            _ if touch == Touch::Set && self.may_be_first(event.time, class, &events::id(event)) => {
+            _ if touch == Touch::Set && self.may_be_first(event.time, class, Some(event)) => {
                 let proof = match class {
                     FactorClass::Password => self.origin_of(event).1,
                     _ => self.factor_proof(event),
@@ -217,7 +208,8 @@ impl<'a> Story<'a> {
         let used = |sent: i64| {
             self.events.iter().any(|other| {
                 sent <= other.time
-                    && other.time < event.time - TWIN
+                    && other.time < event.time
+                    && !are_twins(other, event)
                     && matches!(
                         events::credential(other),
                         Some((Touch::Set, FactorClass::Password, _))
@@ -303,20 +295,22 @@ impl<'a> Story<'a> {
     fn settled(&self, event: &Event) -> bool {
         let probation = self.rules.probation.millis();
         let at_creation = |at: i64| at <= self.window.created + AT_CREATION;
-        let mut before = self
-            .window
-            .credentials
-            .iter()
-            .filter_map(|credential| credential.created_date)
-            .filter(|created| *created < event.time - STORED)
-            .peekable();
+        let class = events::credential(event).map(|(_, class, _)| class);
+        // The credential that this event tells of was stored a moment before it.
+        let stored = |credential: &Credential| {
+            let itself = Some(events::class(&credential.kind)) == class;
+            credential
+                .created_date
+                .filter(|created| *created < event.time - if itself { STORED } else { 0 })
+        };
+        let mut before = self.window.credentials.iter().filter_map(stored).peekable();
         let some = before.peek().is_some();
         let old = before.all(|created| created + probation <= event.time || at_creation(created));
         let young = |at: i64| at < event.time && at + probation > event.time && !at_creation(at);
         let moved = self.events.iter().any(|other| {
             let linked = other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY");
-            let twin = (other.time - event.time).abs() <= TWIN && same_code(other, event);
-            (linked || events::credential(other).is_some()) && !twin && young(other.time)
+            let moved = linked || events::credential(other).is_some();
+            moved && !are_twins(other, event) && young(other.time)
         });
         let by_admin = self.window.admin.iter().any(|other| {
             let acts = matches!(
@@ -351,22 +345,23 @@ impl<'a> Story<'a> {
     }
 
     /// Whether nothing speaks against the first credential of its class on a young account.
-    fn may_be_first(&self, time: i64, class: FactorClass, id: &str) -> bool {
+    /// `event` is the user event that set it, when it was one.
+    fn may_be_first(&self, time: i64, class: FactorClass, event: Option<&Event>) -> bool {
         let young = time - self.window.created <= self.rules.enrolment.millis();
         let earlier = self.events.iter().any(|other| {
             let same = events::credential(other).is_some_and(|(_, other, _)| other == class);
-            let twin = (other.time - time).abs() <= TWIN;
+            let itself = event.is_some_and(|event| event == *other || are_twins(event, other));
             let registered = other.kind == "REGISTER"
                 && other.error.is_none()
                 && class == FactorClass::Password
                 && other.details.get("register_method").map(String::as_str) != Some("broker");
-            (same && !twin || registered) && other.time <= time && events::id(other) != id
+            (same || registered) && !itself && other.time <= time
         });
         let by_admin = self.window.admin.iter().any(|other| match events::admin_act(other) {
             Some((_, AdminAct::SetPassword)) => class == FactorClass::Password && other.time < time,
             Some((_, AdminAct::RemovedCredential(_))) => other.time < time,
             _ => false,
-        } && events::admin_id(other) != id);
+        });
         let listed = self.window.credentials.iter().any(|credential| {
             events::class(&credential.kind) == class
                 && credential
@@ -450,7 +445,7 @@ impl<'a> Story<'a> {
         let change = |kind, factor| told(What::Change(Box::new(self.admin_change(event, kind, factor))));
         match act {
             AdminAct::SetPassword => {
-                let first = self.may_be_first(event.time, FactorClass::Password, &events::admin_id(event));
+                let first = self.may_be_first(event.time, FactorClass::Password, None);
                 let kind = if first {
                     ChangeKind::CredentialInitialised
                 } else {
@@ -531,6 +526,18 @@ impl<'a> Story<'a> {
             .is_some_and(|began| began + 1_000 + SKEW <= event.time);
         (!used && !older).then(|| code.to_owned())
     }
+}
+
+/// Whether two events are a generic one and its deprecated clone, raised for one act.
+fn are_twins(one: &Event, other: &Event) -> bool {
+    let act = |event| events::credential(event).map(|(touch, class, deprecated)| ((touch, class), deprecated));
+    let (Some((one_act, one_old)), Some((other_act, other_old))) = (act(one), act(other)) else {
+        return false;
+    };
+    (one.time - other.time).abs() <= TWIN
+        && events::code(one) == events::code(other)
+        && one_act == other_act
+        && one_old != other_old
 }
 
 fn same_code(one: &Event, other: &Event) -> bool {
