@@ -233,7 +233,7 @@ async fn outbox(
     let flow = &context.flow;
     let size = page_size(asked.limit)?;
     let far = Timestamp::from_millis(i64::MAX);
-    let pending = flow.store.pending(far, size).await?;
+    let pending = flow.store.waiting(size).await?;
     let lines = flow.store.audit(None, far, MOST).await?;
     let failed: Vec<Value> = lines
         .iter()

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::wording::Wording;
 use crate::http::guard::Rendered;
 use crate::http::problem::Fault;
-use crate::http::views::{ConfirmLogout, Message, Views};
+use crate::http::views::{ConfirmLogout, Message, Views, escape};
 
 /// Nothing but our own style sheet, script and logo; forms go to ourselves.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
@@ -177,9 +177,9 @@ impl Pages {
             brand => &self.brand.name,
             support => self.brand.support.as_deref(),
             logo => self.brand.logo.is_some(),
-            base => &self.base,
+            base => address(&self.base),
             zone => self.wording.zone(),
-            now => now.map(Wording::machine),
+            now => now.map(Wording::machine).unwrap_or_default(),
             reference,
         };
         let rendered = self
@@ -203,7 +203,7 @@ impl Pages {
         let next = notice
             .next
             .as_ref()
-            .map(|(words, href)| context! { words => *words, href });
+            .map(|(words, href)| context! { words => *words, href => address(href) });
         let page = context! {
             lines => &notice.lines,
             tone => notice.tone.class(),
@@ -221,7 +221,10 @@ impl Views for Pages {
             lines: vec![message.text.clone()],
             tone: Tone::Plain,
             reference: message.reference.as_deref(),
-            next: message.next.as_ref().map(|(words, to)| (words.as_str(), to.clone())),
+            next: message
+                .next
+                .as_ref()
+                .map(|(words, to)| (words.as_str(), to.clone())),
         })
     }
 
@@ -233,7 +236,7 @@ impl Views for Pages {
             .collect();
         let page = context! {
             text => "You are asked because we cannot tell where this came from. If you do nothing, you stay signed in.",
-            action => &confirm.action,
+            action => address(&confirm.action),
             fields,
             button => "Sign out",
         };
@@ -253,6 +256,11 @@ fn time(wording: &Wording, millis: i64, short: bool) -> Value {
         r#"<time datetime="{}"{mark}>{words}</time>"#,
         Wording::machine(at)
     ))
+}
+
+/// An address as an attribute's value: escaped like any text, but for the slashes, so that it reads as one.
+fn address(address: &str) -> Value {
+    Value::from_safe_string(escape(address))
 }
 
 /// A page as a response. Pages of people are never stored and never say where somebody came from.

@@ -5,6 +5,7 @@
 //! a say, the account page where it was the account's before, none for an address that came with the change.
 //! No pictures, no tracking, and no way to unsubscribe: these cannot be turned off.
 
+use minijinja::value::Value;
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use crate::domain::ceiling::Ceiling;
@@ -103,6 +104,7 @@ impl Messages {
             .render(context! { change })?;
         let subject = subject.trim();
         let link = outgoing.link.as_ref().filter(|_| notice.link);
+        let page = Some(&outgoing.account_page).filter(|_| notice.before && link.is_none());
         let values = context! {
             subject,
             change,
@@ -114,7 +116,7 @@ impl Messages {
             before => notice.before,
             newcomer => !notice.before,
             link,
-            page => Some(&outgoing.account_page).filter(|_| notice.before && link.is_none()),
+            page,
             support => self.sender.support.as_deref(),
             brand => &self.sender.name,
             accent => &self.sender.accent,
@@ -123,11 +125,14 @@ impl Messages {
         let text = self
             .templates
             .get_template(&format!("{folder}/body.txt"))?
-            .render(&values)?;
+            .render(values.clone())?;
+        // In HTML the slashes of an address stay as they are: mail programs and people read the source.
+        let shown = |url: &String| Value::from_safe_string(escape(url));
+        let addresses = context! { link => link.map(shown), page => page.map(shown) };
         let html = self
             .templates
             .get_template(&format!("{folder}/body.html"))?
-            .render(&values)?;
+            .render(context! { ..addresses, ..values })?;
         Ok(Rendered {
             subject: subject.to_owned(),
             text: tidy(&text),
@@ -147,6 +152,15 @@ impl Messages {
             _ => Some("Nothing is limited: everything works as before.".to_owned()),
         }
     }
+}
+
+/// Text as an attribute's value or as text.
+fn escape(text: &str) -> String {
+    let mut escaped = text.replace('&', "&amp;");
+    for (sign, entity) in [('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")] {
+        escaped = escaped.replace(sign, entity);
+    }
+    escaped
 }
 
 /// Plain text without spaces at line ends and with at most one empty line in a row.

@@ -1,8 +1,8 @@
 //! OAuth parameters as they were sent: decoded strictly, duplicates kept so that they can be refused
 //! (RFC 6749 §3.1: parameters must not be included more than once).
 
-use serde::de::DeserializeOwned;
-use serde::de::value::MapDeserializer;
+use serde::de::value::{Error as ValueError, MapDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 
 /// The most parameters one request may have.
 pub const MAX: usize = 64;
@@ -96,13 +96,116 @@ impl Params {
             .finish()
     }
 
-    /// Reads the parameters into a struct of strings.
+    /// Reads the parameters into a struct of strings, numbers, words of an enum, and options of those.
     ///
     /// # Errors
     /// A field that is missing, or does not read.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde::de::value::Error> {
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ValueError> {
         T::deserialize(MapDeserializer::new(
-            self.0.iter().map(|(n, v)| (n.as_str(), v.as_str())),
+            self.0.iter().map(|(n, v)| (n.as_str(), Text(v))),
         ))
+    }
+}
+
+/// A parameter's value: text that is read as whatever the field is.
+struct Text<'a>(&'a str);
+
+impl<'de> IntoDeserializer<'de, ValueError> for Text<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Whole numbers and booleans are parsed.
+macro_rules! parsed {
+    ($($method:ident $visit:ident),*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+            let value = self.0.parse().map_err(|_| ValueError::custom(format!("`{}` is not what belongs here", self.0)))?;
+            visitor.$visit(value)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Text<'de> {
+    type Error = ValueError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        visitor.visit_borrowed_str(self.0)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ValueError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ValueError> {
+        visitor.visit_enum(self.0.into_deserializer())
+    }
+
+    parsed!(
+        deserialize_bool visit_bool, deserialize_u8 visit_u8, deserialize_u16 visit_u16, deserialize_u32 visit_u32,
+        deserialize_u64 visit_u64, deserialize_i64 visit_i64
+    );
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i32 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_as_what_they_are() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Word {
+            Held,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Asked {
+            state: Option<Word>,
+            limit: Option<u32>,
+            name: String,
+        }
+        let read = |text: &str| Params::parse(text.as_bytes()).unwrap().read::<Asked>();
+        let whole = Asked {
+            state: Some(Word::Held),
+            limit: Some(7),
+            name: "x".to_owned(),
+        };
+        assert_eq!(read("state=held&limit=7&name=x").unwrap(), whole);
+        assert_eq!(
+            read("name=x").unwrap(),
+            Asked {
+                state: None,
+                limit: None,
+                name: "x".to_owned()
+            }
+        );
+        for bad in [
+            "name=x&limit=seven",
+            "name=x&limit=-1",
+            "name=x&state=open",
+            "limit=7",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

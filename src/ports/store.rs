@@ -209,6 +209,15 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError>;
 
+    /// Everything in the outbox, also what waits for its next attempt, for an operator to look at. Takes nothing and
+    /// keeps no worker from finding it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn waiting(&self, max: usize) -> Result<Vec<Pending>, StoreError> {
+        self.pending(Timestamp::from_millis(i64::MAX), max).await
+    }
+
     /// Waits until something may be in the outbox (a commit by this process) or `at_most` has passed.
     async fn wait_for_work(&self, at_most: std::time::Duration);
 

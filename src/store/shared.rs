@@ -408,6 +408,16 @@ impl<B: Backend> Store for Shared<B> {
         Ok(pending)
     }
 
+    async fn waiting(&self, max: usize) -> Result<Vec<Pending>, StoreError> {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        let waiting = self
+            .backend
+            .outbox(&all, Timestamp::from_millis(i64::MAX), max)
+            .await?;
+        // One that cannot be read is the worker's to report.
+        Ok(waiting.iter().filter_map(|one| self.opened(one).ok()).collect())
+    }
+
     async fn wait_for_work(&self, at_most: Duration) {
         let _ = tokio::time::timeout(at_most.min(FULL_SCAN), self.work.notified()).await;
     }

@@ -147,8 +147,9 @@ async fn administrator(context: &Context, token: &str) -> Result<Subject, Denied
 fn living_session<'a>(verified: &Verified, loaded: &'a Loaded) -> Option<&'a Session> {
     let grants = loaded.grants.as_ref()?;
     let session = grants.session(verified.text("sid")?)?;
-    let family = verified.text("jti")?.split_once('.')?.0;
-    grants.family(family)?;
+    let jti = verified.text("jti")?;
+    let family = grants.family(jti.split_once('.')?.0)?;
+    (!family.denied.iter().any(|denied| denied == jti)).then_some(())?;
     let lives = |record: &crate::domain::hold::Record| {
         record.session_lives(session.began, session.upstream_sid.as_deref())
     };

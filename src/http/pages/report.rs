@@ -17,7 +17,7 @@ pub fn look(pages: &Pages, view: &View, token: &str) -> String {
         frozen => view.frozen,
         effective => cause.enforced,
         restriction => runs.then(|| pages.wording().restriction(&cause.allowed, Some(cause.end()))),
-        action => format!("{}/cancel/{token}", pages.base()),
+        action => super::address(&format!("{}/cancel/{token}", pages.base())),
     };
     pages.render(
         "report.html",

@@ -1,0 +1,17 @@
+//! The surfaces for people and operators: the report page, the admin API, the operations listener.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+#[path = "surfaces/admin.rs"]
+mod admin;
+#[path = "surfaces/ops.rs"]
+mod ops;
+#[path = "surfaces/report.rs"]
+mod report;
+#[path = "surfaces/world.rs"]
+mod world;

@@ -1,0 +1,168 @@
+//! The page behind a "this was not me" link: looking changes nothing, pressing freezes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reentry::domain::policy::Rollout;
+use reentry::domain::subject::account::ContactKind;
+use reentry::domain::time::Span;
+use reentry::flow::link::{self, Link};
+use reentry::ports::clock::Clock;
+
+use crate::world::{ANA, World};
+
+async fn get(world: &World, url: &str) -> (u16, reqwest::header::HeaderMap, String) {
+    let response = world.web.get(url).send().await.unwrap();
+    (
+        response.status().as_u16(),
+        response.headers().clone(),
+        response.text().await.unwrap(),
+    )
+}
+
+async fn post(world: &World, url: &str) -> (u16, String) {
+    let response = world.web.post(url).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+// rows C10, P12: mail scanners open links.
+#[tokio::test]
+async fn looking_changes_nothing_and_pressing_freezes() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
+    let before = world.record(ANA).await;
+    for _ in 0..3 {
+        let (status, headers, page) = get(&world, &link).await;
+        assert_eq!(status, 200);
+        assert!(
+            page.contains("Your password was reset") && page.contains("It was not me: freeze the account")
+        );
+        assert!(page.contains("this computer"), "where from");
+        assert_eq!(headers["referrer-policy"], "no-referrer");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(
+            !headers["content-security-policy"]
+                .to_str()
+                .unwrap()
+                .contains("unsafe")
+        );
+    }
+    assert_eq!(world.record(ANA).await, before, "GET only looks");
+    world.web.head(&link).send().await.unwrap();
+    assert_eq!(world.record(ANA).await, before, "HEAD only looks");
+
+    let (status, page) = post(&world, &link).await;
+    assert!(status == 200 && page.contains("The account is frozen"), "{page}");
+    let record = world.record(ANA).await.unwrap();
+    assert!(record.contest.is_some() && record.restriction(world.now()).unwrap().allowed.is_none());
+    world.deliver().await;
+    let told = world.mails_to("ana").last().unwrap().clone();
+    assert!(told.subject.contains("frozen"), "{}", told.subject);
+    assert!(
+        !told.text.contains("/cancel/"),
+        "nobody gets a link from a freeze"
+    );
+
+    let (status, _, page) = get(&world, &link).await;
+    assert!(status == 200 && page.contains("frozen already") && page.contains("Confirm that it was not you"));
+    let epoch = record.epoch;
+    let (status, page) = post(&world, &link).await;
+    assert!(status == 200 && page.contains("You have told us already"));
+    assert_eq!(
+        world.record(ANA).await.unwrap().epoch,
+        epoch,
+        "the second word has no effect"
+    );
+}
+
+#[tokio::test]
+async fn a_tampered_or_shortened_link_is_nobodys() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
+    let (head, token) = link.rsplit_once('/').unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
+    bytes[30] ^= 1;
+    let tampered = URL_SAFE_NO_PAD.encode(&bytes);
+    for bad in [
+        tampered.as_str(),
+        &token[..token.len() - 4],
+        "x",
+        "%00",
+        &"A".repeat(600),
+        "..%2f..",
+    ] {
+        for (status, page) in [
+            {
+                let (s, _, p) = get(&world, &format!("{head}/{bad}")).await;
+                (s, p)
+            },
+            post(&world, &format!("{head}/{bad}")).await,
+        ] {
+            assert!(status == 404, "{bad}: {status} {page}");
+        }
+    }
+    assert!(world.record(ANA).await.unwrap().contest.is_none());
+}
+
+#[tokio::test]
+async fn a_link_that_is_too_old_says_what_to_do_instead() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
+    world.after(Span::from_days(31)).await;
+    let (status, page) = post(&world, &link).await;
+    assert!(
+        status == 410 && page.contains("too old") && page.contains("href=\"/account\""),
+        "{page}"
+    );
+    assert!(world.record(ANA).await.unwrap().contest.is_none());
+}
+
+// A second change must not kill the first one's link.
+#[tokio::test]
+async fn the_first_link_works_after_a_second_change() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let first = world.report_link("ana");
+    world.clock.advance(Span::from_hours(2));
+    world.reset(ANA).await;
+    assert_ne!(first, world.report_link("ana"));
+    assert_eq!(post(&world, &first).await.0, 200);
+    assert!(world.record(ANA).await.unwrap().contest.is_some());
+}
+
+#[tokio::test]
+async fn under_observation_the_page_does_not_promise_a_freeze() {
+    let world = World::with(|policy| {
+        for tier in &mut policy.tiers {
+            tier.enforce = Rollout::Shadow;
+        }
+    })
+    .await;
+    world.reset(ANA).await;
+    assert!(
+        world.mails_to("ana").is_empty(),
+        "nothing changes, so nobody is told"
+    );
+    // A link from a time when the rules were in force.
+    let link = Link {
+        key: world.flow.key(&world.subject(ANA)),
+        issued: world.clock.now(),
+        case: world.record(ANA).await.unwrap().causes[0].reference.clone(),
+        channel: world.flow.seal.channel(ContactKind::Email, "ana@example.com"),
+    };
+    let link = format!("{}/cancel/{}", world.issuer, link::seal(&world.flow, &link));
+    let (_, _, page) = get(&world, &link).await;
+    assert!(page.contains("Tell us that it was not you") && !page.contains("freeze the account"));
+    let (status, page) = post(&world, &link).await;
+    assert!(status == 200 && page.contains("written it down"), "{page}");
+    assert!(
+        world
+            .record(ANA)
+            .await
+            .unwrap()
+            .restriction(world.now())
+            .is_none()
+    );
+}
