@@ -26,13 +26,16 @@ use crate::http::problem::Problem;
 use crate::http::routes::{Listener, ROUTES};
 
 /// The public listener: everything that relying parties, browsers and IdPs reach, below the issuer's path.
-#[must_use]
 pub fn public(context: Context) -> Router {
     let base = context.broker.settings.base_path().to_owned();
-    let routes = ROUTES.iter().copied().flatten();
     let mut inner = Router::new();
     let mut outer = Router::new();
-    for route in routes.filter(|r| r.listener == Listener::Public) {
+    for route in ROUTES
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|r| r.listener == Listener::Public)
+    {
         inner = inner.route(route.path, (route.mount)());
         if route.well_known && !base.is_empty() {
             outer = outer.route(&format!("{}{base}", route.path), (route.mount)());
@@ -47,11 +50,14 @@ pub fn public(context: Context) -> Router {
 }
 
 /// The operations listener: never reachable from outside.
-#[must_use]
 pub fn operations(context: Context) -> Router {
-    let routes = ROUTES.iter().copied().flatten();
     let mut router = Router::new();
-    for route in routes.filter(|r| r.listener == Listener::Operations) {
+    for route in ROUTES
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|r| r.listener == Listener::Operations)
+    {
         router = router.route(route.path, (route.mount)());
     }
     finish(router, context)

@@ -90,9 +90,10 @@ async fn watch_store(context: Context, stop: CancellationToken) {
             Err(error) => Some(error.to_string()),
         };
         if fault != said {
-            match &fault {
-                Some(fault) => tracing::error!(fault, "the store is not sound: tokens are restricted"),
-                None => tracing::info!("the store is sound"),
+            if let Some(fault) = &fault {
+                tracing::error!(fault, "the store is not sound: tokens are restricted");
+            } else {
+                tracing::info!("the store is sound");
             }
             said.clone_from(&fault);
         }

@@ -57,6 +57,6 @@ async fn import_all(flow: &Flow, upstream: &UpstreamId) {
             Err(error) => tracing::warn!(%upstream, %error, "the import is tried again"),
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(60));
+        pause = (pause * 2).min(Duration::from_mins(1));
     }
 }

@@ -142,6 +142,7 @@ impl Session {
     }
 
     /// Writes every fault to standard error.
+    #[expect(clippy::must_use_candidate, reason = "what counts is what it prints")]
     pub fn refuse(&self, faults: &Faults) -> Outcome {
         complain(&format!(
             "{} {}: {faults}",

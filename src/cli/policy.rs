@@ -1,6 +1,7 @@
 //! `reentry policy`: print the default, check a file, see which tier an account gets.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -191,9 +192,9 @@ fn aligned(lines: &[Vec<String>]) -> String {
 fn choices(policy: &Policy) -> String {
     let mut text = String::new();
     for choice in &policy.choices {
-        text.push_str(&format!("{} when {}\n", choice.tier.0, choice.when.source()));
+        let _ = writeln!(text, "{} when {}", choice.tier.0, choice.when.source());
     }
-    text.push_str(&format!("{} otherwise\n", policy.default_tier.0));
+    let _ = writeln!(text, "{} otherwise", policy.default_tier.0);
     text
 }
 

@@ -251,7 +251,7 @@ fn classes(s: &Section<'_>, key: &str, read: impl Fn(&str) -> Result<String, Str
     for (name, place, _) in section.entries() {
         let class = class(name).map_err(|problem| {
             s.findings()
-                .fault(Fault::new(&section.path(name), place.clone(), problem))
+                .fault(Fault::new(&section.path(name), place.clone(), problem));
         });
         let words = section.list(name, &read);
         match (class, words) {

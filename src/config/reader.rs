@@ -395,20 +395,16 @@ impl<'a> Section<'a> {
             let problem = format!("names {}, which everybody can read", path.display());
             self.warn(key, problem, format!("run `chmod 600 {}`", path.display()));
         }
-        match filled(text.trim_end_matches(['\r', '\n'])) {
-            Ok(text) => Some(SecretString::from(text)),
-            Err(_) => {
-                self.fault(
-                    key,
-                    format!("names {}, which is empty", path.display()),
-                    "write the secret in it",
-                );
-                None
-            }
+        let secret = filled(text.trim_end_matches(['\r', '\n'])).ok();
+        if secret.is_none() {
+            let problem = format!("names {}, which is empty", path.display());
+            self.fault(key, problem, "write the secret in it");
         }
+        secret.map(SecretString::from)
     }
 
     /// Reads a whole file that a key names.
+    #[expect(clippy::option_option, reason = "refused, or not named, or read")]
     pub fn contents(&self, key: &str) -> Option<Option<(PathBuf, String)>> {
         let Some(path) = self.file(key)? else {
             return Some(None);

@@ -185,7 +185,7 @@ impl Network {
 /// What is wrong.
 pub fn email(text: &str) -> Result<String, String> {
     let fits = text.split_once('@').is_some_and(|(local, domain)| {
-        !local.is_empty() && domain.contains('.') | (domain == "localhost") && !domain.contains('@')
+        !local.is_empty() && (domain.contains('.') || domain == "localhost") && !domain.contains('@')
     });
     if fits
         && !text

@@ -340,12 +340,12 @@ async fn sign_out(State(bank): State<Bank>, headers: HeaderMap) -> Response {
         return see_other("/");
     };
     locked(&bank.visits).remove(&id);
-    let back = format!("{}/", bank.address);
+    let home = format!("{}/", bank.address);
     let hint = visit.id_token.unwrap_or_default();
     let query = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("id_token_hint", hint.as_str()),
-            ("post_logout_redirect_uri", back.as_str()),
+            ("post_logout_redirect_uri", home.as_str()),
         ])
         .finish();
     see_other(&format!("{}/logout?{query}", bank.issuer))

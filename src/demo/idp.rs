@@ -422,6 +422,7 @@ fn client_known(idp: &Idp, headers: &HeaderMap, form: &TokenRequest) -> bool {
 }
 
 /// The PKCE challenge of a verifier (RFC 7636 §4.2).
+#[must_use]
 pub fn s256(verifier: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes());
     URL_SAFE_NO_PAD.encode(digest)

@@ -59,6 +59,7 @@ fn secured(mut response: Response) -> Response {
 }
 
 /// Sends the browser elsewhere with a GET.
+#[must_use]
 pub fn see_other(location: &str) -> Response {
     match HeaderValue::from_str(location) {
         Ok(value) => (StatusCode::SEE_OTHER, [(header::LOCATION, value)]).into_response(),

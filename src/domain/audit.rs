@@ -70,6 +70,10 @@ impl Entry {
 
     /// The same line with one more detail.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a number and a name are given alike"
+    )]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.details.insert(name.to_owned(), value.to_string());
         self

@@ -111,7 +111,7 @@ pub fn entitle(state: State<'_>, request: &Request<'_>, now: Now, policy: &Polic
         } else {
             Ceiling::none()
         };
-        return render(request, ceiling, None, policy, facts);
+        return render(request, &ceiling, None, policy, facts);
     };
     facts.epoch = record.epoch;
     facts.contested = record.contest.as_ref().is_some_and(|c| c.enforced);
@@ -125,7 +125,7 @@ pub fn entitle(state: State<'_>, request: &Request<'_>, now: Now, policy: &Polic
     if !checked(request) {
         ceiling = Ceiling::none();
     }
-    render(request, ceiling, restriction, policy, facts)
+    render(request, &ceiling, restriction, policy, facts)
 }
 
 /// The answer when nothing can be known: nothing is allowed. The token's own epoch stays, so that a relying party
@@ -136,7 +136,7 @@ fn unreadable(request: &Request<'_>, policy: &Policy) -> Entitlement {
         epoch: request.issued.as_ref().map_or(0, |i| i.epoch),
         ..Facts::default()
     };
-    render(request, Ceiling::none(), None, policy, facts)
+    render(request, &Ceiling::none(), None, policy, facts)
 }
 
 /// Whether the log-in-time check was answered, where there is a session to check.
@@ -186,7 +186,7 @@ struct Facts {
 /// Everything that follows from the ceiling.
 fn render(
     request: &Request<'_>,
-    ceiling: Ceiling,
+    ceiling: &Ceiling,
     restriction: Option<Restriction>,
     policy: &Policy,
     facts: Facts,

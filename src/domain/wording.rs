@@ -133,7 +133,7 @@ impl Wording {
         let writes = Class::parse("write").is_some_and(|write| allowed.allows(&write));
         self.known(&GRAVITY)
             .into_iter()
-            .filter(|c| !allowed.allows(c) && !(writes && c.as_str() == "admin"))
+            .filter(|c| !allowed.allows(c) && (!writes || c.as_str() != "admin"))
             .map(|c| self.class(&c))
             .collect()
     }

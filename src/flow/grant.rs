@@ -84,18 +84,17 @@ pub struct Wanted<'a> {
 /// The outcome of a step that may find that the IdP has not been asked yet.
 enum Outcome<T> {
     Settled(Result<T, Refusal>),
-    AskFirst(Session),
+    AskFirst(Box<Session>),
 }
 
 /// Whether the IdP was asked in this very request: not yet, or with this answer.
 type Asked<'a> = Option<Option<&'a Looked>>;
 
+/// A step that judges what is stored and what the IdP said.
+type Asking<'f, T> = dyn Fn(&Loaded, Now, Asked<'_>) -> Step<Outcome<T>> + Send + Sync + 'f;
+
 /// Runs a step, and once more after asking the IdP when the session has not been checked (contract section 3).
-async fn checked<T: Send>(
-    flow: &Flow,
-    key: &SubjectKey,
-    step: &(dyn Fn(&Loaded, Now, Asked<'_>) -> Step<Outcome<T>> + Send + Sync),
-) -> Result<T, Refusal> {
+async fn checked<T: Send>(flow: &Flow, key: &SubjectKey, step: &Asking<'_, T>) -> Result<T, Refusal> {
     let first = step::run(flow, key, &|loaded, now| step(loaded, now, None)).await?;
     let session = match first {
         Outcome::Settled(settled) => return settled,
@@ -131,7 +130,7 @@ fn present<T>(
         return Ok(session);
     }
     match asked {
-        None => Err(Box::new(Step::done(Outcome::AskFirst(session)))),
+        None => Err(Box::new(Step::done(Outcome::AskFirst(Box::new(session))))),
         Some(None) => Ok(session),
         Some(Some(looked)) => {
             let mut session = session;

@@ -103,18 +103,12 @@ pub async fn approve(
         })
         .await
         .map_err(FlowError::from)?;
-    match outcome
-        .into_inner()
-        .ok()
-        .flatten()
-        .unwrap_or(Err(ThawRefusal::NotContested))
-    {
-        Ok(approved) => Ok(approved),
-        Err(refusal) => {
-            refused(flow, subject, approver, &refusal.to_string()).await?;
-            Err(refusal.into())
-        }
+    let outcome = outcome.into_inner().ok().flatten();
+    let outcome = outcome.unwrap_or(Err(ThawRefusal::NotContested));
+    if let Err(refusal) = &outcome {
+        refused(flow, subject, approver, &refusal.to_string()).await?;
     }
+    Ok(outcome?)
 }
 
 /// Writes down that somebody was refused.

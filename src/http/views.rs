@@ -1,6 +1,8 @@
 //! What the broker shows to a browser when it cannot answer by a redirect. The words and the look are the pages'
 //! own; the broker only says which page.
 
+use std::fmt::Write as _;
+
 /// A page that says what happened and what to do.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -52,17 +54,11 @@ impl Views for Plain {
     }
 
     fn confirm_logout(&self, confirm: &ConfirmLogout) -> String {
-        let fields: String = confirm
-            .fields
-            .iter()
-            .map(|(n, v)| {
-                format!(
-                    r#"<input type="hidden" name="{}" value="{}">"#,
-                    escape(n),
-                    escape(v)
-                )
-            })
-            .collect();
+        let mut fields = String::new();
+        for (name, value) in &confirm.fields {
+            let (name, value) = (escape(name), escape(value));
+            let _ = write!(fields, r#"<input type="hidden" name="{name}" value="{value}">"#);
+        }
         let action = escape(&confirm.action);
         document(
             "Sign out?",

@@ -52,7 +52,7 @@ use admin::{Admin, AdminError, AdminOnly, Credentials};
 use story::Rules;
 
 /// How long what rarely changes (layout of the wired realm, user profile, event types) is believed.
-const BELIEVE: Duration = Duration::from_secs(60);
+const BELIEVE: Duration = Duration::from_mins(1);
 /// A sampled clock offset up to this long is the sampling itself.
 const NOISE: i64 = 2_000;
 
@@ -213,16 +213,12 @@ impl Keycloak {
     async fn own(&self) -> Result<(Span, Option<String>), IdpError> {
         let own = self.admin.own().await.map_err(idp)?;
         let ahead = if own.ahead.abs() <= NOISE { 0 } else { own.ahead };
-        let account = match own.account {
-            Some(account) => Some(account),
-            None => {
-                let name = format!("service-account-{}", self.settings.client_id);
-                self.admin
-                    .user_by_name(&name)
-                    .await
-                    .map_err(idp)?
-                    .and_then(|user| user.id)
-            }
+        let account = if own.account.is_some() {
+            own.account
+        } else {
+            let name = format!("service-account-{}", self.settings.client_id);
+            let user = self.admin.user_by_name(&name).await.map_err(idp)?;
+            user.and_then(|user| user.id)
         };
         Ok((Span::from_millis(ahead), account))
     }

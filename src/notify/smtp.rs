@@ -3,6 +3,8 @@
 //! STARTTLS is required or not used: a server that does not offer it gets nothing. What is refused for good is
 //! only what is wrong with this one address; a server that is down, full or in a bad mood is asked again.
 
+use std::fmt::Write as _;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -162,12 +164,10 @@ impl Mailer {
     /// Stable for an effect, so that a repeated delivery is recognisable; says nothing about the account.
     fn message_id(&self, effect: &str) -> String {
         let hash = digest::digest(&digest::SHA256, effect.as_bytes());
-        let name: String = hash
-            .as_ref()
-            .iter()
-            .take(16)
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let mut name = String::with_capacity(32);
+        for octet in hash.as_ref().iter().take(16) {
+            let _ = write!(name, "{octet:02x}");
+        }
         format!("<{name}@{}>", self.from.email.domain())
     }
 }

@@ -37,7 +37,7 @@ use crate::oidc::settings::Upstream;
 use transport::Transport;
 
 /// How long metadata and keys are used without asking again.
-const FRESH: Duration = Duration::from_secs(3600);
+const FRESH: Duration = Duration::from_hours(1);
 /// Between two fetches because of an unknown key, or after a failed one.
 const PAUSE: Duration = Duration::from_secs(5);
 

@@ -10,6 +10,7 @@ use crate::domain::policy::{Policy, Response, Tier};
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Span, Timestamp};
+use std::fmt::Write as _;
 
 /// What a change is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +107,7 @@ fn baseline(record: &Record, change: &Change, now: Now) -> Timestamp {
 }
 
 /// Puts one change into the record. Says whether anything has to be stored.
+#[expect(clippy::similar_names, reason = "the field's own words")]
 fn take(t: &mut Transition, account: Option<&Account>, change: &Change, case: &str, s: Setting<'_>) -> bool {
     let mut cause = judged(&t.record, account, change, case, s);
     let known = t.record.causes.iter().position(|c| c.change == change.id);
@@ -139,7 +141,7 @@ fn take(t: &mut Transition, account: Option<&Account>, change: &Change, case: &s
         let stamp = t.record.updated.millis();
         let notices = t.effects.iter_mut().skip(effects).map(|(id, _)| id);
         for id in notices.chain(t.audit.iter_mut().skip(lines).map(|line| &mut line.id)) {
-            id.push_str(&format!(":{stamp}"));
+            let _ = write!(id, ":{stamp}");
         }
     }
     t.record.causes.push(cause);
@@ -171,6 +173,7 @@ fn tightened(cause: &mut Cause, known: &Cause) {
 
 /// A change that belongs to the case that is contested, and was earlier, is contested too: what it brought is taken
 /// back with the rest.
+#[expect(clippy::similar_names, reason = "the field's own words")]
 fn widen_contest(record: &mut Record, cause: &Cause) {
     let Some(case) = record.contest.as_ref().map(|c| c.case.clone()) else {
         return;
@@ -375,6 +378,7 @@ fn bound(record: &mut Record) {
 
 /// A channel of before accepted the notice about `case` at `now`: the one transition that brings an end forward.
 /// `None` when that is known already, or when the hold is over.
+#[expect(clippy::similar_names, reason = "the field's own words")]
 #[must_use]
 pub fn told(old: &Record, case: &str, now: Now) -> Option<Transition> {
     let mut record = old.clone();

@@ -38,7 +38,6 @@ pub fn invalid_request(description: &str) -> Response {
 ///
 /// # Errors
 /// The answer.
-#[expect(clippy::result_large_err, reason = "the error is the whole answer, made once")]
 pub fn client<'a>(
     context: &'a Context,
     headers: &HeaderMap,
@@ -81,7 +80,6 @@ fn unknown_client(by_header: bool) -> Response {
 ///
 /// # Errors
 /// The answer.
-#[expect(clippy::result_large_err, reason = "the error is the whole answer, made once")]
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Response> {
     let Some(line) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);

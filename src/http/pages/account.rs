@@ -171,6 +171,7 @@ fn named(state: &str) -> Value {
 }
 
 /// What works in a hold, the things that always do among it (domain "Lift").
+#[expect(clippy::similar_names, reason = "the field's own words")]
 fn works(words: &Wording, allowed: &Ceiling) -> Vec<String> {
     let mut works = vec!["sign in".to_owned()];
     works.extend(words.works(allowed));

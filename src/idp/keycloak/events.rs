@@ -69,7 +69,8 @@ pub fn credential(event: &Event) -> Option<(Touch, FactorClass, bool)> {
     match event.kind.as_str() {
         "UPDATE_CREDENTIAL" => Some((Touch::Set, named.unwrap_or(FactorClass::Other), false)),
         "REMOVE_CREDENTIAL" => Some((Touch::Removed, named.unwrap_or(FactorClass::Other), false)),
-        "UPDATE_PASSWORD" => Some((Touch::Set, FactorClass::Password, true)),
+        // RESET_PASSWORD: only a flow of somebody's own ends with it; what it did is a reset.
+        "UPDATE_PASSWORD" | "RESET_PASSWORD" => Some((Touch::Set, FactorClass::Password, true)),
         "UPDATE_TOTP" => Some((Touch::Set, FactorClass::Otp, true)),
         "REMOVE_TOTP" => Some((Touch::Removed, FactorClass::Otp, true)),
         // The clone of a WebAuthn registration, and recovery codes on 26.0, where no generic event exists.
@@ -82,8 +83,6 @@ pub fn credential(event: &Event) -> Option<(Touch, FactorClass, bool)> {
             };
             named.or(of_action).map(|class| (Touch::Set, class, true))
         }
-        // Only a flow of somebody's own ends with it; what it did is a reset.
-        "RESET_PASSWORD" => Some((Touch::Set, FactorClass::Password, true)),
         _ => None,
     }
 }
@@ -204,14 +203,14 @@ pub fn network(ip: &str) -> Option<String> {
             let [a, b, ..] = v4.octets();
             Some(format!("{a}.{b}.0.0/16"))
         }
-        std::net::IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => network(&v4.to_string()),
-            None => {
-                let [a, b, c, ..] = v6.segments();
-                let net = std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0);
-                Some(format!("{net}/48"))
+        std::net::IpAddr::V6(v6) => {
+            if let Some(v4) = v6.to_ipv4_mapped() {
+                return network(&v4.to_string());
             }
-        },
+            let [a, b, c, ..] = v6.segments();
+            let net = std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0);
+            Some(format!("{net}/48"))
+        }
     }
 }
 

@@ -292,8 +292,8 @@ fn private_files_are_for_their_owner_alone() {
     let made = create(directory.path(), Algorithm::Rs256, false, at(START)).unwrap();
     create(directory.path(), Algorithm::Es256, false, at(START)).unwrap();
     let path = directory.path().join(format!("{}.json", made.kid));
-    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
+    let bits = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(bits, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let refused = KeyRing::load(directory.path(), clock()).unwrap_err();
     assert!(matches!(refused, KeyFault::Exposed { mode: 0o644, .. }));

@@ -84,6 +84,10 @@ pub struct AdminOnly {
 }
 
 /// Our wall clock `ago`, in milliseconds since the epoch.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compared with another server's clock, never with a hold"
+)]
 pub(super) fn wall_clock(ago: Duration) -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let millis = now.unwrap_or_default().saturating_sub(ago).as_millis();
