@@ -497,21 +497,21 @@ fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     let mut last: Option<char> = None;
     for (i, x) in a.chars().enumerate() {
-        let mut next = vec![i + 1];
+        let mut below = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
             let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
             let mut least = (at(&row, j) + usize::from(x != *y))
                 .min(at(&row, j + 1) + 1)
-                .min(at(&next, j) + 1);
+                .min(at(&below, j) + 1);
             if let Some(earlier) = j.checked_sub(1)
                 && last == Some(*y)
                 && b.get(earlier) == Some(&x)
             {
                 least = least.min(at(&before, earlier) + 1);
             }
-            next.push(least);
+            below.push(least);
         }
-        before = std::mem::replace(&mut row, next);
+        before = std::mem::replace(&mut row, below);
         last = Some(x);
     }
     row.last().copied().unwrap_or(0)

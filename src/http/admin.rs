@@ -149,10 +149,10 @@ async fn approve(
     Json(word): Json<Word>,
 ) -> Result<Response, Problem> {
     let subject = named(&context.flow, &upstream, &sub)?;
-    let approved = thaw::approve(&context.flow, &subject, &approver, word.finding)
+    let state = thaw::approve(&context.flow, &subject, &approver, word.finding)
         .await
         .map_err(refused)?;
-    let body = json!({ "approvals": approved.approvals, "needed": 2, "ready": approved.ready.map(Wording::machine) });
+    let body = json!({ "approvals": state.approvals, "needed": 2, "ready": state.ready.map(Wording::machine) });
     Ok((StatusCode::OK, axum::Json(body)).into_response())
 }
 

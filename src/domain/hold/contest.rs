@@ -7,6 +7,7 @@ mod after;
 pub mod exit;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,7 @@ pub enum ReportRefusal {
 /// # Errors
 /// [`ReportRefusal`] when the case is unknown or the channel has no voice in it. A second report by the same
 /// channel within the window is stored and told, without effect, and is not an error.
+#[expect(clippy::similar_names, reason = "the field's own words")]
 pub fn report(
     old: &Record,
     account: &Account,
@@ -137,17 +139,14 @@ pub fn report(
     t.record.reports.retain(|(_, at)| kept(*at));
     t.record.reports.push((channel.clone(), now.latest()));
     let was = old.contest.as_ref().is_some_and(|c| c.enforced);
-    match t.record.contest.take() {
-        Some(contest) => {
-            let again = freeze(old, cause, channel, now, policy);
-            t.record.contest = Some(confirmed(contest, &again));
-            t.audit.push(line("report_confirmed").alarming());
-        }
-        None => {
-            t.record.contest = Some(freeze(old, cause, channel, now, policy));
-            t.audit
-                .push(line("contested").alarming().with("enforced", cause.enforced));
-        }
+    let frozen = freeze(old, cause, channel, now, policy);
+    if let Some(contest) = t.record.contest.take() {
+        t.record.contest = Some(confirmed(contest, &frozen));
+        t.audit.push(line("report_confirmed").alarming());
+    } else {
+        t.record.contest = Some(frozen);
+        t.audit
+            .push(line("contested").alarming().with("enforced", cause.enforced));
     }
     if cause.enforced && !was {
         t.record.tighten(now);
@@ -205,6 +204,7 @@ fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &P
 }
 
 /// Tells everyone about the freeze or its end. A roll-out that only watches writes to nobody.
+#[expect(clippy::similar_names, reason = "the field's own words")]
 fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, policy: &Policy) {
     let Some(contest) = t.record.contest.as_ref().filter(|c| c.enforced) else {
         return;
@@ -250,7 +250,7 @@ fn send(
     t.notices(notices);
     // A freeze may be told more than once (another channel, another freeze): the instant tells them apart.
     for (id, _) in t.effects.iter_mut().skip(before) {
-        id.push_str(&format!(":{stamp}"));
+        let _ = write!(id, ":{stamp}");
     }
 }
 

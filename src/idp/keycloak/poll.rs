@@ -9,6 +9,7 @@
 //! never by offset, except inside one full page of equal times.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use futures_util::StreamExt as _;
 use futures_util::future::try_join3;
@@ -140,7 +141,7 @@ impl Stream {
             .max_by_key(|(_, (time, _))| *time);
         self.from.is_none()
             && newest.is_some_and(|(id, (time, _))| {
-                !rows.iter().any(|row| row.id == *id) && !(full && rows.iter().all(|row| row.time <= *time))
+                rows.iter().all(|row| row.id != *id) && !(full && rows.iter().all(|row| row.time <= *time))
             })
     }
 }
@@ -251,7 +252,7 @@ fn verdicts(judged: &[(i64, String, Line)]) -> BTreeMap<String, String> {
     for (_, id, line) in judged {
         if let Heard::Change(change) = &line.heard {
             let verdict = verdicts.entry(id.clone()).or_default();
-            verdict.push_str(&format!("{:?}/{} ", change.kind, change.row().as_str()));
+            let _ = write!(verdict, "{:?}/{} ", change.kind, change.row().as_str());
         }
     }
     verdicts
