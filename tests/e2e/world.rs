@@ -399,7 +399,7 @@ fn policy(setup: Setup) -> String {
         format!(
             r#"
   - name: {name}
-    {when}    enforce: on
+{when}    enforce: on
     at_end: {at_end}
     holds:
       password_reset: {{ for: {reset}, allow: [read, write] }}
@@ -421,14 +421,14 @@ fn policy(setup: Setup) -> String {
         tier("consumer", "", "24h", "3s", "auto"),
         tier(
             "quick",
-            "when: \"'quick' in roles\"\n",
+            "    when: \"'quick' in roles\"\n",
             setup.quick,
             setup.quick,
             "auto",
         ),
         tier(
             "administrator",
-            "when: \"'reentry-admin' in roles\"\n",
+            "    when: \"'reentry-admin' in roles\"\n",
             "72h",
             "72h",
             "fresh_login",
