@@ -93,27 +93,18 @@ pub fn settled(username: &str, roles: &[&str]) -> Value {
 
 fn realm(mails: &MailSink) -> Value {
     let mut realm = plain_realm(&mails.keycloak_settings());
-    let with_defaults = |names: &[&str]| {
-        let mut roles = vec!["default-roles-REALM".to_owned()];
-        roles.extend(names.iter().map(|n| (*n).to_owned()));
-        roles
-    };
-    let person = |name: &str, roles: &[&str]| {
-        let roles = with_defaults(roles);
-        settled(name, &roles.iter().map(String::as_str).collect::<Vec<_>>())
-    };
     realm["roles"] =
         json!({ "realm": [{ "name": "reentry-admin" }, { "name": "quick" }, { "name": "business" }] });
     realm["registrationAllowed"] = json!(false);
     realm["editUsernameAllowed"] = json!(false);
     realm["users"] = json!([
-        person("ana", &[]),
-        person("bea", &[]),
-        person("quinn", &["quick"]),
-        person("victor", &[]),
-        person("carl", &[]),
-        person("admin-one", &["reentry-admin"]),
-        person("admin-two", &["reentry-admin"]),
+        settled("ana", &[]),
+        settled("bea", &[]),
+        settled("quinn", &["quick"]),
+        settled("victor", &[]),
+        settled("carl", &[]),
+        settled("admin-one", &["reentry-admin"]),
+        settled("admin-two", &["reentry-admin"]),
     ]);
     let mut narrow = public_client("narrow", REDIRECT);
     narrow["fullScopeAllowed"] = json!(false);
@@ -137,6 +128,7 @@ impl World {
         for scope in APPLICATION_SCOPES {
             application_scope(&realm, scope).await;
         }
+        default_role(&realm).await;
         let before = realm.export().await;
         let redis = Redis::durable();
         let proxy = Proxy::before(keycloak.base());
@@ -312,6 +304,16 @@ pub fn wire_arguments(setup: Setup) -> Vec<&'static str> {
         arguments.push("--force-login-after-reset");
     }
     arguments
+}
+
+/// Gives every imported account what an account made in any other way has: the realm's default role.
+async fn default_role(realm: &Realm) {
+    let role = realm.get("").await["defaultRole"].clone();
+    let users = realm.get("users?max=100").await;
+    for user in users.as_array().expect("a list") {
+        let id = user["id"].as_str().expect("an id");
+        realm.post(&format!("users/{id}/role-mappings/realm"), &json!([role])).await;
+    }
 }
 
 async fn application_scope(realm: &Realm, name: &str) {
