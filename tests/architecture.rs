@@ -88,7 +88,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     // One source of cryptography: token keys, sealing at rest and in cookies, entropy, PKCE; `config` digests the
     // policy and client secrets, `notify` names its TLS provider.
-    ("aws_lc_rs", &["oidc", "store", "idp", "notify", "http", "config", "app", "demo"]),
+    (
+        "aws_lc_rs",
+        &["oidc", "store", "idp", "notify", "http", "config", "app", "demo"],
+    ),
     ("axum", &["http", "app", "demo"]),
     (
         "base64",
@@ -441,9 +444,16 @@ impl Scan {
             let span = item.span();
             code.extend(span.start().line..=span.end().line);
             let lines: Vec<&str> = source.text.lines().collect();
-            let mut functions = Functions { lines, found: Vec::new() };
+            let mut functions = Functions {
+                lines,
+                found: Vec::new(),
+            };
             functions.visit_item(item);
-            for (name, lines) in functions.found.into_iter().filter(|(_, lines)| *lines > MAX_FUNCTION) {
+            for (name, lines) in functions
+                .found
+                .into_iter()
+                .filter(|(_, lines)| *lines > MAX_FUNCTION)
+            {
                 self.faults
                     .push(format!("fn {name} has {lines} lines, over {MAX_FUNCTION}"));
             }
@@ -485,7 +495,10 @@ impl Functions<'_> {
     fn note(&mut self, signature: &syn::Signature, block: &syn::Block) {
         let (first, last) = (signature.span().start().line, block.span().end().line);
         let lines = self.lines.iter().take(last).skip(first - 1);
-        self.found.push((signature.ident.to_string(), lines.filter(|line| is_code(line)).count()));
+        self.found.push((
+            signature.ident.to_string(),
+            lines.filter(|line| is_code(line)).count(),
+        ));
     }
 }
 
@@ -541,13 +554,18 @@ fn continues(tokens: &[TokenTree], index: usize) -> bool {
     let before = |back: usize| index.checked_sub(back).and_then(|i| tokens.get(i));
     let punct = |back: usize, c: char| matches!(before(back), Some(TokenTree::Punct(p)) if p.as_char() == c);
     if punct(1, ':') && punct(2, ':') {
-        return punct(3, '>') || matches!(before(3), Some(TokenTree::Ident(word)) if !is_keyword(&word.to_string()));
+        return punct(3, '>')
+            || matches!(before(3), Some(TokenTree::Ident(word)) if !is_keyword(&word.to_string()));
     }
     punct(1, '.') && !punct(2, '.')
 }
 
 fn is_keyword(word: &str) -> bool {
-    ["use", "in", "as", "dyn", "impl", "for", "return", "mut", "ref", "where", "let", "match", "if", "else"].contains(&word)
+    [
+        "use", "in", "as", "dyn", "impl", "for", "return", "mut", "ref", "where", "let", "match", "if",
+        "else",
+    ]
+    .contains(&word)
 }
 
 /// The paths inside `{a, b::c, d::{e, f}}`.

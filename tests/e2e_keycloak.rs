@@ -257,8 +257,12 @@ async fn keycloaks_own_tokens_are_whole_again_after_the_hold() {
         (reply.access_claims()["recovery_scope"] == "read write").then_some(())
     })
     .await;
+    // Sessions of the second in which the change became known end with it.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let mut session = browser();
-    let held = sign_in(&mut session, &spa, ASKED, "quinn", CHANGED).await.expect_status(200);
+    let held = sign_in(&mut session, &spa, ASKED, "quinn", CHANGED)
+        .await
+        .expect_status(200);
     assert!(!words(held.access_claims()["scope"].as_str().unwrap()).contains(&"payments:write"));
     let mut refresh_token = held.text("refresh_token").to_owned();
     let whole = loop {
@@ -276,7 +280,9 @@ async fn keycloaks_own_tokens_are_whole_again_after_the_hold() {
     let page = session.get(silent.url.as_str()).await;
     let again = tokens(&mut session, &spa, &silent, page).await.expect_status(200);
     assert!(words(again.access_claims()["scope"].as_str().unwrap()).contains(&"payments:write"));
-    let reply = sign_in(&mut browser(), &consenting, ASKED, "quinn", CHANGED).await.expect_status(200);
+    let reply = sign_in(&mut browser(), &consenting, ASKED, "quinn", CHANGED)
+        .await
+        .expect_status(200);
     assert_eq!(reply.access_claims()["recovery_scope"], "full");
 }
 
@@ -501,7 +507,11 @@ async fn an_administrator_cannot_thaw_their_own_account() {
 }
 
 fn lines(value: &Value) -> Vec<String> {
-    serde_json::to_string_pretty(value).unwrap().lines().map(str::to_owned).collect()
+    serde_json::to_string_pretty(value)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

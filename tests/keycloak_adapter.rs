@@ -76,7 +76,10 @@ impl World {
         }
         let realm = Server::get().await.realm(realm).await;
         let level = |name: &str| name.parse::<Level>().unwrap();
-        let input = WirePlanInput::new(BTreeSet::from([level("read.write"), level("read")]), BTreeMap::new());
+        let input = WirePlanInput::new(
+            BTreeSet::from([level("read.write"), level("read")]),
+            BTreeMap::new(),
+        );
         let admin = administrator(&realm);
         let plan = wire::plan(&admin, &input).await.unwrap();
         let applied = wire::apply(&admin, &plan, &|_, _, _| {}).await.unwrap();
@@ -153,7 +156,10 @@ impl World {
     async fn tokens(&self, page: &Page, request: &Authorized) -> Reply {
         assert!(page.is_stop(), "no code: {}", pages::page_id(page));
         let code = self.rp.code(&request.0, &page.url);
-        self.rp.exchange(&code, &request.0.verifier).await.expect_status(200)
+        self.rp
+            .exchange(&code, &request.0.verifier)
+            .await
+            .expect_status(200)
     }
 
     /// "Forgot password?" in one browser, to the automatic log-in.
@@ -227,13 +233,25 @@ async fn a_reset_is_a_reset_in_whichever_browser() {
     let change = world.change(&ann).await;
     assert_eq!(
         (change.kind, &change.proof, change.factor),
-        (ChangeKind::PasswordReset, &Proof::Message, Some(FactorClass::Password))
+        (
+            ChangeKind::PasswordReset,
+            &Proof::Message,
+            Some(FactorClass::Password)
+        )
     );
     let sid = tokens.access_claims()["sid"].as_str().unwrap().to_owned();
-    assert_eq!(change.session, Some(sid.clone()), "the automatic log-in is the session of the change");
+    assert_eq!(
+        change.session,
+        Some(sid.clone()),
+        "the automatic log-in is the session of the change"
+    );
     assert_eq!(change.origin.as_deref(), Some("127.0.0.0/16"));
     let sessions = world.idp.sessions(&ann).await.unwrap();
-    assert!(sessions.iter().any(|session| session.id == sid && session.clients == ["shop"]));
+    assert!(
+        sessions
+            .iter()
+            .any(|session| session.id == sid && session.clients == ["shop"])
+    );
 
     let bob = world.user("bob").await;
     let (page, _) = world.open(&mut mine, "openid", None).await;
@@ -248,7 +266,10 @@ async fn a_reset_is_a_reset_in_whichever_browser() {
     let page = pages::set_new_password(&mut other, &page, NEW, false).await;
     assert!(!page.is_stop());
     let change = world.change(&bob).await;
-    assert_eq!((change.kind, &change.proof), (ChangeKind::PasswordReset, &Proof::Message));
+    assert_eq!(
+        (change.kind, &change.proof),
+        (ChangeKind::PasswordReset, &Proof::Message)
+    );
     // The whole log again says the same, under the same names.
     world.cursor = Cursor::default();
     assert_eq!(world.change(&bob).await.id, change.id);
@@ -278,7 +299,10 @@ async fn a_voluntary_change_needs_a_log_in_before_it() {
     let page = pages::set_new_password(&mut his, &page, NEW, false).await;
     assert!(page.is_stop());
     let change = world.change(&bob).await;
-    assert_eq!((change.kind, &change.proof), (ChangeKind::PasswordReset, &Proof::Unproven));
+    assert_eq!(
+        (change.kind, &change.proof),
+        (ChangeKind::PasswordReset, &Proof::Unproven)
+    );
     assert!(change.session.is_some());
 }
 
@@ -304,13 +328,19 @@ async fn administrators_resets_mails_and_edits() {
     assert!(page.is_stop());
     let change = world.change(&ann).await;
     assert_eq!(change.kind, ChangeKind::PasswordSetByAdmin);
-    assert!(change.session.is_some(), "the log-in with the temporary password is its session");
+    assert!(
+        change.session.is_some(),
+        "the log-in with the temporary password is its session"
+    );
 
     let bob = world.user("bob").await;
     world.mails.clear();
     world
         .realm
-        .put(&format!("users/{bob}/execute-actions-email"), &json!(["UPDATE_PASSWORD"]))
+        .put(
+            &format!("users/{bob}/execute-actions-email"),
+            &json!(["UPDATE_PASSWORD"]),
+        )
         .await;
     assert_eq!(world.changes(&bob).await, [], "a mail alone changes nothing");
     let mail = world
@@ -343,7 +373,10 @@ async fn administrators_resets_mails_and_edits() {
         .iter()
         .map(|contact| (contact.address.as_str(), contact.gone.is_none()))
         .collect();
-    assert_eq!(addresses, [("robert@example.test", true), ("bob@example.test", false)]);
+    assert_eq!(
+        addresses,
+        [("robert@example.test", true), ("bob@example.test", false)]
+    );
 
     let credentials = world.realm.get(&format!("users/{bob}/credentials")).await;
     let password = credentials[0]["id"].as_str().unwrap();
@@ -367,11 +400,18 @@ async fn an_invitation_may_be_the_first_enrolment() {
     invited.as_object_mut().unwrap().remove("credentials");
     let ann = world.realm.post("users", &invited).await;
     let lines = world.lines().await;
-    assert!(lines.iter().any(|line| line.sub == ann && matches!(line.heard, Heard::Touched { .. })));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.sub == ann && matches!(line.heard, Heard::Touched { .. }))
+    );
     assert_eq!(world.idp.account(&ann).await.unwrap().account.factors, []);
     world
         .realm
-        .put(&format!("users/{ann}/execute-actions-email"), &json!(["UPDATE_PASSWORD"]))
+        .put(
+            &format!("users/{ann}/execute-actions-email"),
+            &json!(["UPDATE_PASSWORD"]),
+        )
         .await;
     let mail = world
         .mails
@@ -414,11 +454,18 @@ fn totp(secret: &str) -> String {
 async fn enrol_otp(world: &World, browser: &mut Browser) {
     let (page, _) = world.open(browser, "openid", Some("CONFIGURE_TOTP")).await;
     let manual = browser.follow(&page, "mode=manual").await;
-    let secret = manual.text_of("#kc-totp-secret-key").expect("a secret to type in");
+    let secret = manual
+        .text_of("#kc-totp-secret-key")
+        .expect("a secret to type in");
     let form = manual.form("#kc-totp-settings-form");
     let form = form.set("totp", &totp(&secret)).set("userLabel", "phone");
     let page = browser.submit(form).await;
-    assert_eq!(page.query("kc_action_status").as_deref(), Some("success"), "{}", page.text());
+    assert_eq!(
+        page.query("kc_action_status").as_deref(),
+        Some("success"),
+        "{}",
+        page.text()
+    );
 }
 
 // row A4: factors added and removed.
@@ -437,12 +484,25 @@ async fn factors_added_and_removed_in_a_session() {
     // The password came with the account: enrolled in its making, so eligible from the first day.
     assert_eq!((&change.proof, &change.session), (&Proof::EligibleFactor, &None));
     let reading = world.idp.account(&ann).await.unwrap().account;
-    let otp = reading.factors.iter().find(|factor| factor.class == FactorClass::Otp).unwrap();
+    let otp = reading
+        .factors
+        .iter()
+        .find(|factor| factor.class == FactorClass::Otp)
+        .unwrap();
     let (page, _) = world
-        .open(&mut mine, "openid", Some(&format!("delete_credential:{}", otp.id)))
+        .open(
+            &mut mine,
+            "openid",
+            Some(&format!("delete_credential:{}", otp.id)),
+        )
         .await;
     let page = mine.submit(page.form("form").press("accept")).await;
-    assert_eq!(page.query("kc_action_status").as_deref(), Some("success"), "{}", page.text());
+    assert_eq!(
+        page.query("kc_action_status").as_deref(),
+        Some("success"),
+        "{}",
+        page.text()
+    );
     let change = world.change(&ann).await;
     assert_eq!(
         (change.kind, change.factor),
@@ -458,7 +518,9 @@ async fn a_changed_address_is_told_with_the_old_one() {
     let mut mine = browser();
     world.sign_in(&mut mine, "ann", OLD, "openid").await;
     let (page, _) = world.open(&mut mine, "openid", Some("UPDATE_PROFILE")).await;
-    let form = page.form("#kc-update-profile-form").set("email", "new@example.test");
+    let form = page
+        .form("#kc-update-profile-form")
+        .set("email", "new@example.test");
     let page = mine.submit(form).await;
     assert!(page.is_stop(), "{}", page.text());
     let change = world.change(&ann).await;
@@ -469,9 +531,21 @@ async fn a_changed_address_is_told_with_the_old_one() {
     let told: Vec<(&str, bool, bool)> = account
         .contacts
         .iter()
-        .map(|contact| (contact.address.as_str(), contact.gone.is_some(), contact.since > account.created))
+        .map(|contact| {
+            (
+                contact.address.as_str(),
+                contact.gone.is_some(),
+                contact.since > account.created,
+            )
+        })
         .collect();
-    assert_eq!(told, [("new@example.test", false, true), ("ann@example.test", true, false)]);
+    assert_eq!(
+        told,
+        [
+            ("new@example.test", false, true),
+            ("ann@example.test", true, false)
+        ]
+    );
 }
 
 #[tokio::test]
@@ -480,9 +554,7 @@ async fn a_reading_has_what_tiers_are_chosen_by() {
     world.set(|settings| settings.phone_attributes = vec!["phone".to_owned()]);
     let mut profile = world.realm.get("users/profile").await;
     let declared = profile["attributes"].as_array_mut().unwrap();
-    let attribute = |name: &str, edit: &[&str]| {
-        json!({"name": name, "permissions": {"view": ["admin", "user"], "edit": edit}, "multivalued": false})
-    };
+    let attribute = |name: &str, edit: &[&str]| json!({"name": name, "permissions": {"view": ["admin", "user"], "edit": edit}, "multivalued": false});
     declared.push(attribute("clearance", &["admin"]));
     declared.push(attribute("nickname", &["admin", "user"]));
     declared.push(attribute("phone", &["admin", "user"]));
@@ -490,7 +562,8 @@ async fn a_reading_has_what_tiers_are_chosen_by() {
     world.realm.post("roles", &json!({"name": "clerk"})).await;
     let group = world.realm.post("groups", &json!({"name": "staff"})).await;
     let mut ann = user("ann", "ann@example.test", OLD);
-    ann["attributes"] = json!({"clearance": ["top"], "nickname": ["boss"], "phone": ["+4412345"], "locale": ["de"]});
+    ann["attributes"] =
+        json!({"clearance": ["top"], "nickname": ["boss"], "phone": ["+4412345"], "locale": ["de"]});
     let ann = world.realm.post("users", &ann).await;
     let clerk = world.realm.get("roles/clerk").await;
     world
@@ -503,19 +576,31 @@ async fn a_reading_has_what_tiers_are_chosen_by() {
         .await;
     let reading = world.idp.account(&ann).await.unwrap();
     let facts = reading.facts.unwrap();
-    assert!(facts.roles.contains("clerk") && facts.roles.contains("reentry-full"), "{facts:?}");
+    assert!(
+        facts.roles.contains("clerk") && facts.roles.contains("reentry-full"),
+        "{facts:?}"
+    );
     assert_eq!(facts.groups, names(&["/staff"]));
-    let attributes: Vec<(&str, &str)> =
-        facts.attributes.iter().map(|(name, values)| (name.as_str(), values[0].as_str())).collect();
+    let attributes: Vec<(&str, &str)> = facts
+        .attributes
+        .iter()
+        .map(|(name, values)| (name.as_str(), values[0].as_str()))
+        .collect();
     assert_eq!(attributes, [("clearance", "top")], "never what a user may edit");
     let account = reading.account;
     assert_eq!((account.name.as_str(), account.enabled), ("ann Tester", true));
     assert_eq!(account.factors.len(), 1);
     assert!(account.factors[0].at_creation && account.factors[0].class == FactorClass::Password);
-    let contacts: Vec<(&str, bool)> =
-        account.contacts.iter().map(|contact| (contact.address.as_str(), contact.verified)).collect();
+    let contacts: Vec<(&str, bool)> = account
+        .contacts
+        .iter()
+        .map(|contact| (contact.address.as_str(), contact.verified))
+        .collect();
     assert_eq!(contacts, [("ann@example.test", true), ("+4412345", false)]);
-    assert!(matches!(world.idp.account("nobody").await, Err(IdpError::UnknownSubject)));
+    assert!(matches!(
+        world.idp.account("nobody").await,
+        Err(IdpError::UnknownSubject)
+    ));
     assert_eq!(world.idp.accounts(0, 10).await.unwrap(), [ann]);
     assert_eq!(world.idp.accounts(1, 10).await.unwrap(), Vec::<String>::new());
 }
@@ -534,15 +619,28 @@ async fn a_hold_takes_the_claim_and_a_lift_gives_back_exactly_what_was_taken() {
     world.lines().await;
 
     world.converge(&ann, held("read write")).await;
-    let expected = names(&["offline_access", "reentry-held-defaults", "reentry-hold.read.write", "uma_authorization"]);
+    let expected = names(&[
+        "offline_access",
+        "reentry-held-defaults",
+        "reentry-hold.read.write",
+        "uma_authorization",
+    ]);
     assert_eq!(world.roles(&ann).await, expected);
     assert_eq!(
         world.groups(&ann).await,
         names(&["/reentry/hold.read.write", "/reentry/lift.default-role"])
     );
-    let inside = world.rp.refresh(free.text("refresh_token")).await.expect_status(200);
+    let inside = world
+        .rp
+        .refresh(free.text("refresh_token"))
+        .await
+        .expect_status(200);
     assert_eq!(inside.access_claims()["recovery_scope"], "read write");
-    assert_eq!(world.converge(&ann, held("read write")).await, Vec::<String>::new(), "nothing to do twice");
+    assert_eq!(
+        world.converge(&ann, held("read write")).await,
+        Vec::<String>::new(),
+        "nothing to do twice"
+    );
 
     world.converge(&ann, held("read")).await;
     assert!(world.roles(&ann).await.contains("reentry-hold.read"));
@@ -555,8 +653,15 @@ async fn a_hold_takes_the_claim_and_a_lift_gives_back_exactly_what_was_taken() {
     assert!(world.lines().await.is_empty(), "our own acts are no news");
 
     world.converge(&ann, Posture::Free).await;
-    assert_eq!((world.roles(&ann).await, world.groups(&ann).await), (before, BTreeSet::new()));
-    let after = world.rp.refresh(free.text("refresh_token")).await.expect_status(200);
+    assert_eq!(
+        (world.roles(&ann).await, world.groups(&ann).await),
+        (before, BTreeSet::new())
+    );
+    let after = world
+        .rp
+        .refresh(free.text("refresh_token"))
+        .await
+        .expect_status(200);
     assert_eq!(after.access_claims()["recovery_scope"], "full");
     assert_eq!(world.converge(&ann, Posture::Free).await, Vec::<String>::new());
 }
@@ -580,7 +685,12 @@ async fn a_lift_gives_nothing_that_was_not_taken() {
     world.converge(&ann, held("read")).await;
     assert_eq!(
         world.roles(&ann).await,
-        names(&["offline_access", "reentry-held-defaults", "reentry-hold.read", "uma_authorization"])
+        names(&[
+            "offline_access",
+            "reentry-held-defaults",
+            "reentry-hold.read",
+            "uma_authorization"
+        ])
     );
     world.converge(&ann, Posture::Free).await;
     assert_eq!(world.roles(&ann).await, names(&["reentry-full"]));
@@ -589,7 +699,9 @@ async fn a_lift_gives_nothing_that_was_not_taken() {
     let mut off = admin.get(&format!("users/{bob}")).await;
     off["enabled"] = json!(false);
     admin.put(&format!("users/{bob}"), &off).await;
-    world.converge(&bob, Posture::Contested(ContestedAtIdp::Disable)).await;
+    world
+        .converge(&bob, Posture::Contested(ContestedAtIdp::Disable))
+        .await;
     world.converge(&bob, Posture::Free).await;
     assert_eq!(admin.get(&format!("users/{bob}")).await["enabled"], false);
     // A hold that was cut short by a crash: the note is there, the role is gone, the group is not yet.
@@ -609,8 +721,12 @@ async fn a_contest_stops_everything_until_it_is_over() {
     let world = World::new().await;
     let ann = world.user("ann").await;
     let mut mine = browser();
-    let tokens = world.sign_in(&mut mine, "ann", OLD, "openid offline_access").await;
-    world.converge(&ann, Posture::Contested(ContestedAtIdp::Disable)).await;
+    let tokens = world
+        .sign_in(&mut mine, "ann", OLD, "openid offline_access")
+        .await;
+    world
+        .converge(&ann, Posture::Contested(ContestedAtIdp::Disable))
+        .await;
     assert_eq!(world.realm.get(&format!("users/{ann}")).await["enabled"], false);
     assert!(world.groups(&ann).await.contains("/reentry/hold.none"));
     assert_eq!(world.idp.sessions(&ann).await.unwrap(), []);
@@ -623,7 +739,9 @@ async fn a_contest_stops_everything_until_it_is_over() {
     assert_eq!(world.groups(&ann).await, BTreeSet::new());
 
     let bob = world.user("bob").await;
-    world.converge(&bob, Posture::Contested(ContestedAtIdp::IssueNone)).await;
+    world
+        .converge(&bob, Posture::Contested(ContestedAtIdp::IssueNone))
+        .await;
     let none = world.sign_in(&mut browser(), "bob", OLD, "openid").await;
     assert_eq!(none.access_claims()["recovery_scope"], "none");
 }
@@ -656,12 +774,20 @@ async fn tampering_is_heard_and_undone() {
             "step {step}: {lines:?}"
         );
         world.converge(&ann, held("read write")).await;
-        assert_eq!((world.roles(&ann).await, world.groups(&ann).await), expected, "step {step}");
+        assert_eq!(
+            (world.roles(&ann).await, world.groups(&ann).await),
+            expected,
+            "step {step}"
+        );
     }
     world.converge(&ann, Posture::Free).await;
     assert!(world.roles(&ann).await.contains("reentry-full"));
     let mapped = world.realm.get(&roles).await;
-    assert_eq!(mapped.as_array().unwrap().len(), 1, "the granted role is not given back: {mapped}");
+    assert_eq!(
+        mapped.as_array().unwrap().len(),
+        1,
+        "the granted role is not given back: {mapped}"
+    );
     // The roles of a free account are its administrators' business.
     world.realm.post("roles", &json!({"name": "clerk"})).await;
     let clerk = world.realm.get("roles/clerk").await;
@@ -671,7 +797,13 @@ async fn tampering_is_heard_and_undone() {
         .await;
     let lines = world.lines().await;
     assert!(
-        matches!(lines.as_slice(), [Line { heard: Heard::Touched { .. }, .. }]),
+        matches!(
+            lines.as_slice(),
+            [Line {
+                heard: Heard::Touched { .. },
+                ..
+            }]
+        ),
         "{lines:?}"
     );
 }
@@ -684,7 +816,10 @@ async fn an_account_that_cannot_be_held_is_told_and_switched_off() {
     let group = world.realm.post("groups", &json!({"name": "everybody"})).await;
     world
         .realm
-        .post(&format!("groups/{group}/role-mappings/realm"), &json!([default_role]))
+        .post(
+            &format!("groups/{group}/role-mappings/realm"),
+            &json!([default_role]),
+        )
         .await;
     world
         .realm
@@ -714,11 +849,27 @@ async fn a_reset_ends_every_session_but_its_own() {
     let ann = world.user("ann").await;
     let mut old = browser();
     let before = world.sign_in(&mut old, "ann", OLD, "openid").await;
-    let offline = world.sign_in(&mut browser(), "ann", OLD, "openid offline_access").await;
-    let ids: BTreeSet<String> =
-        world.idp.sessions(&ann).await.unwrap().into_iter().map(|session| session.id).collect();
+    let offline = world
+        .sign_in(&mut browser(), "ann", OLD, "openid offline_access")
+        .await;
+    let ids: BTreeSet<String> = world
+        .idp
+        .sessions(&ann)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|session| session.id)
+        .collect();
     assert_eq!(ids.len(), 2);
-    assert!(world.idp.sessions(&ann).await.unwrap().iter().any(|session| session.offline));
+    assert!(
+        world
+            .idp
+            .sessions(&ann)
+            .await
+            .unwrap()
+            .iter()
+            .any(|session| session.offline)
+    );
     let mut thief = browser();
     let own = world.reset(&mut thief, "ann", NEW).await;
     let change = world.change(&ann).await;
@@ -733,19 +884,33 @@ async fn a_reset_ends_every_session_but_its_own() {
     };
     let done = world.idp.converge(&ann, &wanted).await.unwrap();
     assert_eq!(done.cannot, None);
-    assert!(done.acts.iter().any(|act| act.starts_with("ended offline session")), "{:?}", done.acts);
+    assert!(
+        done.acts
+            .iter()
+            .any(|act| act.starts_with("ended offline session")),
+        "{:?}",
+        done.acts
+    );
     for dead in [&before, &offline] {
         let reply = world.rp.refresh(dead.text("refresh_token")).await;
         assert_eq!((reply.status, reply.error()), (400, "invalid_grant"));
     }
-    let alive = world.rp.refresh(own.text("refresh_token")).await.expect_status(200);
+    let alive = world
+        .rp
+        .refresh(own.text("refresh_token"))
+        .await
+        .expect_status(200);
     assert_eq!(alive.access_claims()["recovery_scope"], "read write");
     // What begins later lives, also when the effect is done again.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let later = world.sign_in(&mut browser(), "ann", NEW, "openid").await;
     let again = world.idp.converge(&ann, &wanted).await.unwrap();
     assert_eq!(again.acts, Vec::<String>::new());
-    world.rp.refresh(later.text("refresh_token")).await.expect_status(200);
+    world
+        .rp
+        .refresh(later.text("refresh_token"))
+        .await
+        .expect_status(200);
     // The end of a hold that asks for a fresh log-in ends them all.
     let end = Wanted {
         posture: Posture::Free,
@@ -769,16 +934,28 @@ async fn restoring_removes_what_was_enrolled_and_sets_the_old_address() {
     world.reset(&mut thief, "ann", NEW).await;
     enrol_otp(&world, &mut thief).await;
     let (page, _) = world.open(&mut thief, "openid", Some("UPDATE_PROFILE")).await;
-    let form = page.form("#kc-update-profile-form").set("email", "thief@example.test");
+    let form = page
+        .form("#kc-update-profile-form")
+        .set("email", "thief@example.test");
     thief.submit(form).await;
     let done = world.idp.restore(&ann, since, &before).await.unwrap();
     assert_eq!(done.len(), 3, "{done:?}");
     let after = world.idp.account(&ann).await.unwrap().account;
     assert_eq!(after.factors, []);
     let now = world.realm.get(&format!("users/{ann}")).await;
-    assert_eq!((&now["email"], &now["emailVerified"]), (&json!("ann@example.test"), &json!(true)));
-    assert_eq!((&now["firstName"], &now["username"]), (&json!("ann"), &json!("ann")), "nothing else is lost");
-    assert_eq!(world.idp.restore(&ann, since, &before).await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        (&now["email"], &now["emailVerified"]),
+        (&json!("ann@example.test"), &json!(true))
+    );
+    assert_eq!(
+        (&now["firstName"], &now["username"]),
+        (&json!("ann"), &json!("ann")),
+        "nothing else is lost"
+    );
+    assert_eq!(
+        world.idp.restore(&ann, since, &before).await.unwrap(),
+        Vec::<String>::new()
+    );
     // The owner gets in again by mail.
     world.reset(&mut browser(), "ann", OLD).await;
 }
@@ -801,7 +978,11 @@ async fn the_owner_may_end_a_session_and_remove_a_factor_but_only_their_own() {
     assert_eq!(world.idp.sessions(&ann).await.unwrap(), []);
     world.idp.end_session(&ann, &of_ann.id).await.unwrap();
     let account = world.idp.account(&ann).await.unwrap().account;
-    let otp = account.factors.iter().find(|factor| factor.class == FactorClass::Otp).unwrap();
+    let otp = account
+        .factors
+        .iter()
+        .find(|factor| factor.class == FactorClass::Otp)
+        .unwrap();
     world.idp.remove_factor(&ann, &otp.id).await.unwrap();
     world.idp.remove_factor(&ann, &otp.id).await.unwrap();
     assert_eq!(world.idp.account(&ann).await.unwrap().account.factors.len(), 1);
@@ -814,15 +995,28 @@ async fn the_log_is_read_to_its_end_whatever_the_page_size() {
     let ann = world.user("ann").await;
     for password in ["one of many", "two of many", "three of many"] {
         let body = json!({"type": "password", "value": password, "temporary": false});
-        world.realm.put(&format!("users/{ann}/reset-password"), &body).await;
+        world
+            .realm
+            .put(&format!("users/{ann}/reset-password"), &body)
+            .await;
     }
     world.reset(&mut browser(), "ann", NEW).await;
-    let whole: Vec<String> = world.changes(&ann).await.into_iter().map(|change| change.id).collect();
+    let whole: Vec<String> = world
+        .changes(&ann)
+        .await
+        .into_iter()
+        .map(|change| change.id)
+        .collect();
     assert_eq!(whole.len(), 4);
     assert_eq!(world.changes(&ann).await, [], "read once, judged once");
     world.set(|settings| settings.page = 2);
     world.cursor = Cursor::default();
-    let mut small: Vec<String> = world.changes(&ann).await.into_iter().map(|change| change.id).collect();
+    let mut small: Vec<String> = world
+        .changes(&ann)
+        .await
+        .into_iter()
+        .map(|change| change.id)
+        .collect();
     // Two logs paged side by side are not one order; within each they are.
     small.sort_by_key(|id| whole.iter().position(|one| one == id));
     assert_eq!(small, whole, "each once");
@@ -836,7 +1030,11 @@ async fn the_log_is_read_to_its_end_whatever_the_page_size() {
         .collect();
     assert_eq!(latest, whole);
     world.cursor = Cursor("damaged".to_owned());
-    assert_eq!(world.changes(&ann).await.len(), 4, "a damaged cursor reads everything again");
+    assert_eq!(
+        world.changes(&ann).await.len(),
+        4,
+        "a damaged cursor reads everything again"
+    );
 }
 
 #[tokio::test]
@@ -849,14 +1047,20 @@ async fn a_log_that_is_switched_off_or_cleared_is_an_alarm() {
     let alarms = async |world: &World| world.idp.poll(&world.cursor, now()).await.unwrap().alarms;
     world.realm.delete("events", None).await;
     let found = alarms(&world).await;
-    assert!(found.len() == 1 && found[0].contains("user events lost"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].contains("user events lost"),
+        "{found:?}"
+    );
     world.cursor = Cursor::default();
     world.lines().await;
     let mut config = world.realm.get("events/config").await;
     config["enabledEventTypes"] = json!(["LOGIN", "UPDATE_CREDENTIAL"]);
     world.realm.put("events/config", &config).await;
     let found = alarms(&world).await;
-    assert!(found.len() == 1 && found[0].contains("SEND_RESET_PASSWORD"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].contains("SEND_RESET_PASSWORD"),
+        "{found:?}"
+    );
     config["eventsEnabled"] = json!(false);
     config["adminEventsEnabled"] = json!(false);
     world.realm.put("events/config", &config).await;
@@ -878,7 +1082,10 @@ async fn roles_that_are_too_few_or_too_many_and_a_realm_that_is_not_wired() {
     let wrong = SecretString::from("wrong".to_owned());
     let stranger = adapter(&world.realm, &wrong, |_| {});
     assert!(matches!(stranger.health().await, Err(IdpError::Refused(_))));
-    assert!(matches!(stranger.poll(&world.cursor, now()).await, Err(IdpError::Refused(_))));
+    assert!(matches!(
+        stranger.poll(&world.cursor, now()).await,
+        Err(IdpError::Refused(_))
+    ));
     let ann = world.user("ann").await;
     let root = world.realm.get("group-by-path/reentry").await;
     world
@@ -886,7 +1093,15 @@ async fn roles_that_are_too_few_or_too_many_and_a_realm_that_is_not_wired() {
         .delete(&format!("groups/{}", root["id"].as_str().unwrap()), None)
         .await;
     world.set(|_| {});
-    assert!(world.idp.health().await.unwrap().iter().any(|fault| fault.contains("not wired")));
+    assert!(
+        world
+            .idp
+            .health()
+            .await
+            .unwrap()
+            .iter()
+            .any(|fault| fault.contains("not wired"))
+    );
     let wanted = Wanted {
         posture: held("read"),
         cuts: Vec::new(),
@@ -902,5 +1117,8 @@ async fn roles_that_are_too_few_or_too_many_and_a_realm_that_is_not_wired() {
         wrong,
     );
     let gone = Keycloak::new(nowhere).unwrap();
-    assert!(matches!(gone.poll(&Cursor::default(), now()).await, Err(IdpError::Unreachable(_))));
+    assert!(matches!(
+        gone.poll(&Cursor::default(), now()).await,
+        Err(IdpError::Unreachable(_))
+    ));
 }

@@ -5,8 +5,8 @@
 
 use crate::domain::audit::Entry;
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
-use crate::domain::hold::Effect;
 use crate::domain::hold::apply::{Setting, apply};
+use crate::domain::hold::{Effect, Record};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
@@ -27,16 +27,25 @@ pub struct Checked {
     pub eligible: bool,
 }
 
+/// When the lines of a page were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// While we stood beside the IdP, or could have.
+    Ours,
+    /// Before this installation first read the log: what still holds, holds; what would only be told says nothing.
+    Before,
+}
+
 /// Takes one line of the IdP's log.
 ///
 /// # Errors
 /// [`FlowError`]: nothing was stored, the line has to come again. An account that is gone is no error.
-pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<Updated, FlowError> {
+pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> Result<Updated, FlowError> {
     let Some(subject) = Subject::new(upstream.clone(), &line.sub) else {
         return Err(FlowError::Unknown(line.sub.clone()));
     };
     match &line.heard {
-        Heard::Change(change) => changed(flow, &subject, change).await,
+        Heard::Change(change) => changed(flow, &subject, change, era).await,
         Heard::Touched { id } => touched(flow, &subject, id).await,
         Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
     }
@@ -53,7 +62,7 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     let (lines, reading) =
         futures_util::future::join(idp.latest(&subject.sub, now), flow.reading(subject)).await;
     for one in lines? {
-        line(flow, &subject.upstream, &one).await?;
+        line(flow, &subject.upstream, &one, Era::Ours).await?;
     }
     let reading = reading?;
     let policy = flow.policy.load();
@@ -68,7 +77,7 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
 }
 
 /// A change: judged by the tier the account has now.
-async fn changed(flow: &Flow, subject: &Subject, change: &Change) -> Result<Updated, FlowError> {
+async fn changed(flow: &Flow, subject: &Subject, change: &Change, era: Era) -> Result<Updated, FlowError> {
     // A log-in-time check brings what has long been stored: no need to read the account for that.
     let known = flow.store.read(&flow.key(subject), Parts::RECORD).await?.record;
     let same = |c: &crate::domain::hold::Cause| {
@@ -88,7 +97,7 @@ async fn changed(flow: &Flow, subject: &Subject, change: &Change) -> Result<Upda
             None
         }
     };
-    store_change(flow, subject, change, reading.as_ref(), change_mark(change)).await
+    store_change(flow, subject, change, reading.as_ref(), era).await
 }
 
 /// A live reading, with a second try for a passing fault.
@@ -118,9 +127,9 @@ async fn store_change(
     subject: &Subject,
     change: &Change,
     reading: Option<&Reading>,
-    mark: Mark,
+    era: Era,
 ) -> Result<Updated, FlowError> {
-    let key = flow.key(subject);
+    let (key, mark) = (flow.key(subject), change_mark(change));
     let policy = flow.policy.load_full();
     let facts = reading.and_then(|r| r.facts.as_ref());
     let Some(tier) = policy.choose(facts) else {
@@ -150,6 +159,7 @@ async fn store_change(
                 &change,
                 setting,
             )
+            .filter(|t| era == Era::Ours || holds(&t.record, &change.id))
             .map(Write::from)
         })
         .await?;
@@ -158,6 +168,14 @@ async fn store_change(
         tracing::info!(upstream = %subject.upstream, kind = ?change.kind, source = change.source.as_str(), tier = %tier.name.0, "change stored");
     }
     Ok(updated)
+}
+
+/// Whether anything of a change restricts, as opposed to having only told.
+fn holds(record: &Record, change: &str) -> bool {
+    record
+        .causes
+        .iter()
+        .any(|c| c.holds() && c.change.split('#').next() == Some(change))
 }
 
 /// The snapshot with the address that the event itself names as the old one, in case the snapshot is younger.
@@ -258,7 +276,7 @@ async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, Fl
     if let Some(before) = &loaded.account {
         for (kind, address) in lost_contacts(before, &reading.account) {
             let change = contact_change(flow, id, kind, address, flow.now(loaded.store_time));
-            store_change(flow, subject, &change, Some(&reading), change_mark(&change)).await?;
+            store_change(flow, subject, &change, Some(&reading), Era::Ours).await?;
         }
     }
     refresh(flow, &key, &reading.account).await

@@ -1,13 +1,20 @@
 //! The poller: reads the IdP's log, line by line into transitions, and moves its cursor only when every line of
 //! a page is stored. Lines are read again by design; marks make that harmless.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::subject::UpstreamId;
-use crate::domain::time::Span;
+use crate::domain::time::{Span, Timestamp};
+use crate::flow::ingest::Era;
 use crate::flow::{Flow, FlowError, ingest};
-use crate::ports::idp::Cursor;
+use crate::ports::idp::{Cursor, Heard, Line};
+
+/// How long a poller keeps the log to itself without a word.
+const LEASE: Span = Span::from_secs(30);
+/// How old the last complete reading by another replica may be to count as caught up.
+const FRESH: Span = Span::from_secs(30);
 
 /// How a poller stands, for readiness and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +40,9 @@ pub async fn run(
     stop: &tokio_util::sync::CancellationToken,
 ) {
     let mut standing = Standing::default();
+    let mut seen = Seen::default();
     while !stop.is_cancelled() {
-        let more = match once(flow, upstream, owner).await {
+        let more = match once(flow, upstream, owner, &mut seen).await {
             Ok(Some((more, alarms))) => {
                 for alarm in alarms.iter().filter(|a| !standing.alarms.contains(a)) {
                     metrics::counter!("reentry_log_alarms_total").increment(1);
@@ -47,9 +55,9 @@ pub async fn run(
                 };
                 more
             }
-            // Another replica polls: what it stores, we see.
+            // Another replica polls: what it stores, we see, once it has caught up.
             Ok(None) => {
-                standing.caught_up = true;
+                standing.caught_up |= another_caught_up(flow, upstream).await;
                 standing.fault = None;
                 false
             }
@@ -68,6 +76,67 @@ pub async fn run(
             }
         }
     }
+    // Handed back, so that the next process need not wait for the lease to run out.
+    if let Err(error) = flow.store.release(&lease_name(upstream), owner).await {
+        tracing::warn!(%upstream, %error, "the lease of the poller ends by itself");
+    }
+}
+
+/// Lines this process has stored already. The log is read with an overlap by design; the marks in the store make
+/// that harmless, this makes it cheap.
+#[derive(Debug, Default)]
+pub struct Seen {
+    now: HashSet<String>,
+    before: HashSet<String>,
+}
+
+impl Seen {
+    const MOST: usize = 10_000;
+
+    fn has(&self, line: &Line) -> bool {
+        let name = name(line);
+        self.now.contains(&name) || self.before.contains(&name)
+    }
+
+    fn add(&mut self, line: &Line) {
+        if self.now.len() >= Self::MOST {
+            self.before = std::mem::take(&mut self.now);
+        }
+        self.now.insert(name(line));
+    }
+}
+
+/// What makes two readings of a line the same: a change that is judged anew is another.
+fn name(line: &Line) -> String {
+    match &line.heard {
+        Heard::Change(c) => {
+            format!(
+                "{}:{}:{}:{:?}:{}",
+                line.sub,
+                c.source.as_str(),
+                c.id,
+                c.kind,
+                c.row().as_str()
+            )
+        }
+        Heard::Touched { id } => format!("{}:touched:{id}", line.sub),
+        Heard::Tampered { id, .. } => format!("{}:tampered:{id}", line.sub),
+    }
+}
+
+fn lease_name(upstream: &UpstreamId) -> String {
+    format!("poll:{upstream}")
+}
+
+fn stamp_name(upstream: &UpstreamId) -> String {
+    format!("polled:{upstream}")
+}
+
+/// Whether the process that has the lease read the log to its end a short while ago.
+async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> bool {
+    let stamp = flow.store.setting(&stamp_name(upstream)).await.ok().flatten();
+    let at = stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis);
+    at.is_some_and(|at| flow.clock.now().since(at).abs() < FRESH)
 }
 
 /// Polls once. `None` when another process has the lease; otherwise whether more is waiting, and alarms.
@@ -78,20 +147,34 @@ pub async fn once(
     flow: &Flow,
     upstream: &UpstreamId,
     owner: &str,
+    seen: &mut Seen,
 ) -> Result<Option<(bool, Vec<String>)>, FlowError> {
-    let name = format!("poll:{upstream}");
-    let Some(lease) = flow.store.lease(&name, owner, Span::from_secs(30)).await? else {
+    let Some(lease) = flow.store.lease(&lease_name(upstream), owner, LEASE).await? else {
         return Ok(None);
     };
     let setting = format!("cursor:{upstream}");
     let cursor = Cursor(flow.store.setting(&setting).await?.unwrap_or_default());
     let polled = flow.idp(upstream)?.poll(&cursor, flow.now(None)).await?;
+    let era = if cursor.0.is_empty() {
+        Era::Before
+    } else {
+        Era::Ours
+    };
     for line in &polled.lines {
-        ingest::line(flow, upstream, line).await?;
+        if !seen.has(line) {
+            ingest::line(flow, upstream, line, era).await?;
+            seen.add(line);
+        }
     }
     if polled.next != cursor {
         flow.store
             .set_setting(&setting, &polled.next.0, Some(&lease))
+            .await?;
+    }
+    if !polled.more {
+        let stamp = flow.clock.now().millis().to_string();
+        flow.store
+            .set_setting(&stamp_name(upstream), &stamp, Some(&lease))
             .await?;
     }
     Ok(Some((polled.more, polled.alarms)))

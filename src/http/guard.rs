@@ -66,7 +66,8 @@ pub async fn around(
     let elapsed = started.elapsed();
     metrics::histogram!("reentry_http_seconds", "route" => route.clone(), "method" => method.to_string(), "status" => status.to_string())
         .record(elapsed.as_secs_f64());
-    if let Some(cause) = cause {
+    // A probe that says "not yet" is an answer, not a fault.
+    if let Some(cause) = cause.filter(|_| route != "/ready") {
         tracing::error!(%trace_id, %method, %route, status, cause, "request failed");
     }
     tracing::info!(

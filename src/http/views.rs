@@ -45,7 +45,8 @@ impl Views for Plain {
             .map(|r| format!("<p>Reference: {}</p>", escape(r)))
             .unwrap_or_default();
         let next = message.next.as_ref();
-        let next = next.map(|(words, to)| format!(r#"<p><a href="{}">{}</a></p>"#, escape(to), escape(words)));
+        let next =
+            next.map(|(words, to)| format!(r#"<p><a href="{}">{}</a></p>"#, escape(to), escape(words)));
         let next = next.unwrap_or_default();
         document(
             &message.title,

@@ -18,7 +18,10 @@ async fn iss1_a_login_gives_whole_tokens_with_the_claims_of_the_contract() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.headers["cache-control"], "no-store");
     let tokens = answer.json();
-    assert_eq!(tokens["scope"], "openid accounts:read email payees:write profile transfers:write");
+    assert_eq!(
+        tokens["scope"],
+        "openid accounts:read email payees:write profile transfers:write"
+    );
     assert_eq!(tokens["expires_in"], 900, "ISS-5");
     let access = payload(text(&tokens, "access_token"));
     assert_eq!(header(text(&tokens, "access_token"))["typ"], "at+jwt");
@@ -62,10 +65,16 @@ async fn a_refresh_keeps_sid_and_auth_time_and_has_no_nonce() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let second = answer.json();
     assert_ne!(first["refresh_token"], second["refresh_token"]);
-    let (a, b) = (payload(text(&first, "access_token")), payload(text(&second, "access_token")));
+    let (a, b) = (
+        payload(text(&first, "access_token")),
+        payload(text(&second, "access_token")),
+    );
     assert_eq!(a["sid"], b["sid"]);
     assert_eq!(a["auth_time"], b["auth_time"]);
-    assert!(payload(text(&second, "id_token")).get("nonce").is_none(), "OIDC Core 12.2");
+    assert!(
+        payload(text(&second, "id_token")).get("nonce").is_none(),
+        "OIDC Core 12.2"
+    );
 }
 
 #[tokio::test]
@@ -73,9 +82,13 @@ async fn a_second_request_is_answered_from_the_session() {
     let house = House::new().await;
     let mut browser = Browser::default();
     code(&house, &mut browser, &[]).await;
-    let silent = browser.get(&house, &crate::rp::authorize_url(&house, &[("prompt", "none")])).await;
+    let silent = browser
+        .get(&house, &crate::rp::authorize_url(&house, &[("prompt", "none")]))
+        .await;
     assert!(silent.query().contains_key("code"), "{silent:?}");
-    let nobody = Browser::default().get(&house, &crate::rp::authorize_url(&house, &[("prompt", "none")])).await;
+    let nobody = Browser::default()
+        .get(&house, &crate::rp::authorize_url(&house, &[("prompt", "none")]))
+        .await;
     assert_eq!(nobody.error(), "login_required");
 }
 
@@ -86,10 +99,21 @@ async fn every_login_has_a_session_id_of_its_own() {
     let first = tokens(&house, &mut browser, &[]).await;
     let old = browser.clone();
     let second = tokens(&house, &mut browser, &[("prompt", "login")]).await;
-    assert_ne!(payload(text(&first, "id_token"))["sid"], payload(text(&second, "id_token"))["sid"]);
+    assert_ne!(
+        payload(text(&first, "id_token"))["sid"],
+        payload(text(&second, "id_token"))["sid"]
+    );
     let url = crate::rp::authorize_url(&house, &[("prompt", "none")]);
-    assert_eq!(old.clone().get(&house, &url).await.error(), "login_required", "the former cookie is dead");
-    assert_eq!(refresh(&house, text(&first, "refresh_token")).await.status, 200, "its family is not (ISS-7)");
+    assert_eq!(
+        old.clone().get(&house, &url).await.error(),
+        "login_required",
+        "the former cookie is dead"
+    );
+    assert_eq!(
+        refresh(&house, text(&first, "refresh_token")).await.status,
+        200,
+        "its family is not (ISS-7)"
+    );
 }
 
 #[tokio::test]
@@ -101,7 +125,10 @@ async fn userinfo_and_introspection_speak_of_the_same_token() {
     assert_eq!(info["sub"], "alice");
     assert_eq!(info["email"], "alice@example.com");
     assert_eq!(info["recovery_scope"], "full");
-    let by_form = house.http.post(house.url("/userinfo")).form(&[("access_token", access)]);
+    let by_form = house
+        .http
+        .post(house.url("/userinfo"))
+        .form(&[("access_token", access)]);
     assert_eq!(seen(by_form.send().await.unwrap()).await.json()["sub"], "alice");
     let live = introspect(&house, access).await.json();
     assert_eq!(live["active"], true);
@@ -118,15 +145,46 @@ async fn revocation_is_of_one_token_or_of_the_family() {
     let first = tokens(&house, &mut Browser::default(), &[]).await;
     let second = refresh(&house, text(&first, "refresh_token")).await.json();
     let gone = json!({"active": false});
-    assert_eq!(post(&house, "/revoke", &[("token", text(&first, "access_token"))]).await.status, 200);
-    assert_eq!(introspect(&house, text(&first, "access_token")).await.json(), gone);
-    assert_eq!(introspect(&house, text(&second, "access_token")).await.json()["active"], true);
-    assert_eq!(post(&house, "/revoke", &[("token", text(&second, "refresh_token"))]).await.status, 200);
-    assert_eq!(introspect(&house, text(&second, "access_token")).await.json(), gone);
-    assert_eq!(introspect(&house, text(&second, "refresh_token")).await.json(), gone);
+    assert_eq!(
+        post(&house, "/revoke", &[("token", text(&first, "access_token"))])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        introspect(&house, text(&first, "access_token")).await.json(),
+        gone
+    );
+    assert_eq!(
+        introspect(&house, text(&second, "access_token")).await.json()["active"],
+        true
+    );
+    assert_eq!(
+        post(&house, "/revoke", &[("token", text(&second, "refresh_token"))])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        introspect(&house, text(&second, "access_token")).await.json(),
+        gone
+    );
+    assert_eq!(
+        introspect(&house, text(&second, "refresh_token")).await.json(),
+        gone
+    );
     assert_eq!(userinfo(&house, text(&second, "access_token")).await.status, 401);
-    assert_eq!(refresh(&house, text(&second, "refresh_token")).await.json()["error"], "invalid_grant");
-    assert_eq!(post(&house, "/revoke", &[("token", "no such token")]).await.status, 200, "RFC 7009 2.2");
+    assert_eq!(
+        refresh(&house, text(&second, "refresh_token")).await.json()["error"],
+        "invalid_grant"
+    );
+    assert_eq!(
+        post(&house, "/revoke", &[("token", "no such token")])
+            .await
+            .status,
+        200,
+        "RFC 7009 2.2"
+    );
 }
 
 #[tokio::test]
@@ -148,23 +206,61 @@ async fn iss8_discovery_is_at_both_places_and_lists_what_is_there() {
     let document = &documents[0];
     assert_eq!(document["issuer"], house.issuer);
     assert_eq!(document["authorization_response_iss_parameter_supported"], true);
-    assert_eq!(document["prompt_values_supported"], json!(["none", "login", "consent", "select_account"]));
-    assert!(document["recovery_info_uri"].as_str().unwrap().ends_with("/account"));
+    assert_eq!(
+        document["prompt_values_supported"],
+        json!(["none", "login", "consent", "select_account"])
+    );
+    assert!(
+        document["recovery_info_uri"]
+            .as_str()
+            .unwrap()
+            .ends_with("/account")
+    );
     let claims = document["claims_supported"].as_array().unwrap();
-    for claim in ["recovery_scope", "recovery_until", "recovery_epoch", "recovery_ref", "email", "sub"] {
-        assert_eq!(claims.iter().filter(|c| *c == claim).count(), 1, "{claim} in {claims:?}");
+    for claim in [
+        "recovery_scope",
+        "recovery_until",
+        "recovery_epoch",
+        "recovery_ref",
+        "email",
+        "sub",
+    ] {
+        assert_eq!(
+            claims.iter().filter(|c| *c == claim).count(),
+            1,
+            "{claim} in {claims:?}"
+        );
     }
     let levels = document["recovery_scope_values_supported"].as_array().unwrap();
     for level in ["full", "none", "read", "read write"] {
         assert!(levels.iter().any(|l| l == level), "{level}");
     }
-    assert!(document["id_token_signing_alg_values_supported"].as_array().unwrap().contains(&json!("RS256")));
+    assert!(
+        document["id_token_signing_alg_values_supported"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("RS256"))
+    );
     for (name, value) in document.as_object().unwrap() {
         if name.ends_with("_endpoint") || name == "jwks_uri" {
-            let known = house.http.get(value.as_str().unwrap()).send().await.unwrap().status();
+            let known = house
+                .http
+                .get(value.as_str().unwrap())
+                .send()
+                .await
+                .unwrap()
+                .status();
             assert_ne!(known, 404, "{name}");
         }
     }
-    let keys = seen(house.http.get(house.url("/jwks")).send().await.unwrap()).await.json();
-    assert!(keys["keys"].as_array().unwrap().iter().all(|k| k.get("d").is_none() && k["kid"].is_string()));
+    let keys = seen(house.http.get(house.url("/jwks")).send().await.unwrap())
+        .await
+        .json();
+    assert!(
+        keys["keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|k| k.get("d").is_none() && k["kid"].is_string())
+    );
 }

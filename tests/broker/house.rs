@@ -16,9 +16,9 @@ use reentry::domain::subject::account::{Account, ContactKind, Facts};
 use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::tier::{Expression, TierName};
 use reentry::domain::time::{Now, Span, Timestamp};
+use reentry::domain::wording::Wording;
 use reentry::flow::{Flow, ingest};
 use reentry::http::context::Context;
-use reentry::domain::wording::Wording;
 use reentry::http::pages::{Brand, Pages};
 use reentry::oidc::Broker;
 use reentry::oidc::keys::{self, KeyRing};
@@ -31,7 +31,8 @@ use reentry::ports::notifier::{Notifier, NotifyError, Outgoing};
 use reentry::ports::seal::SubjectKey;
 use reentry::ports::signer::Algorithm;
 use reentry::ports::store::{
-    Change as StoreChange, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated,
+    Change as StoreChange, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError,
+    Updated,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -77,7 +78,10 @@ impl IdentityProvider for FakeIdp {
     }
 
     async fn poll(&self, cursor: &Cursor, _: Now) -> Result<Polled, IdpError> {
-        Ok(Polled { next: cursor.clone(), ..Polled::default() })
+        Ok(Polled {
+            next: cursor.clone(),
+            ..Polled::default()
+        })
     }
 
     async fn latest(&self, _: &str, _: Now) -> Result<Vec<Line>, IdpError> {
@@ -92,13 +96,19 @@ impl IdentityProvider for FakeIdp {
         if self.admin.down.load(Ordering::SeqCst) {
             return Err(IdpError::Unreachable("down".to_owned()));
         }
-        let account = Account { enabled: true, ..Account::default() };
+        let account = Account {
+            enabled: true,
+            ..Account::default()
+        };
         let facts = Facts {
             roles: self.admin.roles.lock().unwrap().clone(),
             groups: self.admin.groups.lock().unwrap().clone(),
             ..Facts::default()
         };
-        Ok(Reading { account, facts: Some(facts) })
+        Ok(Reading {
+            account,
+            facts: Some(facts),
+        })
     }
 
     async fn accounts(&self, _: u32, _: u32) -> Result<Vec<String>, IdpError> {
@@ -244,11 +254,26 @@ fn policy() -> Policy {
         let words = scopes.into_iter().map(str::to_owned).collect();
         policy.scopes.insert(Class::parse(class).unwrap(), words);
     }
-    policy.roles.insert(Class::parse("read").unwrap(), ["viewer".to_owned()].into());
-    policy.roles.insert(Class::parse("pay").unwrap(), ["payer".to_owned()].into());
-    policy.groups.insert(Class::parse("read").unwrap(), ["/staff".to_owned()].into());
-    policy.claims =
-        ["name", "email", "email_verified", "phone_number", "phone_number_verified", "department", "acr"].map(str::to_owned).into();
+    policy
+        .roles
+        .insert(Class::parse("read").unwrap(), ["viewer".to_owned()].into());
+    policy
+        .roles
+        .insert(Class::parse("pay").unwrap(), ["payer".to_owned()].into());
+    policy
+        .groups
+        .insert(Class::parse("read").unwrap(), ["/staff".to_owned()].into());
+    policy.claims = [
+        "name",
+        "email",
+        "email_verified",
+        "phone_number",
+        "phone_number_verified",
+        "department",
+        "acr",
+    ]
+    .map(str::to_owned)
+    .into();
     policy.choices.push(Choice {
         tier: TierName("b2b_admin".to_owned()),
         when: Expression::compile("roles.exists(r, r == 'boss')").unwrap(),
@@ -257,20 +282,35 @@ fn policy() -> Policy {
 }
 
 /// The scopes of the bank.
-pub const SCOPES: [&str; 6] =
-    ["profile", "email", "accounts:read", "payees:write", "transfers:write", "offline_access"];
+pub const SCOPES: [&str; 6] = [
+    "profile",
+    "email",
+    "accounts:read",
+    "payees:write",
+    "transfers:write",
+    "offline_access",
+];
 
 fn clients() -> Vec<Client> {
     let mut bank = Client::confidential("bank", SECRET, REDIRECT, &SCOPES);
     bank.post_logout_redirect_uris = vec!["https://bank.example/bye".to_owned()];
-    let mut legacy = Client::confidential("legacy", "legacy-secret", REDIRECT, &["accounts:read", "transfers:write"]);
+    let mut legacy = Client::confidential(
+        "legacy",
+        "legacy-secret",
+        REDIRECT,
+        &["accounts:read", "transfers:write"],
+    );
     legacy.pkce_required = false;
     legacy.access_token_alg = Algorithm::Rs256;
     legacy.id_token_alg = Algorithm::Es256;
     let mut old = Client::confidential("old", "old-secret", REDIRECT, &["accounts:read"]);
     old.refuse_in_hold = true;
     let admin = Client::confidential("console", "console-secret", REDIRECT, &["reentry:admin"]);
-    let spa = Client::public("spa", "https://spa.example/cb", &["accounts:read", "transfers:write"]);
+    let spa = Client::public(
+        "spa",
+        "https://spa.example/cb",
+        &["accounts:read", "transfers:write"],
+    );
     let mut away = Client::public("away", REDIRECT, &["accounts:read"]);
     away.upstream = UpstreamId::parse("second");
     vec![bank, legacy, old, admin, spa, away]
@@ -283,7 +323,13 @@ fn keys_of(name: &str) -> std::path::PathBuf {
         let scratch = tempfile::tempdir().unwrap();
         for name in ["op", "op-next", "ours"] {
             for algorithm in [Algorithm::Rs256, Algorithm::Es256] {
-                keys::create(&scratch.path().join(name), algorithm, true, Timestamp::from_secs(0)).unwrap();
+                keys::create(
+                    &scratch.path().join(name),
+                    algorithm,
+                    true,
+                    Timestamp::from_secs(0),
+                )
+                .unwrap();
             }
         }
         scratch
@@ -320,13 +366,23 @@ impl House {
         let mut settings = BrokerSettings::new(&issuer, clients(), upstreams).unwrap();
         change(&mut settings);
         let seal = Arc::new(reentry::store::seal::Keys::ephemeral().unwrap());
-        let inner = reentry::store::embedded::open(&scratch.path().join("state.redb"), Arc::clone(&seal)).await.unwrap();
+        let inner = reentry::store::embedded::open(&scratch.path().join("state.redb"), Arc::clone(&seal))
+            .await
+            .unwrap();
         inner.init().await.unwrap();
-        let store = Arc::new(Fickle { inner, down: AtomicBool::new(false) });
+        let store = Arc::new(Fickle {
+            inner,
+            down: AtomicBool::new(false),
+        });
         let admin = Arc::new(Admin::default());
-        let idp: Arc<dyn IdentityProvider> = Arc::new(FakeIdp { id: id.clone(), admin: Arc::clone(&admin) });
-        let second: Arc<dyn IdentityProvider> =
-            Arc::new(FakeIdp { id: UpstreamId::parse("second").unwrap(), admin: Arc::clone(&admin) });
+        let idp: Arc<dyn IdentityProvider> = Arc::new(FakeIdp {
+            id: id.clone(),
+            admin: Arc::clone(&admin),
+        });
+        let second: Arc<dyn IdentityProvider> = Arc::new(FakeIdp {
+            id: UpstreamId::parse("second").unwrap(),
+            admin: Arc::clone(&admin),
+        });
         let flow = Arc::new(Flow {
             store: store.clone(),
             seal,
@@ -345,9 +401,25 @@ impl House {
             let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
             axum::serve(listener, service).await.unwrap();
         });
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let house = Self { issuer, flow, store, clock, admin, op, http, context, _scratch: scratch };
-        house.op.say(&Word { auth_time: Some(house.now()), ..Word::default() });
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        let house = Self {
+            issuer,
+            flow,
+            store,
+            clock,
+            admin,
+            op,
+            http,
+            context,
+            _scratch: scratch,
+        };
+        house.op.say(&Word {
+            auth_time: Some(house.now()),
+            ..Word::default()
+        });
         house
     }
 
@@ -394,14 +466,20 @@ impl House {
 
     /// The poller hears of a change.
     pub async fn hear(&self, change: Change) {
-        let line = Line { sub: SUB.to_owned(), heard: Heard::Change(change) };
+        let line = Line {
+            sub: SUB.to_owned(),
+            heard: Heard::Change(change),
+        };
         let upstream = UpstreamId::parse("kc").unwrap();
         ingest::line(&self.flow, &upstream, &line).await.unwrap();
     }
 
     /// A password reset is heard of; its own session lives on.
     pub async fn reset(&self, own_session: Option<&str>) {
-        let change = Change { session: own_session.map(str::to_owned), ..self.change(ChangeKind::PasswordReset) };
+        let change = Change {
+            session: own_session.map(str::to_owned),
+            ..self.change(ChangeKind::PasswordReset)
+        };
         self.hear(change).await;
     }
 
@@ -418,16 +496,32 @@ impl House {
             since: Timestamp::from_secs(0),
             gone: None,
         };
-        let account = Account { contacts: vec![contact], enabled: true, ..Account::default() };
-        let write = |_: &Loaded| {
-            Some(reentry::ports::store::Write { account: Some(account.clone()), ..reentry::ports::store::Write::default() })
+        let account = Account {
+            contacts: vec![contact],
+            enabled: true,
+            ..Account::default()
         };
-        self.flow.store.update(&key, Parts::ACCOUNT, None, &write).await.unwrap();
+        let write = |_: &Loaded| {
+            Some(reentry::ports::store::Write {
+                account: Some(account.clone()),
+                ..reentry::ports::store::Write::default()
+            })
+        };
+        self.flow
+            .store
+            .update(&key, Parts::ACCOUNT, None, &write)
+            .await
+            .unwrap();
         self.pass(Span::from_secs(1));
         self.reset(None).await;
         let loaded = self.flow.store.read(&key, Parts::RECORD).await.unwrap();
         let case = loaded.record.unwrap().causes.last().unwrap().reference.clone();
-        let link = reentry::flow::link::Link { key, issued: self.clock.now(), case, channel: id };
+        let link = reentry::flow::link::Link {
+            key,
+            issued: self.clock.now(),
+            case,
+            channel: id,
+        };
         let token = reentry::flow::link::seal(&self.flow, &link);
         reentry::flow::report::act(&self.flow, &token).await.unwrap();
     }
@@ -446,6 +540,8 @@ pub fn header(token: &str) -> Value {
 fn part(token: &str, at: usize) -> Value {
     use base64::Engine as _;
     let text = token.split('.').nth(at).unwrap();
-    let octets = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
+    let octets = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .unwrap();
     serde_json::from_slice(&octets).unwrap()
 }

@@ -140,7 +140,10 @@ impl Op {
 }
 
 fn gone(op: &Inside) -> Option<Response> {
-    op.down.lock().unwrap().then(|| (StatusCode::BAD_GATEWAY, "<html>down</html>").into_response())
+    op.down
+        .lock()
+        .unwrap()
+        .then(|| (StatusCode::BAD_GATEWAY, "<html>down</html>").into_response())
 }
 
 async fn discovery(State(op): State<Arc<Inside>>) -> Response {
@@ -167,13 +170,18 @@ async fn jwks(State(op): State<Arc<Inside>>) -> Response {
     if let Some(gone) = gone(&op) {
         return gone;
     }
-    let set = if *op.publish_next.lock().unwrap() { op.next.jwks() } else { op.ring.jwks() };
+    let set = if *op.publish_next.lock().unwrap() {
+        op.next.jwks()
+    } else {
+        op.ring.jwks()
+    };
     ([(header::CONTENT_TYPE, "application/json")], set).into_response()
 }
 
 async fn authorize(State(op): State<Arc<Inside>>, RawQuery(query): RawQuery) -> Response {
-    let asked: BTreeMap<String, String> =
-        url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
+    let asked: BTreeMap<String, String> = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .into_owned()
+        .collect();
     *op.asked.lock().unwrap() = asked.clone();
     let word = op.word.lock().unwrap().clone();
     let mut back = url::Url::parse(&asked["redirect_uri"]).unwrap();
@@ -201,11 +209,17 @@ async fn token(State(op): State<Arc<Inside>>, body: String) -> Response {
     if *op.token_down.lock().unwrap() {
         return (StatusCode::BAD_GATEWAY, "<html>down</html>").into_response();
     }
-    let form: BTreeMap<String, String> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let form: BTreeMap<String, String> = url::form_urlencoded::parse(body.as_bytes())
+        .into_owned()
+        .collect();
     let Some((nonce, challenge)) = op.codes.lock().unwrap().remove(&form["code"]) else {
         return (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response();
     };
-    assert_eq!(reentry::oidc::digest::s256(&form["code_verifier"]), challenge, "PKCE towards the IdP");
+    assert_eq!(
+        reentry::oidc::digest::s256(&form["code_verifier"]),
+        challenge,
+        "PKCE towards the IdP"
+    );
     let word = op.word.lock().unwrap().clone();
     let now = op.clock.now().secs();
     let mut claims = json!({
@@ -224,13 +238,21 @@ async fn token(State(op): State<Arc<Inside>>, body: String) -> Response {
         members.insert(name.clone(), value.clone());
     }
     let ring = if word.unpublished { &op.next } else { &op.ring };
-    let mut id_token = ring.sign(Algorithm::Rs256, "JWT", claims.to_string().as_bytes()).await.unwrap();
+    let mut id_token = ring
+        .sign(Algorithm::Rs256, "JWT", claims.to_string().as_bytes())
+        .await
+        .unwrap();
     if word.broken_signature {
         let cut = id_token.rfind('.').unwrap() + 1;
-        let flipped = if id_token.as_bytes()[cut] == b'A' { "B" } else { "A" };
+        let flipped = if id_token.as_bytes()[cut] == b'A' {
+            "B"
+        } else {
+            "A"
+        };
         id_token.replace_range(cut..=cut, flipped);
     }
-    let mut answer = json!({ "access_token": "opaque", "token_type": "Bearer", "expires_in": 60, "id_token": id_token });
+    let mut answer =
+        json!({ "access_token": "opaque", "token_type": "Bearer", "expires_in": 60, "id_token": id_token });
     if word.no_id_token {
         answer.as_object_mut().unwrap().shift_remove("id_token");
     }

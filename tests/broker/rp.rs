@@ -34,19 +34,28 @@ impl Seen {
 
     /// The query of the redirect.
     pub fn query(&self) -> BTreeMap<String, String> {
-        let location = self.location.as_ref().unwrap_or_else(|| panic!("no redirect: {self:?}"));
+        let location = self
+            .location
+            .as_ref()
+            .unwrap_or_else(|| panic!("no redirect: {self:?}"));
         Url::parse(location).unwrap().query_pairs().into_owned().collect()
     }
 
     pub fn error(&self) -> String {
-        self.query().remove("error").unwrap_or_else(|| panic!("no error: {self:?}"))
+        self.query()
+            .remove("error")
+            .unwrap_or_else(|| panic!("no error: {self:?}"))
     }
 }
 
 impl Browser {
     pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Seen {
         let line: Vec<String> = self.cookies.iter().map(|(n, v)| format!("{n}={v}")).collect();
-        let response = request.header(header::COOKIE, line.join("; ")).send().await.unwrap();
+        let response = request
+            .header(header::COOKIE, line.join("; "))
+            .send()
+            .await
+            .unwrap();
         for set in response.headers().get_all(header::SET_COOKIE) {
             let text = set.to_str().unwrap();
             let (name, value) = text.split(';').next().unwrap().split_once('=').unwrap();
@@ -67,7 +76,10 @@ impl Browser {
 pub async fn seen(response: reqwest::Response) -> Seen {
     Seen {
         status: response.status().as_u16(),
-        location: response.headers().get(header::LOCATION).map(|l| l.to_str().unwrap().to_owned()),
+        location: response
+            .headers()
+            .get(header::LOCATION)
+            .map(|l| l.to_str().unwrap().to_owned()),
         headers: response.headers().clone(),
         body: response.text().await.unwrap(),
     }
@@ -79,7 +91,10 @@ pub fn authorize_url(house: &House, changes: &[(&str, &str)]) -> String {
         ("client_id", "bank".to_owned()),
         ("redirect_uri", REDIRECT.to_owned()),
         ("response_type", "code".to_owned()),
-        ("scope", "openid profile email accounts:read payees:write transfers:write".to_owned()),
+        (
+            "scope",
+            "openid profile email accounts:read payees:write transfers:write".to_owned(),
+        ),
         ("state", "s t&1".to_owned()),
         ("nonce", "n-1".to_owned()),
         ("code_challenge", digest::s256(VERIFIER)),
@@ -89,7 +104,9 @@ pub fn authorize_url(house: &House, changes: &[(&str, &str)]) -> String {
         params.insert(name, (*value).to_owned());
     }
     params.retain(|_, v| !v.is_empty());
-    Url::parse_with_params(&house.url("/authorize"), params).unwrap().into()
+    Url::parse_with_params(&house.url("/authorize"), params)
+        .unwrap()
+        .into()
 }
 
 /// Goes through the log-in until something else than a redirect between us and the IdP comes.
@@ -102,7 +119,9 @@ pub async fn log_in(house: &House, browser: &mut Browser, changes: &[(&str, &str
             seen(house.http.get(&url).send().await.unwrap()).await
         };
         match &seen.location {
-            Some(next) if next.starts_with(&house.issuer) || next.starts_with(&house.op.issuer) => url.clone_from(next),
+            Some(next) if next.starts_with(&house.issuer) || next.starts_with(&house.op.issuer) => {
+                url.clone_from(next)
+            }
             _ => return seen,
         }
     }
@@ -112,7 +131,9 @@ pub async fn log_in(house: &House, browser: &mut Browser, changes: &[(&str, &str
 /// A code for the bank.
 pub async fn code(house: &House, browser: &mut Browser, changes: &[(&str, &str)]) -> String {
     let seen = log_in(house, browser, changes).await;
-    seen.query().remove("code").unwrap_or_else(|| panic!("no code: {seen:?}"))
+    seen.query()
+        .remove("code")
+        .unwrap_or_else(|| panic!("no code: {seen:?}"))
 }
 
 /// The bank's `Authorization` header.
@@ -125,7 +146,11 @@ pub fn bank() -> String {
 
 /// A form to one of our endpoints, by the bank.
 pub async fn post(house: &House, path: &str, form: &[(&str, &str)]) -> Seen {
-    let request = house.http.post(house.url(path)).header(header::AUTHORIZATION, bank()).form(form);
+    let request = house
+        .http
+        .post(house.url(path))
+        .header(header::AUTHORIZATION, bank())
+        .form(form);
     seen(request.send().await.unwrap()).await
 }
 
@@ -140,7 +165,12 @@ pub async fn redeem(house: &House, code: &str) -> Seen {
 }
 
 pub async fn refresh(house: &House, token: &str) -> Seen {
-    post(house, "/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    post(
+        house,
+        "/token",
+        &[("grant_type", "refresh_token"), ("refresh_token", token)],
+    )
+    .await
 }
 
 pub async fn introspect(house: &House, token: &str) -> Seen {
@@ -161,5 +191,7 @@ pub async fn tokens(house: &House, browser: &mut Browser, changes: &[(&str, &str
 }
 
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {name} in {value}"))
 }

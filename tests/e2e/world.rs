@@ -312,7 +312,9 @@ async fn default_role(realm: &Realm) {
     let users = realm.get("users?max=100").await;
     for user in users.as_array().expect("a list") {
         let id = user["id"].as_str().expect("an id");
-        realm.post(&format!("users/{id}/role-mappings/realm"), &json!([role])).await;
+        realm
+            .post(&format!("users/{id}/role-mappings/realm"), &json!([role]))
+            .await;
     }
 }
 

@@ -155,7 +155,9 @@ impl World {
 
     /// Polls, delivers, and lets due things happen.
     pub async fn hear(&self) {
-        poll::once(&self.flow, &self.upstream, "test").await.unwrap();
+        poll::once(&self.flow, &self.upstream, "test", &mut poll::Seen::default())
+            .await
+            .unwrap();
         self.deliver().await;
     }
 

@@ -199,8 +199,17 @@ fn held(context: &Context, client: &Client) -> Response {
         "The sign-in details of your account were changed a short while ago, and {} cannot be used until that time is over.",
         client.name
     );
-    let next = ("See what is limited, and until when".to_owned(), context.broker.settings.url("/account"));
-    let page = browser::page_with(context, StatusCode::FORBIDDEN, "Not available yet", &text, Some(next));
+    let next = (
+        "See what is limited, and until when".to_owned(),
+        context.broker.settings.url("/account"),
+    );
+    let page = browser::page_with(
+        context,
+        StatusCode::FORBIDDEN,
+        "Not available yet",
+        &text,
+        Some(next),
+    );
     browser::outcome(page, "held")
 }
 

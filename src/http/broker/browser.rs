@@ -88,7 +88,12 @@ pub fn page_with(
     text: &str,
     next: Option<(String, String)>,
 ) -> Response {
-    let message = Message { title: title.to_owned(), text: text.to_owned(), reference: None, next };
+    let message = Message {
+        title: title.to_owned(),
+        text: text.to_owned(),
+        reference: None,
+        next,
+    };
     (status, Html(context.views.message(&message))).into_response()
 }
 

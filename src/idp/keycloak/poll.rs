@@ -96,7 +96,9 @@ impl Stream {
         let fresh = rows.iter().filter(|row| !self.seen.contains_key(&row.id));
         let subs = fresh.filter_map(|row| row.sub.clone()).collect();
         for row in rows {
-            self.seen.entry(row.id.clone()).or_insert_with(|| (row.time, String::new()));
+            self.seen
+                .entry(row.id.clone())
+                .or_insert_with(|| (row.time, String::new()));
         }
         let first = rows.iter().map(|row| row.time).min();
         let last = rows.iter().map(|row| row.time).max();
@@ -163,7 +165,11 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let pages = read_pages(keycloak, &place, starts, max).await?;
     let mut alarms = config_faults(&pages.config);
     let user_rows: Vec<Row> = pages.user.iter().map(user_row).collect();
-    let admin_rows: Vec<Row> = pages.admin.iter().map(|event| admin_row(event, own.as_deref())).collect();
+    let admin_rows: Vec<Row> = pages
+        .admin
+        .iter()
+        .map(|event| admin_row(event, own.as_deref()))
+        .collect();
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
         (&place.admin, starts.1, &admin_rows, "admin"),
@@ -175,13 +181,25 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         }
     }
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
-    alarms.extend(drift(pages.admin.iter().filter(|event| !known(event)), own.as_deref()));
-    let before: BTreeMap<String, (i64, String)> =
-        place.user.seen.iter().chain(&place.admin.seen).map(|(id, seen)| (id.clone(), seen.clone())).collect();
+    alarms.extend(drift(
+        pages.admin.iter().filter(|event| !known(event)),
+        own.as_deref(),
+    ));
+    let before: BTreeMap<String, (i64, String)> = place
+        .user
+        .seen
+        .iter()
+        .chain(&place.admin.seen)
+        .map(|(id, seen)| (id.clone(), seen.clone()))
+        .collect();
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
-    let ids: BTreeSet<&str> = user_rows.iter().chain(&admin_rows).map(|row| row.id.as_str()).collect();
+    let ids: BTreeSet<&str> = user_rows
+        .iter()
+        .chain(&admin_rows)
+        .map(|row| row.id.as_str())
+        .collect();
     let judged = judged(keycloak, &subs, &ids, &keycloak.rules(own), now.latest(), ahead).await?;
     let verdicts = verdicts(&judged);
     for (id, verdict) in &verdicts {
@@ -292,7 +310,11 @@ async fn judged(
     let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
     let mut found: Vec<(i64, String, Line)> = Vec::new();
     while let Some(story) = stories.next().await {
-        found.extend(story?.into_iter().filter(|(_, event, _)| ids.contains(event.as_str())));
+        found.extend(
+            story?
+                .into_iter()
+                .filter(|(_, event, _)| ids.contains(event.as_str())),
+        );
     }
     found.sort_by_key(|(time, ..)| *time);
     Ok(found)

@@ -357,11 +357,15 @@ impl<'a> Story<'a> {
                 && other.details.get("register_method").map(String::as_str) != Some("broker");
             (same || registered) && !itself && other.time <= time
         });
-        let by_admin = self.window.admin.iter().any(|other| match events::admin_act(other) {
-            Some((_, AdminAct::SetPassword)) => class == FactorClass::Password && other.time < time,
-            Some((_, AdminAct::RemovedCredential(_))) => other.time < time,
-            _ => false,
-        });
+        let by_admin = self
+            .window
+            .admin
+            .iter()
+            .any(|other| match events::admin_act(other) {
+                Some((_, AdminAct::SetPassword)) => class == FactorClass::Password && other.time < time,
+                Some((_, AdminAct::RemovedCredential(_))) => other.time < time,
+                _ => false,
+            });
         let listed = self.window.credentials.iter().any(|credential| {
             events::class(&credential.kind) == class
                 && credential
@@ -530,7 +534,8 @@ impl<'a> Story<'a> {
 
 /// Whether two events are a generic one and its deprecated clone, raised for one act.
 fn are_twins(one: &Event, other: &Event) -> bool {
-    let act = |event| events::credential(event).map(|(touch, class, deprecated)| ((touch, class), deprecated));
+    let act =
+        |event| events::credential(event).map(|(touch, class, deprecated)| ((touch, class), deprecated));
     let (Some((one_act, one_old)), Some((other_act, other_old))) = (act(one), act(other)) else {
         return false;
     };
