@@ -55,6 +55,7 @@ contract! {
     subjects::effects_of_a_subject_without_a_record_need_its_name,
     properties::p9_effects_audit_and_due_follow_the_record_or_nothing_does,
     properties::p9_everything_survives_a_crash_after_the_answer,
+    properties::p10_changes_heard_again_much_later_end_the_same_or_stricter,
     properties::p10_delayed_changes_end_the_same_or_stricter,
     properties::p10_repeated_and_reordered_changes_end_the_same_or_stricter,
     loss::p5_a_lost_marker_is_not_believed,

@@ -342,6 +342,26 @@ pub async fn p10_delayed_changes_end_the_same_or_stricter(house: &mut dyn House)
     compare(house, recent, |change| change.at).await;
 }
 
+pub async fn p10_changes_heard_again_much_later_end_the_same_or_stricter(house: &mut dyn House) {
+    for (case, (tier, changes, order)) in cases(&story()).iter().enumerate() {
+        let (once, again) = (format!("a{case}"), format!("b{case}"));
+        for change in changes {
+            hear(house, &once, tier, change, change.at).await;
+            hear(house, &again, tier, change, change.at).await;
+        }
+        for (index, _) in order {
+            let change = Change {
+                source: Source::Reconcile,
+                ..changes[*index].clone()
+            };
+            hear(house, &again, tier, &change, at(LATE + 36 * 3600)).await;
+        }
+        let (one, other) = (end_state(house, &again).await, end_state(house, &once).await);
+        let story = format!("{tier}: {changes:#?} heard again as {order:?}");
+        assert_at_least_as_strict(one.as_ref(), other.as_ref(), &story);
+    }
+}
+
 /// Tells one account what happened in order, each at the time that `heard` says, and another account late.
 async fn compare(
     house: &dyn House,

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use reentry::domain::hold::Effect;
 use reentry::domain::session::Grants;
+use reentry::domain::subject::account::Account;
 use reentry::domain::time::Span;
 use reentry::ports::seal::{Seal as _, SubjectKey};
-use reentry::ports::store::{Mark, Parts, Store, StoreError, Updated, Write};
+use reentry::ports::store::{Loaded, Mark, Parts, Store, StoreError, Updated, Write};
 
 use crate::house::{House as _, Redis, record_key};
-use crate::values::{END, effect_ids, held, is_unsound, line_ids, record, subject, write};
+use crate::values::{END, account, effect_ids, held, is_unsound, line_ids, record, subject, write};
 
 async fn held_account(house: &Redis) -> SubjectKey {
     let key = house.keys().subject(&subject("u"));
@@ -79,46 +80,120 @@ async fn p9_a_commit_that_fails_half_way_leaves_nothing() {
     assert_eq!(loaded.record, Some(held("u")));
 }
 
-// P1: what an update saw is what it wins against.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_grants_are_not_written_on_a_record_that_changed_meanwhile() {
-    let house = Redis::start().await;
-    let (ours, theirs) = (house.store(), house.other().await);
+/// Runs an update into which another process breaks after it has looked: `theirs` is stored between the first
+/// run of the closure and its commit. Gives how often the closure ran, and what it saw at last.
+async fn broken_into(
+    house: &Redis,
+    parts: Parts,
+    mark: Option<&Mark>,
+    theirs: &Write,
+    ours: impl Fn(usize) -> Write + Sync,
+) -> (usize, Updated, Loaded) {
+    let (own, other) = (house.store(), house.other().await);
     let key = house.keys().subject(&subject("u"));
     let runs = AtomicUsize::new(0);
-    let updated = ours
-        .update(&key, Parts::GRANTS, None, &|old| {
-            if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-                assert_eq!(old.record, None);
-                // A hold arrives, from another process, after we looked.
-                let hold = |_: &_| {
-                    Some(Write {
-                        record: Some(held("u")),
-                        ..Write::default()
-                    })
-                };
+    let saw = std::sync::Mutex::new(Loaded::default());
+    let updated = own
+        .update(&key, parts, mark, &|old| {
+            *saw.lock().unwrap() = old.clone();
+            let run = runs.fetch_add(1, Ordering::SeqCst) + 1;
+            if run == 1 {
+                let theirs = |_: &_| Some(theirs.clone());
                 tokio::task::block_in_place(|| {
                     let runtime = tokio::runtime::Handle::current();
-                    runtime.block_on(theirs.update(&key, Parts::RECORD, None, &hold))
+                    runtime.block_on(other.update(&key, Parts::RECORD, mark, &theirs))
                 })
                 .unwrap();
-            } else {
-                assert_eq!(old.record, Some(held("u")));
             }
-            let effect = (format!("run {}", runs.load(Ordering::SeqCst)), Effect::Converge);
-            Some(Write {
-                grants: Some(Grants::default()),
-                effects: vec![effect],
-                subject: Some(subject("u")),
-                ..Write::default()
-            })
+            Some(ours(run))
         })
         .await
         .unwrap();
-    assert!(matches!(updated, Updated::Stored));
-    assert_eq!(runs.load(Ordering::SeqCst), 2);
-    // P9: the run that lost left nothing.
-    assert_eq!(effect_ids(&*ours).await, ["run 2"]);
+    let saw = saw.lock().unwrap().clone();
+    (runs.load(Ordering::SeqCst), updated, saw)
+}
+
+fn effect_of_run(run: usize) -> Vec<(String, Effect)> {
+    vec![(format!("run {run}"), Effect::Converge)]
+}
+
+// P1: what an update saw is what it wins against; P9: the run that lost left nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p9_grants_are_not_written_on_a_record_that_changed_meanwhile() {
+    for first in [false, true] {
+        let house = Redis::start().await;
+        if first {
+            let key = house.keys().subject(&subject("u"));
+            let quiet = |_: &_| {
+                Some(Write {
+                    record: Some(record("u", 1)),
+                    ..Write::default()
+                })
+            };
+            let store = house.store();
+            store.update(&key, Parts::RECORD, None, &quiet).await.unwrap();
+        }
+        let hold = Write {
+            record: Some(held("u")),
+            ..Write::default()
+        };
+        let (runs, updated, saw) = broken_into(&house, Parts::GRANTS, None, &hold, |run| Write {
+            subject: Some(subject("u")),
+            grants: Some(Grants::default()),
+            effects: effect_of_run(run),
+            ..Write::default()
+        })
+        .await;
+        assert!(matches!(updated, Updated::Stored));
+        assert_eq!((runs, saw.record), (2, Some(held("u"))));
+        assert_eq!(effect_ids(&*house.store()).await, ["run 2"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_sealed_values_that_changed_meanwhile_are_not_written_over() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    let named = |name: &str| Account {
+        name: name.to_owned(),
+        ..account()
+    };
+    let theirs = Write {
+        account: Some(named("theirs")),
+        ..Write::default()
+    };
+    let (runs, _, saw) = broken_into(&house, Parts::ACCOUNT, None, &theirs, |run| Write {
+        account: Some(named("ours")),
+        effects: effect_of_run(run),
+        ..Write::default()
+    })
+    .await;
+    assert_eq!((runs, saw.account), (2, Some(named("theirs"))));
+    let loaded = house.store().read(&key, Parts::ACCOUNT).await.unwrap();
+    assert_eq!(loaded.account, Some(named("ours")));
+    assert_eq!(effect_ids(&*house.store()).await, ["effect:u:1", "run 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_an_event_that_two_processes_bring_at_once_counts_once() {
+    let house = Redis::start().await;
+    held_account(&house).await;
+    let mark = Mark {
+        name: "user_events:1".to_owned(),
+        keep: Span::from_days(1),
+    };
+    // Neither writes a value, so only the mark tells them apart.
+    let theirs = Write {
+        effects: effect_of_run(0),
+        ..Write::default()
+    };
+    let (_, updated, _) = broken_into(&house, Parts::RECORD, Some(&mark), &theirs, |run| Write {
+        effects: effect_of_run(run),
+        ..Write::default()
+    })
+    .await;
+    assert!(matches!(updated, Updated::Duplicate));
+    assert_eq!(effect_ids(&*house.store()).await, ["effect:u:1", "run 0"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
