@@ -19,6 +19,7 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream;
 pub mod values;
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -128,7 +128,7 @@ impl Session {
                 Some(config)
             }
             Err(faults) => {
-                self.refuse(&faults);
+                let _ = self.refuse(&faults);
                 None
             }
         }
@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Writes every fault to standard error.
-    #[expect(clippy::must_use_candidate, reason = "what counts is what it prints")]
+    #[must_use]
     pub fn refuse(&self, faults: &Faults) -> Outcome {
         complain(&format!(
             "{} {}: {faults}",

@@ -1,7 +1,6 @@
 //! `reentry policy`: print the default, check a file, see which tier an account gets.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -190,12 +189,12 @@ fn aligned(lines: &[Vec<String>]) -> String {
 }
 
 fn choices(policy: &Policy) -> String {
-    let mut text = String::new();
-    for choice in &policy.choices {
-        let _ = writeln!(text, "{} when {}", choice.tier.0, choice.when.source());
-    }
-    let _ = writeln!(text, "{} otherwise", policy.default_tier.0);
-    text
+    let when = policy
+        .choices
+        .iter()
+        .map(|c| format!("{} when {}\n", c.tier.0, c.when.source()));
+    when.chain([format!("{} otherwise\n", policy.default_tier.0)])
+        .collect()
 }
 
 fn tiers_json(policy: &Policy) -> serde_json::Value {

@@ -34,10 +34,7 @@ Secrets of clients that are made go into the files that the configuration names;
 /// `reentry wire keycloak`
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a switch of the command line"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct Keycloak {
     /// The upstream of the configuration, when there is more than one.
     #[arg(long, value_name = "ID", conflicts_with = "url")]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::fault::Fault;
 use super::policy::class;
-use super::reader::{Section, filled};
+use super::reader::Section;
+use super::words::filled;
 use crate::domain::ceiling::Class;
 
 /// Background of pages in the light scheme; an accent is read on it and it is read on an accent.

@@ -7,8 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::keys::Jws;
-use super::reader::{Section, filled};
+use super::reader::Section;
 use super::values::is_loopback;
+use super::words::filled;
 
 /// The scope that opens the admin API.
 pub const ADMIN_SCOPE: &str = "reentry:admin";

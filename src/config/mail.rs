@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::reader::{Section, filled};
+use super::reader::Section;
 use super::values::{deadline, email, mailbox, port};
+use super::words::filled;
 
 /// How the connection to the mail server is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::client::client_scope;
 use super::fault::{Fault, Place};
 use super::node::{self, Entry, Node, Value};
-use super::reader::{Findings, Section, filled};
+use super::reader::{Findings, Section};
 use super::values::span_between;
+use super::words::filled;
 use crate::domain::ceiling::{Class, STANDARD};
 use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy};
 use crate::domain::time::Span;
@@ -198,7 +199,7 @@ fn digest_of(s: &Section<'_>, text: Option<&str>) -> String {
 /// A class that a policy may use.
 pub(super) fn class(text: &str) -> Result<Class, String> {
     Class::parse(text).filter(Class::is_declared).ok_or_else(|| {
-        let hint = super::reader::nearest(text, &STANDARD)
+        let hint = super::words::nearest(text, &STANDARD)
             .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
         format!(
             "is `{text}`, not an action class ({}, or your own beginning with x_){hint}",
@@ -249,14 +250,14 @@ fn classes(s: &Section<'_>, key: &str, read: impl Fn(&str) -> Result<String, Str
     let mut map = Classes::new();
     let mut whole = true;
     for (name, place, _) in section.entries() {
-        let class = class(name).map_err(|problem| {
+        let known = class(name).map_err(|problem| {
             s.findings()
                 .fault(Fault::new(&section.path(name), place.clone(), problem));
         });
         let words = section.list(name, &read);
-        match (class, words) {
-            (Ok(class), Some(words)) => {
-                map.insert(class, words.into_iter().collect());
+        match (known, words) {
+            (Ok(known), Some(words)) => {
+                map.insert(known, words.into_iter().collect());
             }
             _ => whole = false,
         }

@@ -5,17 +5,15 @@
 //! A value that could not be read is `None` with its fault noted; whoever builds a type reads every field first and
 //! gives up only afterwards.
 
+mod secrets;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
-
 use super::fault::{Fault, Place};
 use super::node::{Node, Value};
-
-/// Stands for a secret that will be made.
-const LATER: &str = "this secret has not been made yet";
+use super::words::{choose, nearest};
 
 /// What one reading has found so far.
 #[derive(Debug, Default)]
@@ -349,75 +347,6 @@ impl<'a> Section<'a> {
     pub fn file(&self, key: &str) -> Option<Option<PathBuf>> {
         self.optional(key, |text| Ok(self.base.join(text)))
     }
-
-    /// A secret: `{key}_file` names a file that holds it, or the environment variable of `key` holds it itself. In the
-    /// configuration file itself a secret is refused. `Some(None)` when there is neither.
-    #[expect(clippy::option_option, reason = "not there and not readable are two things")]
-    pub fn secret(&self, key: &str) -> Option<Option<SecretString>> {
-        let file_key = format!("{key}_file");
-        let inline = self.node(key);
-        let file = self.file(&file_key)?;
-        match (inline, file) {
-            (None, None) => Some(None),
-            (Some(_), Some(_)) => {
-                let advice = format!("keep `{file_key}` or the environment variable");
-                self.fault(key, format!("is given twice, also as `{file_key}`"), advice);
-                None
-            }
-            (Some(node), None) => {
-                if !matches!(node.place, Place::Environment(_)) {
-                    let advice = format!("put it into a file and name that with `{file_key}`");
-                    self.fault(key, "is a secret in the configuration file", advice);
-                    return None;
-                }
-                self.value(&self.path(key), node, &|text: &str| filled(text))
-                    .map(|text| Some(SecretString::from(text)))
-            }
-            (None, Some(path)) => self.secret_in(&file_key, &path).map(Some),
-        }
-    }
-
-    fn secret_in(&self, key: &str, path: &Path) -> Option<SecretString> {
-        use std::os::unix::fs::PermissionsExt;
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if self.findings.secrets_later && error.kind() == std::io::ErrorKind::NotFound => {
-                return Some(SecretString::from(LATER.to_owned()));
-            }
-            Err(error) => {
-                let problem = format!("names {}, which cannot be read ({error})", path.display());
-                self.fault(key, problem, "make the file, readable by this program alone");
-                return None;
-            }
-        };
-        let mode = std::fs::metadata(path).map_or(0, |m| m.permissions().mode());
-        if mode & 0o007 != 0 {
-            let problem = format!("names {}, which everybody can read", path.display());
-            self.warn(key, problem, format!("run `chmod 600 {}`", path.display()));
-        }
-        let secret = filled(text.trim_end_matches(['\r', '\n'])).ok();
-        if secret.is_none() {
-            let problem = format!("names {}, which is empty", path.display());
-            self.fault(key, problem, "write the secret in it");
-        }
-        secret.map(SecretString::from)
-    }
-
-    /// Reads a whole file that a key names.
-    #[expect(clippy::option_option, reason = "refused, or not named, or read")]
-    pub fn contents(&self, key: &str) -> Option<Option<(PathBuf, String)>> {
-        let Some(path) = self.file(key)? else {
-            return Some(None);
-        };
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Some((path, text))),
-            Err(error) => {
-                let problem = format!("names {}, which cannot be read ({error})", path.display());
-                self.fault(key, problem, "name a file that is there");
-                None
-            }
-        }
-    }
 }
 
 impl Drop for Section<'_> {
@@ -432,9 +361,9 @@ impl Drop for Section<'_> {
         if self.open.get() {
             return;
         }
-        let asked = self.asked.borrow();
-        for entry in entries.iter().filter(|e| !asked.contains(&e.key)) {
-            let known: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let names = self.asked.borrow();
+        for entry in entries.iter().filter(|e| !names.contains(&e.key)) {
+            let known: Vec<&str> = names.iter().map(String::as_str).collect();
             let advice = nearest(&entry.key, &known).map_or_else(
                 || format!("known here: {}", known.join(", ")),
                 |near| format!("did you mean `{near}`?"),
@@ -451,68 +380,4 @@ fn join(path: &str, key: &str) -> String {
     } else {
         format!("{path}.{key}")
     }
-}
-
-/// Text that is not empty.
-///
-/// # Errors
-/// What is wrong.
-pub fn filled(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() {
-        Err("is empty".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
-}
-
-/// One of `choices` by its word.
-///
-/// # Errors
-/// What is wrong, with the words there are.
-pub fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
-        return Ok(*value);
-    }
-    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    let hint = nearest(text, &words).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-    Err(format!("is `{text}`, not one of {}{hint}", words.join(", ")))
-}
-
-/// The known word nearest to a mistyped one, if any is near enough.
-#[must_use]
-pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let reach = (word.len() / 3).max(1);
-    known
-        .iter()
-        .map(|k| (distance(word, k), *k))
-        .filter(|(d, _)| *d <= reach)
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, k)| k)
-}
-
-/// Edits between two words: insertions, deletions, replacements, and swaps of neighbours.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    let mut last: Option<char> = None;
-    for (i, x) in a.chars().enumerate() {
-        let mut below = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
-            let mut least = (at(&row, j) + usize::from(x != *y))
-                .min(at(&row, j + 1) + 1)
-                .min(at(&below, j) + 1);
-            if let Some(earlier) = j.checked_sub(1)
-                && last == Some(*y)
-                && b.get(earlier) == Some(&x)
-            {
-                least = least.min(at(&before, earlier) + 1);
-            }
-            below.push(least);
-        }
-        before = std::mem::replace(&mut row, below);
-        last = Some(x);
-    }
-    row.last().copied().unwrap_or(0)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::reader::{Section, filled};
+use super::reader::Section;
 use super::values::{base_url, deadline, span_between};
+use super::words::filled;
 use crate::domain::subject::UpstreamId;
 use crate::domain::time::Span;
 

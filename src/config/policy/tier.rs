@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::fault::Fault;
 use super::super::node::{Node, Value};
-use super::super::reader::{Section, choose, nearest};
+use super::super::reader::Section;
 use super::super::values::span_between;
+use super::super::words::{choose, nearest};
 use super::{class, expression};
 use crate::domain::ceiling::{Ceiling, Class, MAX_CLASSES, MAX_OCTETS};
 use crate::domain::change::Row;

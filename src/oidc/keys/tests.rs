@@ -289,11 +289,11 @@ fn the_last_rs256_key_is_not_retired() {
 #[test]
 fn private_files_are_for_their_owner_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let made = create(directory.path(), Algorithm::Rs256, false, at(START)).unwrap();
+    let rsa = create(directory.path(), Algorithm::Rs256, false, at(START)).unwrap();
     create(directory.path(), Algorithm::Es256, false, at(START)).unwrap();
-    let path = directory.path().join(format!("{}.json", made.kid));
-    let bits = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(bits, 0o600);
+    let path = directory.path().join(format!("{}.json", rsa.kid));
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let refused = KeyRing::load(directory.path(), clock()).unwrap_err();
     assert!(matches!(refused, KeyFault::Exposed { mode: 0o644, .. }));
