@@ -8,13 +8,23 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "broker/abuse.rs"]
+mod abuse;
 #[path = "broker/happy.rs"]
 mod happy;
 #[path = "broker/holds.rs"]
 mod holds;
 #[path = "broker/house.rs"]
 mod house;
+#[path = "broker/logout.rs"]
+mod logout;
 #[path = "broker/op.rs"]
 mod op;
+#[path = "broker/requests.rs"]
+mod requests;
 #[path = "broker/rp.rs"]
 mod rp;
+#[path = "broker/rubbish.rs"]
+mod rubbish;
+#[path = "broker/trouble.rs"]
+mod trouble;
