@@ -4,6 +4,7 @@
 //! The route table ([`routes::ROUTES`]) is the only way a handler is reached: routers are built from it, the API
 //! description is held equal to it, and the tests that send rubbish everywhere walk it.
 
+pub mod account;
 pub mod admin;
 pub mod broker;
 pub mod context;

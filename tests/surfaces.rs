@@ -7,10 +7,14 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "surfaces/account.rs"]
+mod account;
 #[path = "surfaces/admin.rs"]
 mod admin;
 #[path = "surfaces/ops.rs"]
 mod ops;
+#[path = "surfaces/pages.rs"]
+mod pages;
 #[path = "surfaces/report.rs"]
 mod report;
 #[path = "surfaces/world.rs"]

@@ -29,6 +29,8 @@ pub struct Person {
     pub password: Option<String>,
     /// When that password was set.
     pub password_since: Timestamp,
+    /// Other ways to sign in.
+    pub factors: Vec<Factor>,
     /// When the account was made.
     pub created: Timestamp,
     /// Role names.
@@ -95,6 +97,7 @@ impl People {
                 name: name.to_owned(),
                 about,
                 password_since: created,
+                factors: Vec::new(),
                 created,
                 roles: roles.iter().map(|r| (*r).to_owned()).collect(),
                 posture: Posture::Free,
@@ -193,7 +196,7 @@ impl Person {
             created: self.created,
             name: self.name.clone(),
             contacts: vec![contact],
-            factors: password.into_iter().collect(),
+            factors: password.into_iter().chain(self.factors.clone()).collect(),
             enabled: !matches!(self.posture, Posture::Contested(_)),
             locale: Some("en".to_owned()),
         }

@@ -157,13 +157,10 @@ impl IdentityProvider for DemoProvider {
             .collect())
     }
 
-    async fn remove_factor(&self, sub: &str, _factor: &str) -> Result<(), IdpError> {
+    async fn remove_factor(&self, sub: &str, factor: &str) -> Result<(), IdpError> {
         let mut people = locked(&self.people);
-        people
-            .people
-            .get_mut(sub)
-            .ok_or(IdpError::UnknownSubject)?
-            .password = None;
+        let person = people.people.get_mut(sub).ok_or(IdpError::UnknownSubject)?;
+        person.factors.retain(|f| f.id != factor);
         Ok(())
     }
 

@@ -12,13 +12,14 @@ use crate::domain::change::ChangeKind;
 use crate::domain::subject::account::{ContactKind, FactorClass};
 use crate::domain::time::{Span, Timestamp};
 
-/// How the standard classes are called unless a deployment says otherwise; each completes "you can …".
+/// How the standard classes are called unless a deployment says otherwise; each completes "you can …". A class may
+/// be more than one thing, divided by semicolons.
 const DEFAULT: [(&str, &str); 6] = [
     ("read", "look at everything"),
     ("write", "make everyday changes"),
     ("export", "export data"),
     ("pay", "send money"),
-    ("credential", "change sign-in or contact details"),
+    ("credential", "change contact details; remove ways to sign in"),
     ("admin", "manage other people's accounts"),
 ];
 
@@ -107,13 +108,12 @@ impl Wording {
         }
     }
 
-    /// The name of a class, completing "you can …".
-    #[must_use]
-    pub fn class(&self, class: &Class) -> String {
-        self.classes
-            .get(class)
-            .cloned()
-            .unwrap_or_else(|| class.as_str().trim_start_matches("x_").replace(['_', '-'], " "))
+    /// What a class is called, each completing "you can …".
+    fn class(&self, class: &Class) -> Vec<String> {
+        let words = self.classes.get(class).cloned();
+        let words = words.unwrap_or_else(|| class.as_str().trim_start_matches("x_").replace(['_', '-'], " "));
+        let parts = words.split(';').map(|part| part.trim().to_owned());
+        parts.filter(|part| !part.is_empty()).collect()
     }
 
     /// What a ceiling leaves working, in the standard order.
@@ -122,7 +122,7 @@ impl Wording {
         self.known(&STANDARD)
             .into_iter()
             .filter(|c| allowed.allows(c))
-            .map(|c| self.class(&c))
+            .flat_map(|c| self.class(&c))
             .collect()
     }
 
@@ -134,7 +134,7 @@ impl Wording {
         self.known(&GRAVITY)
             .into_iter()
             .filter(|c| !allowed.allows(c) && (!writes || c.as_str() != "admin"))
-            .map(|c| self.class(&c))
+            .flat_map(|c| self.class(&c))
             .collect()
     }
 
@@ -286,7 +286,7 @@ mod tests {
                 Some(Timestamp::from_secs(1_795_338_720))
             ),
             "Until 22 November 2026, 09:12 UTC you can sign in, look at everything and make everyday changes, \
-             but not send money, export data or change sign-in or contact details."
+             but not send money, export data, change contact details or remove ways to sign in."
         );
         assert_eq!(
             words.restriction(&Ceiling::none(), None),

@@ -1,11 +1,13 @@
 //! What the owner sees and may do: look, end sessions, remove what was added in the hold. Nothing here shortens
 //! anything (P4).
 
+use std::sync::Mutex;
+
 use crate::domain::audit::{Actor, Entry};
 use crate::domain::hold::Record;
 use crate::domain::session::Session;
 use crate::domain::subject::Subject;
-use crate::domain::subject::account::{Account, Factor};
+use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::time::{Now, Timestamp};
 use crate::flow::{Flow, FlowError};
 use crate::ports::idp::IdpSession;
@@ -102,7 +104,8 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
     account
         .factors
         .iter()
-        .filter(|f| f.gone.is_none() && f.created >= began)
+        // A password that was set anew is no addition: it can be changed, and without one nobody signs in.
+        .filter(|f| f.gone.is_none() && f.created >= began && f.class != FactorClass::Password)
         .cloned()
         .collect()
 }
@@ -131,6 +134,7 @@ async fn end_where(
     subject: &Subject,
     which: &(dyn Fn(&Session) -> bool + Sync),
 ) -> Result<(), FlowError> {
+    let ended = Mutex::new(Vec::new());
     flow.store
         .update(&flow.key(subject), Parts::GRANTS, None, &|loaded| {
             let mut grants = loaded.grants.clone()?;
@@ -141,19 +145,25 @@ async fn end_where(
                 .filter(|s| which(s))
                 .map(|s| s.id.clone())
                 .collect();
-            let mut audit = Vec::new();
             for id in &ids {
                 grants.end_session(id, now);
-                let entry = Entry::system(format!("ended:{id}"), now, "session_ended", None);
-                audit.push(entry.by(Actor::Owner).with("sid", id));
+            }
+            if let Ok(mut slot) = ended.lock() {
+                slot.clone_from(&ids);
             }
             (!ids.is_empty()).then(|| Write {
                 grants: Some(grants),
-                audit,
                 ..Write::default()
             })
         })
         .await?;
+    // An account to which nothing ever happened has no record that the lines could be stored with.
+    let at = flow.clock.now();
+    for id in ended.into_inner().unwrap_or_default() {
+        let entry = Entry::system(format!("ended:{id}"), at, "session_ended", None);
+        let entry = entry.by(Actor::Owner).with("sid", &id);
+        flow.store.note(subject, &flow.key(subject), &entry).await?;
+    }
     Ok(())
 }
 

@@ -282,6 +282,18 @@ pub fn html(status: StatusCode, body: String) -> Response {
     response
 }
 
+/// A page whose form leads on to other sites: browsers hold `form-action` against every redirect after it.
+#[must_use]
+pub fn leading_away(body: String) -> Response {
+    let mut response = html(StatusCode::OK, body);
+    if let Ok(policy) = HeaderValue::from_str(&POLICY.replace("form-action 'self'; ", "")) {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
 /// The page for a fault: what to do, and the cause for the log only.
 #[must_use]
 pub fn fault(pages: &Pages, cause: &dyn std::fmt::Display) -> Response {

@@ -4,7 +4,7 @@ use axum::routing::MethodRouter;
 
 use crate::http::context::Context;
 use crate::http::pages::assets;
-use crate::http::{admin, broker, ops, report};
+use crate::http::{account, admin, broker, ops, report};
 
 /// Which listener a route is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl Route {
 pub const ROUTES: &[&[Route]] = &[
     broker::ROUTES,
     assets::ROUTES,
+    account::ROUTES,
     report::ROUTES,
     admin::ROUTES,
     ops::ROUTES,

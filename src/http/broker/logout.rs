@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -13,6 +13,7 @@ use crate::flow::session::{self, Found};
 use crate::http::broker::browser::{self, SESSION};
 use crate::http::context::Context;
 use crate::http::extract::{Path, Sent};
+use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::views::ConfirmLogout;
 use crate::oidc::logout::{self, LogoutRequest};
@@ -117,7 +118,7 @@ fn ask(context: &Context, params: &Params, request: &LogoutRequest, found: &Foun
         fields,
     };
     browser::outcome(
-        Html(context.views.confirm_logout(&confirm)).into_response(),
+        pages::leading_away(context.views.confirm_logout(&confirm)),
         "logout_asked",
     )
 }

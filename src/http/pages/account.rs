@@ -7,6 +7,7 @@ use crate::domain::ceiling::Ceiling;
 use crate::domain::hold::contest::Contest;
 use crate::domain::hold::{Cause, Record};
 use crate::domain::notice::Message;
+use crate::domain::session::Session;
 use crate::domain::time::{Now, Timestamp};
 use crate::domain::wording::{self, Wording};
 use crate::flow::account::View;
@@ -16,9 +17,7 @@ use crate::http::pages::{Pages, Tone};
 #[derive(Clone, Copy, Debug)]
 pub struct Looking<'a> {
     /// Our session of this browser.
-    pub session: &'a str,
-    /// The IdP's session it came from.
-    pub upstream_session: Option<&'a str>,
+    pub session: &'a Session,
     /// The token that proves that a form came from this page.
     pub form: &'a str,
     /// What was just done, if anything.
@@ -80,7 +79,7 @@ impl Done {
 /// The page.
 #[must_use]
 pub fn page(pages: &Pages, view: &View, looking: &Looking<'_>) -> String {
-    let state = State::of(view.record.as_ref(), view.now);
+    let state = State::of(view.record.as_ref(), view.now, looking.session);
     let page = context! {
         notice => looking.done.map(|d| context! {
             tone => d.tone().class(), symbol => d.tone().symbol(), words => d.words(),
@@ -102,7 +101,9 @@ pub fn page(pages: &Pages, view: &View, looking: &Looking<'_>) -> String {
 enum State<'a> {
     Whole,
     /// Over by time, but applications have to be signed in to anew.
-    Login,
+    Login {
+        young: bool,
+    },
     Limited {
         allowed: Ceiling,
         from: Timestamp,
@@ -112,7 +113,7 @@ enum State<'a> {
 }
 
 impl<'a> State<'a> {
-    fn of(record: Option<&'a Record>, now: Now) -> Self {
+    fn of(record: Option<&'a Record>, now: Now, session: &Session) -> Self {
         let Some(record) = record else {
             return Self::Whole;
         };
@@ -125,7 +126,17 @@ impl<'a> State<'a> {
                 from: current(record).map(|c| c.at).min().unwrap_or(record.updated),
                 until: restriction.until.unwrap_or(now.latest()),
             },
-            None if record.awaits_login(now, Some(now.latest()), false).is_some() => Self::Login,
+            None if record
+                .awaits_login(now, session.auth_time, session.eligible)
+                .is_some() =>
+            {
+                Self::Login {
+                    // Signing in again would not be enough: what one signs in with is too young.
+                    young: record
+                        .awaits_login(now, Some(now.latest()), session.eligible)
+                        .is_some(),
+                }
+            }
             None => Self::Whole,
         }
     }
@@ -133,7 +144,7 @@ impl<'a> State<'a> {
     fn title(&self, words: &Wording) -> String {
         match self {
             Self::Whole => "Your account".to_owned(),
-            Self::Login => "Sign in again to use everything".to_owned(),
+            Self::Login { .. } => "Sign in again to use everything".to_owned(),
             Self::Limited { until, .. } => format!("Your account is limited until {}", words.moment(*until)),
             Self::Frozen(_) => "Your account is frozen".to_owned(),
         }
@@ -143,7 +154,7 @@ impl<'a> State<'a> {
         let now = view.now.earliest();
         match self {
             Self::Whole => named("whole"),
-            Self::Login => named("login"),
+            Self::Login { young } => context! { young => *young, ..named("login") },
             Self::Limited { allowed, from, until } => context! {
                 state => "limited",
                 restriction => words.restriction(allowed, Some(*until)),
@@ -300,7 +311,7 @@ fn sessions(view: &View, looking: &Looking<'_>) -> Vec<Value> {
             let clients: Vec<String> = s.clients.iter().map(|c| wording::plain(c)).collect();
             let name = if clients.is_empty() { "Sign-in service".to_owned() } else { wording::list(&clients, "and") };
             let name = if s.offline { format!("{name}, also while you are away") } else { name };
-            let this = looking.upstream_session == Some(s.id.as_str());
+            let this = looking.session.upstream_sid.as_deref() == Some(s.id.as_str());
             (s.began, context! {
                 kind => "idp", id => &s.id, name, at => s.began.millis(), from => wording::plain(&s.ip), this,
             })
@@ -318,7 +329,7 @@ fn sessions(view: &View, looking: &Looking<'_>) -> Vec<Value> {
         } else {
             wording::list(&clients, "and")
         };
-        let this = looking.session == s.id;
+        let this = looking.session.id == s.id;
         (
             s.began,
             context! {
