@@ -239,67 +239,66 @@ async fn mail(config: &Config, test_mail: Option<&str>) -> Vec<Finding> {
 async fn issuer(config: &Config) -> Vec<Finding> {
     let url = config.server.issuer.join("/.well-known/openid-configuration");
     let advice = "start `reentry serve`, and let your proxy pass the issuer's host and path to it";
-    let client = reqwest::Client::builder()
-        .timeout(REACH)
-        .redirect(reqwest::redirect::Policy::none())
-        .build();
-    let answer = match client {
-        Ok(client) => client.get(&url).send().await,
-        Err(error) => Err(error),
-    };
-    let response = match answer {
-        Ok(response) => response,
-        Err(error) => {
-            return vec![finding(
-                "issuer",
-                Level::Warn,
-                format!("{url} does not answer: {}", told(&error)),
-                advice,
-            )];
+    let (level, text) = match discovery(&url).await {
+        Err(why) => (Level::Warn, format!("{url} does not answer: {why}")),
+        Ok(found) => {
+            let mut findings: Vec<Finding> = found
+                .date
+                .map(|date| clock("the clock behind the issuer", date))
+                .into_iter()
+                .collect();
+            match found.issuer.as_deref() {
+                Some(named) if named == config.server.issuer.as_str() => {
+                    findings.insert(
+                        0,
+                        finding(
+                            "issuer",
+                            Level::Good,
+                            format!("{url} answers for this issuer"),
+                            "",
+                        ),
+                    );
+                    return findings;
+                }
+                Some(other) => (Level::Bad, format!("{url} says that it is {other}")),
+                None => (
+                    Level::Bad,
+                    format!("{url} answers {} without a discovery document", found.status),
+                ),
+            }
         }
     };
-    let date = response
-        .headers()
-        .get("date")
-        .and_then(|d| d.to_str().ok())
-        .map(str::to_owned);
-    let status = response.status();
-    let document = response
-        .bytes()
-        .await
-        .ok()
-        .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
-    let named = document
+    vec![finding("issuer", level, text, advice)]
+}
+
+/// What our own discovery document says.
+struct Discovered {
+    status: u16,
+    issuer: Option<String>,
+    date: Option<Timestamp>,
+}
+
+async fn discovery(url: &str) -> Result<Discovered, String> {
+    let client = reqwest::Client::builder()
+        .timeout(REACH)
+        .redirect(reqwest::redirect::Policy::none());
+    let client = client.build().map_err(|e| told(&e))?;
+    let response = client.get(url).send().await.map_err(|e| told(&e))?;
+    let status = response.status().as_u16();
+    let date = response.headers().get("date").and_then(|d| d.to_str().ok());
+    let date = date.and_then(|d| jiff::fmt::rfc2822::parse(d).ok());
+    let date = date.map(|d| Timestamp::from_millis(d.timestamp().as_millisecond()));
+    let body = response.bytes().await.map_err(|e| told(&e))?;
+    let document = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let issuer = document
         .as_ref()
         .and_then(|d| d.get("issuer"))
         .and_then(serde_json::Value::as_str);
-    let mut findings = vec![match named {
-        Some(named) if named == config.server.issuer.as_str() => finding(
-            "issuer",
-            Level::Good,
-            format!("{url} answers for this issuer"),
-            "",
-        ),
-        Some(other) => finding(
-            "issuer",
-            Level::Bad,
-            format!("{url} says that it is {other}"),
-            advice,
-        ),
-        None => finding(
-            "issuer",
-            Level::Bad,
-            format!("{url} answers {status} without a discovery document"),
-            advice,
-        ),
-    }];
-    if let Some(date) = date.as_deref().and_then(|d| jiff::fmt::rfc2822::parse(d).ok()) {
-        findings.push(clock(
-            "the clock behind the issuer",
-            Timestamp::from_millis(date.timestamp().as_millisecond()),
-        ));
-    }
-    findings
+    Ok(Discovered {
+        status,
+        issuer: issuer.map(str::to_owned),
+        date,
+    })
 }
 
 /// The innermost cause, which says most.

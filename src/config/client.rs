@@ -119,26 +119,10 @@ pub struct Client {
 
 impl Client {
     fn read(s: &Section<'_>, defaults: (Jws, Jws)) -> Option<Self> {
-        let id = s.required("client_id", "bank", |t| {
-            let fits = (1..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-            if fits {
-                Ok(t.to_owned())
-            } else {
-                Err(format!(
-                    "is `{t}`; write up to 128 visible ASCII characters, no colon"
-                ))
-            }
-        });
+        let id = s.required("client_id", "bank", client_id);
         let name = s.optional("name", filled);
         let auth = auth(s);
         let redirect_uris = s.list("redirect_uris", redirect_uri);
-        if redirect_uris.as_ref().is_some_and(Vec::is_empty) {
-            s.fault(
-                "redirect_uris",
-                "is missing",
-                "list every address the client is sent back to, exactly",
-            );
-        }
         let post_logout_redirect_uris = s.list("post_logout_redirect_uris", redirect_uri);
         let scopes = match s.node("scopes") {
             None => Some(vec!["openid".to_owned()]),
@@ -155,19 +139,12 @@ impl Client {
         );
         let refresh = s.flag("refresh", true);
         let may_introspect = s.flag("may_introspect", false);
-        if matches!((&auth, pkce_required), (Some(ClientAuth::None), Some(false))) {
-            s.fault(
-                "pkce",
-                "is optional for a client without a secret",
-                "write `pkce: required`",
-            );
+        if redirect_uris.as_ref().is_some_and(Vec::is_empty) {
+            let advice = "list every address the client is sent back to, exactly";
+            s.fault("redirect_uris", "is missing", advice);
         }
-        if matches!((&auth, may_introspect), (Some(ClientAuth::None), Some(true))) {
-            s.fault(
-                "may_introspect",
-                "is set for a client without a secret",
-                "give it a secret (RFC 7662 §2.1)",
-            );
+        if auth == Some(ClientAuth::None) {
+            public_client(s, pkce_required, may_introspect);
         }
         let id = id?;
         Some(Self {
@@ -185,6 +162,29 @@ impl Client {
             may_introspect: may_introspect?,
             id,
         })
+    }
+}
+
+fn client_id(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "is `{text}`; write up to 128 visible ASCII characters, no colon"
+        ))
+    }
+}
+
+/// What a client without a secret may not do.
+fn public_client(s: &Section<'_>, pkce_required: Option<bool>, may_introspect: Option<bool>) {
+    if pkce_required == Some(false) {
+        let problem = "is optional for a client without a secret";
+        s.fault("pkce", problem, "write `pkce: required`");
+    }
+    if may_introspect == Some(true) {
+        let problem = "is set for a client without a secret";
+        s.fault("may_introspect", problem, "give it a secret (RFC 7662 §2.1)");
     }
 }
 

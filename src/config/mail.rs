@@ -64,42 +64,26 @@ impl Mail {
         let usual = if tls == Some(MailTls::Implicit) { 465 } else { 587 };
         let port = s.or("port", usual, port);
         let ca_file = s.file("ca_file");
-        let user = s.optional("user", filled);
-        let password = s.secret("password");
+        let login = login(s);
         let from = s.required("from", "notices@example.com", mailbox);
         let reply_to = s.optional("reply_to", email);
         let timeout = s.or("timeout", Duration::from_secs(10), deadline);
-        let login = match (user?, password?) {
-            (None, None) => None,
-            (Some(user), Some(password)) => Some(MailLogin { user, password }),
-            (Some(_), None) => {
-                s.fault(
-                    "password_file",
-                    "is missing, but there is a user",
-                    "name a file with the password",
-                );
-                return None;
-            }
-            (None, Some(_)) => {
-                s.fault("user", "is missing, but there is a password", "write the user");
-                return None;
-            }
-        };
-        let host = host?;
+        let (host, login) = (host?, login?);
         let here = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
         if tls == Some(MailTls::None) && !here {
+            let advice = "write `tls: starttls`";
             if login.is_some() {
                 s.fault(
                     "tls",
                     "is none, so the password would be sent in the clear",
-                    "write `tls: starttls`",
+                    advice,
                 );
                 return None;
             }
             s.warn(
                 "tls",
                 "is none: notices can be read and changed on their way",
-                "write `tls: starttls`",
+                advice,
             );
         }
         Some(Self {
@@ -112,5 +96,24 @@ impl Mail {
             reply_to: reply_to?,
             timeout: timeout?,
         })
+    }
+}
+
+#[expect(clippy::option_option, reason = "not there and not readable are two things")]
+fn login(s: &Section<'_>) -> Option<Option<MailLogin>> {
+    let user = s.optional("user", filled);
+    let password = s.secret("password");
+    match (user?, password?) {
+        (None, None) => Some(None),
+        (Some(user), Some(password)) => Some(Some(MailLogin { user, password })),
+        (Some(_), None) => {
+            let problem = "is missing, but there is a user";
+            s.fault("password_file", problem, "name a file with the password");
+            None
+        }
+        (None, Some(_)) => {
+            s.fault("user", "is missing, but there is a password", "write the user");
+            None
+        }
     }
 }

@@ -125,39 +125,8 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
         );
     }
     let lifetimes = lifetimes(&s.section("lifetimes"), &usual.lifetimes);
-    let time = |key: &str, usual: Span, least: Span, most: Span| s.or(key, usual, span_between(least, most));
-    let probation = time("probation", usual.probation, Span::ZERO, Span::from_days(90));
-    let enrolment_window = time(
-        "enrolment_window",
-        usual.enrolment_window,
-        Span::ZERO,
-        Span::from_days(90),
-    );
-    let told_min = time("told_min", usual.told_min, INSTANT, Span::from_days(7));
-    let veto_min = time("veto_min", usual.veto_min, INSTANT, YEAR);
-    let veto_after_hold = time("veto_after_hold", usual.veto_after_hold, INSTANT, YEAR);
-    let link_validity = time("link_validity", usual.link_validity, Span::from_mins(1), YEAR);
-    let report_window = time("report_window", usual.report_window, INSTANT, YEAR);
-    let thaw_wait = time("thaw_wait", usual.thaw_wait, INSTANT, Span::from_days(30));
-    let lapse_after = time("lapse_after", usual.lapse_after, INSTANT, Span::from_days(30));
+    let times = times(s, &usual);
     let rolling = s.flag("rolling", usual.rolling);
-    if let (Some(veto), Some(probation)) = (veto_min, probation)
-        && veto <= probation
-    {
-        let advice = "a removed address must keep its word for longer than a new one waits for its own";
-        s.fault(
-            "veto_min",
-            format!("is {veto}, not longer than the probation ({probation})"),
-            advice,
-        );
-    }
-    if probation.is_some_and(|p| p < Span::from_days(1)) {
-        s.warn(
-            "probation",
-            "is shorter than a day: what an attacker enrols soon speaks for the owner",
-            "set 7d",
-        );
-    }
     let (tiers, choices, default_tier) = tiers?;
     let policy = Policy {
         digest: digest_of(s, text),
@@ -170,6 +139,38 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
         claims: claims?.into_iter().collect(),
         admin_roles: admin_roles?.into_iter().collect(),
         lifetimes: lifetimes?,
+        rolling: rolling?,
+        ..times?
+    };
+    undeclared(s, &policy);
+    Some(policy)
+}
+
+/// The standard policy with the times of this one.
+fn times(s: &Section<'_>, usual: &Policy) -> Option<Policy> {
+    let time = |key: &str, usual: Span, least: Span, most: Span| s.or(key, usual, span_between(least, most));
+    let quarter = Span::from_days(90);
+    let probation = time("probation", usual.probation, Span::ZERO, quarter);
+    let enrolment_window = time("enrolment_window", usual.enrolment_window, Span::ZERO, quarter);
+    let told_min = time("told_min", usual.told_min, INSTANT, Span::from_days(7));
+    let veto_min = time("veto_min", usual.veto_min, INSTANT, YEAR);
+    let veto_after_hold = time("veto_after_hold", usual.veto_after_hold, INSTANT, YEAR);
+    let link_validity = time("link_validity", usual.link_validity, Span::from_mins(1), YEAR);
+    let report_window = time("report_window", usual.report_window, INSTANT, YEAR);
+    let thaw_wait = time("thaw_wait", usual.thaw_wait, INSTANT, Span::from_days(30));
+    let lapse_after = time("lapse_after", usual.lapse_after, INSTANT, Span::from_days(30));
+    if let (Some(veto), Some(probation)) = (veto_min, probation)
+        && veto <= probation
+    {
+        let problem = format!("is {veto}, not longer than the probation ({probation})");
+        let advice = "a removed address must keep its word for longer than a new one waits for its own";
+        s.fault("veto_min", problem, advice);
+    }
+    if probation.is_some_and(|p| p < Span::from_days(1)) {
+        let problem = "is shorter than a day: what an attacker enrols soon speaks for the owner";
+        s.warn("probation", problem, "set 7d");
+    }
+    Some(Policy {
         probation: probation?,
         enrolment_window: enrolment_window?,
         told_min: told_min?,
@@ -179,10 +180,8 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
         report_window: report_window?,
         thaw_wait: thaw_wait?,
         lapse_after: lapse_after?,
-        rolling: rolling?,
-    };
-    undeclared(s, &policy);
-    Some(policy)
+        ..usual.clone()
+    })
 }
 
 /// First 16 hexadecimal digits of the SHA-256.

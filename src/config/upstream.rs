@@ -97,14 +97,7 @@ impl Upstream {
             &[("keycloak", UpstreamKind::Keycloak)],
         );
         let url = s.required("url", "https://login.example.com", keycloak_url);
-        let realm = s.required("realm", "customers", |t| {
-            let fits = !t.is_empty() && !t.contains(['/', '?', '#', '%']) && !t.contains(char::is_whitespace);
-            if fits {
-                Ok(t.to_owned())
-            } else {
-                Err(format!("is `{t}`, not the name of a realm"))
-            }
-        });
+        let realm = s.required("realm", "customers", realm);
         let admin = credentials(&s.section("admin"), true);
         let broker = credentials(&s.section("broker"), false);
         let prefix = s.or("prefix", String::new(), prefix);
@@ -148,6 +141,16 @@ impl Upstream {
             phone_attributes: phone_attributes?.into_iter().collect(),
             held_admins: held_admins?,
         })
+    }
+}
+
+fn realm(text: &str) -> Result<String, String> {
+    let fits =
+        !text.is_empty() && !text.contains(['/', '?', '#', '%']) && !text.contains(char::is_whitespace);
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is `{text}`, not the name of a realm"))
     }
 }
 

@@ -152,7 +152,8 @@ async fn approve(
     let state = thaw::approve(&context.flow, &subject, &approver, word.finding)
         .await
         .map_err(refused)?;
-    let body = json!({ "approvals": state.approvals, "needed": 2, "ready": state.ready.map(Wording::machine) });
+    let body =
+        json!({ "approvals": state.approvals, "needed": 2, "ready": state.ready.map(Wording::machine) });
     Ok((StatusCode::OK, axum::Json(body)).into_response())
 }
 
