@@ -153,6 +153,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn outbox(&self, partitions: &[u8], now: Timestamp, max: usize)
     -> Result<Vec<Waiting>, StoreError>;
 
+    /// Everything in the outbox, whenever it is due, at most `max`; moves nothing.
+    async fn peek(&self, max: usize) -> Result<Vec<Waiting>, StoreError>;
+
     /// Removes an outbox entry.
     async fn remove(&self, at: &PendingId) -> Result<(), StoreError>;
 

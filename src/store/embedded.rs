@@ -132,6 +132,12 @@ impl Backend for File {
             .await
     }
 
+    async fn peek(&self, max: usize) -> Result<Vec<Waiting>, StoreError> {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        self.reading(move |t| queues::outbox(t, &all, Timestamp::from_millis(i64::MAX), max))
+            .await
+    }
+
     async fn remove(&self, at: &PendingId) -> Result<(), StoreError> {
         let at = at.clone();
         self.writing(move |t| Ok(((), queues::remove(t, &at)?))).await

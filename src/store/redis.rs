@@ -346,6 +346,10 @@ impl Backend for Server {
         queues::outbox(&self.link, partitions, now, max).await
     }
 
+    async fn peek(&self, max: usize) -> Result<Vec<Waiting>, StoreError> {
+        queues::peek(&self.link, max).await
+    }
+
     async fn remove(&self, at: &PendingId) -> Result<(), StoreError> {
         queues::remove(&self.link, at).await
     }

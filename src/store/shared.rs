@@ -409,11 +409,7 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn waiting(&self, max: usize) -> Result<Vec<Pending>, StoreError> {
-        let all: Vec<u8> = (0..=u8::MAX).collect();
-        let waiting = self
-            .backend
-            .outbox(&all, Timestamp::from_millis(i64::MAX), max)
-            .await?;
+        let waiting = self.backend.peek(max).await?;
         // One that cannot be read is the worker's to report.
         Ok(waiting.iter().filter_map(|one| self.opened(one).ok()).collect())
     }

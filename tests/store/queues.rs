@@ -76,6 +76,19 @@ pub async fn a_deferred_effect_waits_and_holds_up_nobody(house: &mut dyn House) 
     assert_eq!(eventually(&*store, END, 2).await.len(), 2);
 }
 
+pub async fn looking_at_the_outbox_moves_nothing(house: &mut dyn House) {
+    effects(house, 3).await;
+    let store = house.store();
+    let pending = store.pending(at(50), 9).await.unwrap();
+    store.retry(&pending[0], at(100), "x").await.unwrap();
+    let seen = store.waiting(9).await.unwrap();
+    let ids: BTreeSet<&str> = seen.iter().map(|p| p.id.as_str()).collect();
+    assert_eq!(ids, BTreeSet::from(["0", "1", "2"]));
+    assert_eq!(store.waiting(2).await.unwrap().len(), 2);
+    let left = eventually(&*store, at(99), 2).await;
+    assert_eq!((left[0].id.as_str(), left[1].id.as_str()), ("1", "2"));
+}
+
 pub async fn the_outbox_survives_a_crash(house: &mut dyn House) {
     effects(house, 3).await;
     {

@@ -10,6 +10,7 @@ use reentry::domain::subject::account::Account;
 use reentry::domain::time::Span;
 use reentry::ports::seal::{Seal as _, SubjectKey};
 use reentry::ports::store::{Loaded, Mark, Parts, Store, StoreError, Updated, Write};
+use reentry::store::redis::Settings;
 
 use crate::house::{House as _, Redis, record_key};
 use crate::values::{END, account, effect_ids, held, is_unsound, line_ids, record, subject, write};
@@ -432,4 +433,58 @@ async fn a_due_record_never_expires_and_a_quiet_one_long_after() {
     assert!(left > Span::from_days(100).millis(), "{left}");
     let account = record_key(&key).replace(":s:", ":a:");
     assert_eq!(house.server.cli(&["PTTL", &account]), "-1");
+}
+
+/// The rights that the store needs, for an ACL user of its own.
+const RIGHTS: [&str; 7] = [
+    "~re:*",
+    "+@connection",
+    "+@scripting",
+    "+@read",
+    "+@write",
+    "+role",
+    "+info",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_few_rights_is_enough_and_a_wrong_password_is_named() {
+    let house = Redis::start().await;
+    let key = held_account(&house).await;
+    let rights = [&["ACL", "SETUSER", "reentry", "on", ">secret"], &RIGHTS[..]].concat();
+    house.server.cli(&rights);
+    house.server.cli(&["ACL", "SETUSER", "default", "off"]);
+    let with = async |password: &str| {
+        let url = format!("redis://reentry@{}/0", house.server.address());
+        let settings = Settings {
+            password: Some(password.to_owned().into()),
+            ..Settings::new(url.into())
+        };
+        assert!(!format!("{settings:?}").contains(password));
+        reentry::store::redis::connect(settings, house.keys())
+            .await
+            .unwrap()
+    };
+    let store = with("secret").await;
+    assert!(!store.init().await.unwrap());
+    assert!(store.check().await.unwrap().faults.is_empty());
+    store
+        .update(&key, Parts::ALL, None, &|_| Some(write("u", 2)))
+        .await
+        .unwrap();
+    let pending = store.pending(END, 9).await.unwrap();
+    store.retry(&pending[0], END, "x").await.unwrap();
+    store.done(&pending[1].at).await.unwrap();
+    assert_eq!(store.due(END, 9).await.unwrap(), []);
+    assert_eq!(line_ids(&*store, None).await.len(), 2);
+    store.put_state("s", b"v", Span::from_mins(1)).await.unwrap();
+    assert!(store.take_state("s").await.unwrap().is_some());
+    let lease = store.lease("l", "o", Span::from_mins(1)).await.unwrap();
+    store.set_setting("n", "v", lease.as_ref()).await.unwrap();
+    store.release("l", "o").await.unwrap();
+    let refused = with("wrong").await.read(&key, Parts::RECORD).await;
+    let why = refused.unwrap_err().to_string();
+    assert!(
+        why.contains("uthentication") || why.contains("WRONGPASS"),
+        "{why}"
+    );
 }

@@ -56,19 +56,56 @@ pub(super) async fn outbox(
     .await?;
     let mut found = Vec::new();
     for (partition, entries) in answers {
-        for entry in list("the outbox", entries)? {
-            let mut entry = list("the outbox", entry)?.into_iter();
-            let id = text("the outbox", entry.next().unwrap_or_default())?;
-            let fields = list("the outbox", entry.next().unwrap_or_default())?;
-            let sealed = octets("the outbox", fields.into_iter().nth(1).unwrap_or_default())?;
-            let (Some(entry), Some(sealed)) = (id, sealed) else {
-                return Err(strange("the outbox"));
-            };
-            found.push(Waiting {
-                at: PendingId { partition, entry },
-                sealed,
-            });
-        }
+        found.extend(streamed(partition, entries)?);
+    }
+    found.truncate(max);
+    Ok(found)
+}
+
+/// Entries of a partition's stream.
+fn streamed(partition: u8, entries: Value) -> Result<Vec<Waiting>, StoreError> {
+    let read = |entry| {
+        let mut entry = list("the outbox", entry)?.into_iter();
+        let id = text("the outbox", entry.next().unwrap_or_default())?;
+        let fields = list("the outbox", entry.next().unwrap_or_default())?;
+        let sealed = octets("the outbox", fields.into_iter().nth(1).unwrap_or_default())?;
+        let (Some(entry), Some(sealed)) = (id, sealed) else {
+            return Err(strange("the outbox"));
+        };
+        let at = PendingId { partition, entry };
+        Ok(Waiting { at, sealed })
+    };
+    list("the outbox", entries)?.into_iter().map(read).collect()
+}
+
+/// What is to be done now and what waits for its next try, and nothing moves. The second sort has no place in the
+/// stream yet, so it can be looked at only.
+pub(super) async fn peek(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreError> {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    let now = ask(link, &all, |p| {
+        let mut command = redis::cmd("XRANGE");
+        command.arg(keys::out(p)).arg("-").arg("+").arg("COUNT").arg(max);
+        command
+    });
+    let mut found = Vec::new();
+    for (partition, entries) in now.await? {
+        found.extend(streamed(partition, entries)?);
+    }
+    let later = ask(link, &all, |p| {
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(keys::later(p)).arg("-inf").arg("+inf");
+        command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(max);
+        command
+    });
+    for (partition, entries) in later.await? {
+        let set_aside = |(sealed, until)| Waiting {
+            at: PendingId {
+                partition,
+                entry: format!("not before {until}"),
+            },
+            sealed,
+        };
+        found.extend(scored(entries)?.into_iter().map(set_aside));
     }
     found.truncate(max);
     Ok(found)
