@@ -5,6 +5,8 @@
 //! record, since both are written in one step: an account is then never seen as due without the record that
 //! belongs to it. Failed effects wait in a sorted set of their own, so those that are deferred cost nothing and never
 //! stand before later ones; the stream is trimmed only by what was acknowledged.
+//!
+//! An ACL user needs `~re:* +@connection +@scripting +@read +@write +role +time +info` and nothing else.
 
 mod check;
 mod keys;
