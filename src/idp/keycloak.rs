@@ -8,7 +8,7 @@
 //! Why groups and roles. They are set by idempotent, atomic calls. A `PUT` of a user replaces the whole attribute
 //! map, so state kept there would race with every administrator. What a hold takes from a user is written down
 //! first, as membership in a group below `/reentry` (`lift.…`): only administrators may write it, and it outlives
-//! our store. A lift gives back exactly that; see [`act`].
+//! our store. A lift gives back exactly that; see `act`.
 //!
 //! # What the live server taught (26.7.4, with the four roles of the run-time account)
 //! * No answer carries a `Date` header. The server's clock is sampled from the `iat` of our own token.

@@ -61,7 +61,7 @@ fn generate(algorithm: Algorithm) -> Result<Vec<u8>, aws_lc_rs::error::Unspecifi
     }
 }
 
-/// Retires a key at `now`: it signs no more, and verifies for [`KEEP_RETIRED`]. A key that is the last current one of an
+/// Retires a key at `now`: it signs no more, and verifies for [`KEEP_RETIRED`](super::KEEP_RETIRED). A key that is the last current one of an
 /// algorithm the broker cannot do without is not retired.
 ///
 /// # Errors
