@@ -9,8 +9,10 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use reentry::app::clock::SystemClock;
 use reentry::domain::ceiling::Ceiling;
 use reentry::domain::change::{Change, ChangeKind, Proof};
 use reentry::domain::hold::{Cut, Posture};
@@ -208,7 +210,7 @@ fn adapter(realm: &Realm, secret: &SecretString, change: impl FnOnce(&mut Keyclo
     // The accounts of a test are young: only the test of the invitation wants to see that.
     settings.enrolment = Span::ZERO;
     change(&mut settings);
-    Keycloak::new(settings).unwrap()
+    Keycloak::new(settings, Arc::new(SystemClock)).unwrap()
 }
 
 fn browser() -> Browser {
@@ -1116,7 +1118,7 @@ async fn roles_that_are_too_few_or_too_many_and_a_realm_that_is_not_wired() {
         "reentry",
         wrong,
     );
-    let gone = Keycloak::new(nowhere).unwrap();
+    let gone = Keycloak::new(nowhere, Arc::new(SystemClock)).unwrap();
     assert!(matches!(
         gone.poll(&Cursor::default(), now()).await,
         Err(IdpError::Unreachable(_))

@@ -106,7 +106,7 @@ pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn 
     };
     settings.probation = policy.probation;
     settings.enrolment = policy.enrolment_window;
-    Ok(Arc::new(Keycloak::new(settings)?))
+    Ok(Arc::new(Keycloak::new(settings, Arc::new(SystemClock))?))
 }
 
 /// The gateway for notices. Without a mail server nothing is dropped: notices wait in the outbox, visibly.

@@ -29,12 +29,14 @@ mod account;
 mod act;
 pub mod admin;
 pub mod events;
+mod health;
 mod poll;
 pub mod representations;
 pub mod story;
 pub mod wire;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -45,16 +47,17 @@ use url::Url;
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Span, Timestamp};
+use crate::ports::clock::Clock;
 use crate::ports::idp::{
     Converged, Cursor, IdentityProvider, IdpError, IdpSession, Line, Polled, Reading, Wanted,
 };
-use admin::{Admin, AdminError, AdminOnly, Credentials};
+use admin::{Admin, AdminError, AdminOnly, Credentials, Own};
 use story::Rules;
 
 /// How long what rarely changes (layout of the wired realm, user profile, event types) is believed.
 const BELIEVE: Duration = Duration::from_mins(1);
 /// A sampled clock offset up to this long is the sampling itself.
-const NOISE: i64 = 2_000;
+const NOISE: Span = Span::from_secs(2);
 
 /// What to do with an account that cannot be held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,9 +142,9 @@ impl KeycloakSettings {
 }
 
 /// A realm of a Keycloak server.
-#[derive(Debug)]
 pub struct Keycloak {
     settings: KeycloakSettings,
+    clock: Arc<dyn Clock>,
     admin: Admin,
     believed: Mutex<Believed>,
 }
@@ -155,11 +158,11 @@ struct Believed {
 }
 
 impl Keycloak {
-    /// Sets the adapter up. Nothing is sent yet.
+    /// Sets the adapter up. Nothing is sent yet. `clock` is ours, to compare Keycloak's with.
     ///
     /// # Errors
     /// [`IdpError::Unexpected`] when the settings make no client.
-    pub fn new(settings: KeycloakSettings) -> Result<Self, IdpError> {
+    pub fn new(settings: KeycloakSettings, clock: Arc<dyn Clock>) -> Result<Self, IdpError> {
         let credentials = Credentials::Client {
             realm: settings.realm.clone(),
             id: settings.client_id.clone(),
@@ -169,6 +172,7 @@ impl Keycloak {
             Admin::new(&settings.base_url, &settings.realm, credentials, settings.timeout).map_err(idp)?;
         Ok(Self {
             settings,
+            clock,
             admin,
             believed: Mutex::default(),
         })
@@ -212,15 +216,21 @@ impl Keycloak {
     /// How far Keycloak's clock is ahead of ours, and who we are there.
     async fn own(&self) -> Result<(Span, Option<String>), IdpError> {
         let own = self.admin.own().await.map_err(idp)?;
-        let ahead = if own.ahead.abs() <= NOISE { 0 } else { own.ahead };
-        let account = if own.account.is_some() {
-            own.account
-        } else {
+        let mut account = own.account.clone();
+        if account.is_none() {
             let name = format!("service-account-{}", self.settings.client_id);
-            let user = self.admin.user_by_name(&name).await.map_err(idp)?;
-            user.and_then(|user| user.id)
-        };
-        Ok((Span::from_millis(ahead), account))
+            let found = self.admin.user_by_name(&name).await.map_err(idp)?;
+            account = found.and_then(|user| user.id);
+        }
+        Ok((self.ahead(&own), account))
+    }
+
+    /// How far Keycloak's clock is ahead of ours, by the instant at which it issued our token.
+    fn ahead(&self, own: &Own) -> Span {
+        let age = i64::try_from(own.age.as_millis()).unwrap_or(i64::MAX);
+        let fetched = self.clock.now().minus(Span::from_millis(age));
+        let ahead = Timestamp::from_millis(own.issued).since(fetched);
+        if ahead.abs() <= NOISE { Span::ZERO } else { ahead }
     }
 
     fn rules(&self, own: Option<String>) -> Rules {
@@ -306,6 +316,6 @@ impl IdentityProvider for Keycloak {
     }
 
     async fn health(&self) -> Result<Vec<String>, IdpError> {
-        poll::health(self).await
+        health::health(self).await
     }
 }

@@ -68,6 +68,25 @@ impl Credentials {
             Self::Client { realm, .. } | Self::Password { realm, .. } => realm,
         }
     }
+
+    /// Members of the token request.
+    fn form(&self) -> Vec<(&str, &str)> {
+        match self {
+            Self::Client { id, secret, .. } => vec![
+                ("grant_type", "client_credentials"),
+                ("client_id", id),
+                ("client_secret", secret.expose_secret()),
+            ],
+            Self::Password {
+                username, password, ..
+            } => vec![
+                ("grant_type", "password"),
+                ("client_id", "admin-cli"),
+                ("username", username),
+                ("password", password.expose_secret()),
+            ],
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -75,8 +94,8 @@ struct Token {
     value: SecretString,
     renew_at: Instant,
     generation: u64,
-    /// Our wall clock, milliseconds since the epoch, half-way between asking and the answer.
-    fetched: i64,
+    /// Half-way between asking and the answer.
+    fetched: Instant,
 }
 
 /// The admin API of one realm.
@@ -211,24 +230,10 @@ impl Admin {
             "openid-connect",
             "token",
         ])?;
-        let form: Vec<(&str, &str)> = match &self.credentials {
-            Credentials::Client { id, secret, .. } => vec![
-                ("grant_type", "client_credentials"),
-                ("client_id", id),
-                ("client_secret", secret.expose_secret()),
-            ],
-            Credentials::Password {
-                username, password, ..
-            } => vec![
-                ("grant_type", "password"),
-                ("client_id", "admin-cli"),
-                ("username", username),
-                ("password", password.expose_secret()),
-            ],
-        };
+        let form = self.credentials.form();
         let asked = Instant::now();
         let reply = receive(what, self.http.post(url).form(&form)).await?;
-        let fetched = own::wall_clock(asked.elapsed() / 2);
+        let fetched = asked + asked.elapsed() / 2;
         if reply.status.is_success() {
             let grant: Grant = decode(what, &reply.body)?;
             let life = Duration::from_secs(grant.expires_in);

@@ -69,7 +69,7 @@ pub fn credential(event: &Event) -> Option<(Touch, FactorClass, bool)> {
     match event.kind.as_str() {
         "UPDATE_CREDENTIAL" => Some((Touch::Set, named.unwrap_or(FactorClass::Other), false)),
         "REMOVE_CREDENTIAL" => Some((Touch::Removed, named.unwrap_or(FactorClass::Other), false)),
-        // RESET_PASSWORD: only a flow of somebody's own ends with it; what it did is a reset.
+        // `RESET_PASSWORD` ends only a flow of somebody's own; what it did is a reset.
         "UPDATE_PASSWORD" | "RESET_PASSWORD" => Some((Touch::Set, FactorClass::Password, true)),
         "UPDATE_TOTP" => Some((Touch::Set, FactorClass::Otp, true)),
         "REMOVE_TOTP" => Some((Touch::Removed, FactorClass::Otp, true)),

@@ -8,6 +8,8 @@
 //! Rows are sorted by time alone, and equal times come in any order: paging goes on from the time of the last row,
 //! never by offset, except inside one full page of equal times.
 
+mod window;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -15,27 +17,21 @@ use futures_util::StreamExt as _;
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
-use super::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
-use super::representations::{AdminEvent, Credential, Event, EventsConfig, Group, User};
-use super::story::{self, Rules, What, Window};
-use super::{Keycloak, act, events, idp, of_account};
+use self::window::lines;
+use super::admin::{AdminEventQuery, Direction, EventQuery};
+use super::health::{config_faults, drift};
+use super::representations::{AdminEvent, Event, EventsConfig};
+use super::story::Rules;
+use super::{Keycloak, events, idp};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled};
 
 /// Accounts that are judged side by side.
 const SIDE_BY_SIDE: usize = 8;
-/// Rows per page of one account's window.
-const WINDOW_PAGE: u32 = 500;
-/// Most pages of one account's window.
-const WINDOW_PAGES: u32 = 6;
 /// Most lines that a cursor remembers; a forgotten one is judged again, which changes nothing.
 const REMEMBERED: usize = 4_000;
 /// A line older than this may have gone by the log's own retention, in milliseconds (7 days).
 const EXPIRES: i64 = 7 * 86_400_000;
-/// Roles of the run-time account.
-const ROLES: [&str; 4] = ["manage-users", "query-users", "view-events", "view-users"];
-/// What comes with them (`query-groups` is a child of `view-users`), or does no harm.
-const HARMLESS: [&str; 3] = ["query-groups", "view-clients", "query-clients"];
 
 /// The cursor's text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +139,9 @@ impl Stream {
             .max_by_key(|(_, (time, _))| *time);
         self.from.is_none()
             && newest.is_some_and(|(id, (time, _))| {
-                rows.iter().all(|row| row.id != *id) && !(full && rows.iter().all(|row| row.time <= *time))
+                let shown = rows.iter().any(|row| row.id == *id);
+                let further = full && rows.iter().all(|row| row.time <= *time);
+                !shown && !further
             })
     }
 }
@@ -270,6 +268,7 @@ fn verdicts(judged: &[(i64, String, Line)]) -> BTreeMap<String, String> {
     for (_, id, line) in judged {
         if let Heard::Change(change) = &line.heard {
             let verdict = verdicts.entry(id.clone()).or_default();
+            // Writing to a String cannot fail.
             let _ = write!(verdict, "{:?}/{} ", change.kind, change.row().as_str());
         }
     }
@@ -320,138 +319,6 @@ async fn judged(
     Ok(found)
 }
 
-/// One account's lines, judged: when, the event's id, the line. An account that is gone has none.
-async fn lines(
-    keycloak: &Keycloak,
-    sub: &str,
-    rules: &Rules,
-    received: Timestamp,
-    ahead: Span,
-    since: Timestamp,
-) -> Result<Vec<(i64, String, Line)>, IdpError> {
-    let (window, groups) = match window(keycloak, sub, since).await {
-        Err(IdpError::UnknownSubject) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let told = story::judge(&window, rules, received, ahead);
-    let moved = told.iter().any(|line| matches!(line.what, What::Moved { .. }));
-    let ours = if moved {
-        act::our_groups(keycloak).await?
-    } else {
-        BTreeSet::new()
-    };
-    let held = groups
-        .iter()
-        .any(|group| group.id.as_ref().is_some_and(|id| ours.contains(id)));
-    let line = |told: story::Told| {
-        let id = told.event.clone();
-        let heard = match told.what {
-            What::Change(change) => Heard::Change(*change),
-            What::Touched => Heard::Touched { id },
-            // Roles and groups of a free account are its administrators' business, but tiers depend on them.
-            What::Moved { what, group } => {
-                let of_ours = group.is_some_and(|group| ours.contains(&group)) || what.contains("reentry-");
-                if held || of_ours {
-                    Heard::Tampered { id, what }
-                } else {
-                    Heard::Touched { id }
-                }
-            }
-        };
-        (
-            told.time,
-            told.event,
-            Line {
-                sub: sub.to_owned(),
-                heard,
-            },
-        )
-    };
-    Ok(told.into_iter().map(line).collect())
-}
-
-/// Reads what one account's story is judged from.
-async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Window, Vec<Group>), IdpError> {
-    let admin = &keycloak.admin;
-    let settings = &keycloak.settings;
-    let reach = [settings.enrolment, settings.probation, settings.admin_lifespan]
-        .into_iter()
-        .max();
-    let from = since.minus(reach.unwrap_or_default()).millis();
-    let types: Vec<&str> = events::TELLING.into_iter().chain(events::TELLING_TOO).collect();
-    let query = EventQuery {
-        types: keycloak.known(&types).await?,
-        user: Some(sub.to_owned()),
-        from_ms: Some(from),
-        direction: Direction::Descending,
-        max: WINDOW_PAGE,
-        ..EventQuery::default()
-    };
-    let admin_query = AdminEventQuery {
-        resource_path: Some(format!("users/{sub}*")),
-        from_ms: Some(from),
-        direction: Direction::Descending,
-        max: WINDOW_PAGE,
-        ..AdminEventQuery::default()
-    };
-    let standing = try_join3(
-        admin.credentials(sub),
-        admin.sessions(sub),
-        admin.user_groups(sub),
-    );
-    let logs = futures_util::future::try_join(
-        all_events(keycloak, query),
-        all_admin_events(keycloak, admin_query),
-    );
-    let (user, (credentials, sessions, groups), (events, admin_events)): (User, _, _) =
-        try_join3(admin.user(sub), standing, logs)
-            .await
-            .map_err(of_account)?;
-    let credentials: Vec<Credential> = credentials;
-    let window = Window {
-        created: user.created_timestamp.unwrap_or_default(),
-        events,
-        admin: admin_events,
-        credentials,
-        sessions: sessions
-            .into_iter()
-            .map(|session| (session.id, session.start))
-            .collect(),
-    };
-    Ok((window, groups))
-}
-
-async fn all_events(keycloak: &Keycloak, mut query: EventQuery) -> Result<Vec<Event>, AdminError> {
-    let mut all = Vec::new();
-    for page in 0..WINDOW_PAGES {
-        query.first = page * WINDOW_PAGE;
-        let rows = keycloak.admin.events(&query).await?;
-        let last = rows.len() < WINDOW_PAGE as usize;
-        all.extend(rows);
-        if last {
-            break;
-        }
-    }
-    Ok(all)
-}
-
-async fn all_admin_events(
-    keycloak: &Keycloak,
-    mut query: AdminEventQuery,
-) -> Result<Vec<AdminEvent>, AdminError> {
-    let mut all = Vec::new();
-    for page in 0..WINDOW_PAGES {
-        query.first = page * WINDOW_PAGE;
-        let rows = keycloak.admin.admin_events(&query).await?;
-        let last = rows.len() < WINDOW_PAGE as usize;
-        all.extend(rows);
-        if last {
-            break;
-        }
-    }
-    Ok(all)
-}
-
 /// The log-in-time check: everything about one account as far back as a first poll would go.
 pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
     let (ahead, own) = keycloak.own().await?;
@@ -465,115 +332,4 @@ pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<V
         .map(|(.., line)| line)
         .filter(|line| matches!(line.heard, Heard::Change(_)));
     Ok(changes.collect())
-}
-
-/// What is wrong with what the realm records.
-fn config_faults(config: &EventsConfig) -> Vec<String> {
-    let mut faults = Vec::new();
-    if !config.events_enabled {
-        faults.push(
-            "user events are not stored: changes go unseen; `reentry wire keycloak` switches them on"
-                .to_owned(),
-        );
-    }
-    if !config.admin_events_enabled {
-        faults.push(
-            "admin events are not stored: resets by administrators go unseen; `reentry wire keycloak` switches them on"
-                .to_owned(),
-        );
-    }
-    let stored = &config.enabled_event_types;
-    let missing: Vec<&str> = events::NEEDED
-        .into_iter()
-        .filter(|kind| !stored.is_empty() && !stored.iter().any(|s| s == kind))
-        .collect();
-    if !missing.is_empty() {
-        faults.push(format!(
-            "user events of these types are not stored: {}; add them under Realm settings, Events, or run `reentry wire keycloak`",
-            missing.join(", ")
-        ));
-    }
-    faults
-}
-
-/// Changes to what holds rest on, told once: the whole realm may read `full` or `none` now. What wiring makes is
-/// left out, so that it raises no alarm; whatever else was made is found by `--check`.
-fn drift<'a>(page: impl Iterator<Item = &'a AdminEvent>, own: Option<&str>) -> Vec<String> {
-    let ours = |text: &str| text.contains("reentry-") || text.contains("default-roles-");
-    let telling = |event: &&AdminEvent| {
-        let path = event.resource_path.as_deref().unwrap_or_default();
-        let sent = event.representation.as_deref().unwrap_or_default();
-        let taken = matches!(event.operation_type.as_str(), "DELETE" | "UPDATE");
-        let given = path.starts_with("groups/")
-            && path.ends_with("role-mappings/realm")
-            && (sent.contains("reentry-full") || sent.contains("default-roles-"));
-        !path.starts_with("users/")
-            && event.error.is_none()
-            && (own.is_none() || event.auth_details.user_id.as_deref() != own)
-            && (given || (taken && (ours(sent) || ours(path))))
-    };
-    page.filter(telling)
-        .map(|event| {
-            let path = event.resource_path.as_deref().unwrap_or_default();
-            format!(
-                "{} of `{path}` touches what holds rest on: run `reentry wire keycloak --check`",
-                event.operation_type
-            )
-        })
-        .collect()
-}
-
-/// Whether it answers, our roles are right, the log is on and the realm is wired.
-pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError> {
-    let own = keycloak.admin.own().await.map_err(idp)?;
-    let mut faults = Vec::new();
-    let client = &keycloak.settings.client_id;
-    let less: Vec<&str> = ROLES
-        .into_iter()
-        .filter(|role| !own.roles.contains(*role))
-        .collect();
-    if !less.is_empty() {
-        faults.push(format!(
-            "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
-            less.join(", ")
-        ));
-    }
-    let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
-    let more: Vec<&str> = own
-        .roles
-        .iter()
-        .filter(|role| !known(role))
-        .map(String::as_str)
-        .collect();
-    if !more.is_empty() {
-        faults.push(format!(
-            "the service account of `{client}` may do more than it needs: take {} of realm-management away",
-            more.join(", ")
-        ));
-    }
-    if own.ahead.abs() > 60_000 {
-        faults.push(format!(
-            "Keycloak's clock differs from ours by {}: set both by NTP; until then holds start when we hear of a change",
-            Span::from_secs(own.ahead / 1000)
-        ));
-    }
-    match keycloak.admin.events_config().await {
-        Ok(config) => {
-            faults.extend(config_faults(&config));
-            if config.admin_events_enabled && !config.admin_events_details_enabled {
-                faults.push(
-                    "admin events are stored without what was sent: tampering is seen, but not what was done; `reentry wire keycloak` switches it on"
-                        .to_owned(),
-                );
-            }
-        }
-        Err(AdminError::Forbidden { .. }) => {}
-        Err(error) => return Err(idp(error)),
-    }
-    match act::layout(keycloak).await {
-        Ok(layout) => faults.extend(layout.faults()),
-        Err(IdpError::Refused(_)) if !less.is_empty() => {}
-        Err(error) => return Err(error),
-    }
-    Ok(faults)
 }

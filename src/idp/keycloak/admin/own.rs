@@ -4,7 +4,7 @@
 //! the server that an account with four roles gets to see.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,9 +22,11 @@ pub struct Own {
     pub account: Option<String>,
     /// Our roles of the client `realm-management`.
     pub roles: BTreeSet<String>,
-    /// How far the server's clock is ahead of ours, in milliseconds. The token says whole seconds,
-    /// so it is known to about half a second.
-    pub ahead: i64,
+    /// When the server issued the token, by its own clock: milliseconds since the epoch. The token
+    /// says whole seconds, so this is the middle of one.
+    pub issued: i64,
+    /// How long ago that was by our own, steady, clock.
+    pub age: Duration,
 }
 
 /// One effective client role of a user.
@@ -83,17 +85,6 @@ pub struct AdminOnly {
     pub undeclared: bool,
 }
 
-/// Our wall clock `ago`, in milliseconds since the epoch.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "compared with another server's clock, never with a hold"
-)]
-pub(super) fn wall_clock(ago: Duration) -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let millis = now.unwrap_or_default().saturating_sub(ago).as_millis();
-    i64::try_from(millis).unwrap_or(i64::MAX)
-}
-
 impl Admin {
     /// Who we are, what we may, and how the server's clock stands; from the token in use.
     ///
@@ -120,7 +111,8 @@ impl Admin {
         Ok(Own {
             account: claims.sub,
             roles: roles.map(|of| of.roles.clone()).unwrap_or_default(),
-            ahead: claims.iat.saturating_mul(1000).saturating_add(500) - token.fetched,
+            issued: claims.iat.saturating_mul(1000).saturating_add(500),
+            age: token.fetched.elapsed(),
         })
     }
 

@@ -1,0 +1,115 @@
+//! Sessions of an account, online and offline: listing them, ending them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::hold::Cut;
+use crate::domain::time::Timestamp;
+use crate::idp::keycloak::admin::AdminError;
+use crate::idp::keycloak::representations::Session;
+use crate::idp::keycloak::{Keycloak, idp, of_account};
+use crate::ports::idp::{IdpError, IdpSession};
+
+/// Ends what began before a cut, and is not its exception; gives what was done.
+pub(super) async fn end_cut(
+    keycloak: &Keycloak,
+    sub: &str,
+    cuts: &[Cut],
+    end_before: Option<Timestamp>,
+) -> Result<Vec<String>, IdpError> {
+    let mut acts = Vec::new();
+    if cuts.is_empty() && end_before.is_none() {
+        return Ok(acts);
+    }
+    let (ahead, _) = keycloak.own().await?;
+    let dead = |session: &Session| {
+        // Whole seconds, rounded down: what began in the second of the cut counts as before it.
+        let began = Timestamp::from_millis(session.start).minus(ahead);
+        end_before.is_some_and(|end| began < end)
+            || cuts
+                .iter()
+                .any(|cut| began <= cut.at && cut.except.as_deref() != Some(&session.id))
+    };
+    for (session, offline) in live_sessions(keycloak, sub).await? {
+        if dead(&session) {
+            delete_session(keycloak, &session.id, offline).await?;
+            let kind = if offline { "offline session" } else { "session" };
+            acts.push(format!("ended {kind} {}", session.id));
+        }
+    }
+    Ok(acts)
+}
+
+/// Online and offline sessions. Where offline ones are is told by the list of grants.
+pub(super) async fn live_sessions(keycloak: &Keycloak, sub: &str) -> Result<Vec<(Session, bool)>, IdpError> {
+    let admin = &keycloak.admin;
+    let (online, grants) = futures_util::future::try_join(admin.sessions(sub), admin.consents(sub))
+        .await
+        .map_err(of_account)?;
+    let clients: BTreeSet<String> = grants
+        .into_iter()
+        .flat_map(|consent| consent.additional_grants)
+        .filter_map(|grant| grant.client)
+        .collect();
+    let mut sessions: BTreeMap<(String, bool), Session> = online
+        .into_iter()
+        .map(|session| ((session.id.clone(), false), session))
+        .collect();
+    for client in clients {
+        for session in admin.offline_sessions(sub, &client).await.map_err(of_account)? {
+            let key = (session.id.clone(), true);
+            sessions
+                .entry(key)
+                .or_insert(Session {
+                    clients: BTreeMap::new(),
+                    ..session.clone()
+                })
+                .clients
+                .extend(session.clients);
+        }
+    }
+    Ok(sessions
+        .into_iter()
+        .map(|((_, offline), session)| (session, offline))
+        .collect())
+}
+
+pub(super) async fn delete_session(keycloak: &Keycloak, id: &str, offline: bool) -> Result<(), IdpError> {
+    match keycloak.admin.delete_session(id, offline).await {
+        // It ended by itself meanwhile.
+        Ok(()) | Err(AdminError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(idp(error)),
+    }
+}
+
+/// Sessions of the account, for its owner.
+pub(in crate::idp::keycloak) async fn sessions(
+    keycloak: &Keycloak,
+    sub: &str,
+) -> Result<Vec<IdpSession>, IdpError> {
+    let (ahead, _) = keycloak.own().await?;
+    let ours = |millis: i64| Timestamp::from_millis(millis).minus(ahead);
+    let live = live_sessions(keycloak, sub).await?;
+    let told = live.into_iter().map(|(session, offline)| IdpSession {
+        began: ours(session.start),
+        last_access: ours(session.last_access),
+        ip: session.ip_address.unwrap_or_default(),
+        clients: session.clients.into_values().collect(),
+        offline,
+        id: session.id,
+    });
+    Ok(told.collect())
+}
+
+/// Ends one session, if it is the account's; one that is gone already is no error.
+pub(in crate::idp::keycloak) async fn end_session(
+    keycloak: &Keycloak,
+    sub: &str,
+    id: &str,
+) -> Result<(), IdpError> {
+    for (session, offline) in live_sessions(keycloak, sub).await? {
+        if session.id == id {
+            delete_session(keycloak, id, offline).await?;
+        }
+    }
+    Ok(())
+}

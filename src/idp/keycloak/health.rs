@@ -1,0 +1,124 @@
+//! Whether the realm records what is needed and is wired, and whether our account has its roles and no more.
+
+use super::admin::AdminError;
+use super::representations::{AdminEvent, EventsConfig};
+use super::{Keycloak, act, events, idp};
+use crate::domain::time::Span;
+use crate::ports::idp::IdpError;
+
+/// Roles of the run-time account.
+const ROLES: [&str; 4] = ["manage-users", "query-users", "view-events", "view-users"];
+/// What comes with them (`query-groups` is a child of `view-users`), or does no harm.
+const HARMLESS: [&str; 3] = ["query-groups", "view-clients", "query-clients"];
+
+/// What is wrong with what the realm records.
+pub(super) fn config_faults(config: &EventsConfig) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !config.events_enabled {
+        faults.push(
+            "user events are not stored: changes go unseen; `reentry wire keycloak` switches them on"
+                .to_owned(),
+        );
+    }
+    if !config.admin_events_enabled {
+        faults.push(
+            "admin events are not stored: resets by administrators go unseen; `reentry wire keycloak` switches them on"
+                .to_owned(),
+        );
+    }
+    let stored = &config.enabled_event_types;
+    let missing: Vec<&str> = events::NEEDED
+        .into_iter()
+        .filter(|kind| !stored.is_empty() && !stored.iter().any(|s| s == kind))
+        .collect();
+    if !missing.is_empty() {
+        faults.push(format!(
+            "user events of these types are not stored: {}; add them under Realm settings, Events, or run `reentry wire keycloak`",
+            missing.join(", ")
+        ));
+    }
+    faults
+}
+
+/// Changes to what holds rest on, told once: the whole realm may read `full` or `none` now. What wiring makes is
+/// left out, so that it raises no alarm; whatever else was made is found by `--check`.
+pub(super) fn drift<'a>(page: impl Iterator<Item = &'a AdminEvent>, own: Option<&str>) -> Vec<String> {
+    let ours = |text: &str| text.contains("reentry-") || text.contains("default-roles-");
+    let telling = |event: &&AdminEvent| {
+        let path = event.resource_path.as_deref().unwrap_or_default();
+        let sent = event.representation.as_deref().unwrap_or_default();
+        let taken = matches!(event.operation_type.as_str(), "DELETE" | "UPDATE");
+        let given = path.starts_with("groups/")
+            && path.ends_with("role-mappings/realm")
+            && (sent.contains("reentry-full") || sent.contains("default-roles-"));
+        !path.starts_with("users/")
+            && event.error.is_none()
+            && (own.is_none() || event.auth_details.user_id.as_deref() != own)
+            && (given || (taken && (ours(sent) || ours(path))))
+    };
+    page.filter(telling)
+        .map(|event| {
+            let path = event.resource_path.as_deref().unwrap_or_default();
+            format!(
+                "{} of `{path}` touches what holds rest on: run `reentry wire keycloak --check`",
+                event.operation_type
+            )
+        })
+        .collect()
+}
+
+/// Whether it answers, our roles are right, the log is on and the realm is wired.
+pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError> {
+    let own = keycloak.admin.own().await.map_err(idp)?;
+    let mut faults = Vec::new();
+    let client = &keycloak.settings.client_id;
+    let less: Vec<&str> = ROLES
+        .into_iter()
+        .filter(|role| !own.roles.contains(*role))
+        .collect();
+    if !less.is_empty() {
+        faults.push(format!(
+            "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
+            less.join(", ")
+        ));
+    }
+    let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
+    let more: Vec<&str> = own
+        .roles
+        .iter()
+        .filter(|role| !known(role))
+        .map(String::as_str)
+        .collect();
+    if !more.is_empty() {
+        faults.push(format!(
+            "the service account of `{client}` may do more than it needs: take {} of realm-management away",
+            more.join(", ")
+        ));
+    }
+    let ahead = keycloak.ahead(&own);
+    if ahead.abs() > Span::from_mins(1) {
+        faults.push(format!(
+            "Keycloak's clock differs from ours by {}: set both by NTP; until then holds start when we hear of a change",
+            Span::from_secs(ahead.secs())
+        ));
+    }
+    match keycloak.admin.events_config().await {
+        Ok(config) => {
+            faults.extend(config_faults(&config));
+            if config.admin_events_enabled && !config.admin_events_details_enabled {
+                faults.push(
+                    "admin events are stored without what was sent: tampering is seen, but not what was done; `reentry wire keycloak` switches it on"
+                        .to_owned(),
+                );
+            }
+        }
+        Err(AdminError::Forbidden { .. }) => {}
+        Err(error) => return Err(idp(error)),
+    }
+    match act::layout(keycloak).await {
+        Ok(layout) => faults.extend(layout.faults()),
+        Err(IdpError::Refused(_)) if !less.is_empty() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(faults)
+}

@@ -1,0 +1,148 @@
+//! Reading one account's window of both logs, and judging it.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::{try_join, try_join3};
+
+use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
+use crate::idp::keycloak::representations::{AdminEvent, Event, Group};
+use crate::idp::keycloak::story::{self, Rules, What, Window};
+use crate::idp::keycloak::{Keycloak, act, events, of_account};
+use crate::ports::idp::{Heard, IdpError, Line};
+
+/// Rows per page of one account's window.
+const WINDOW_PAGE: u32 = 500;
+/// Most pages of one account's window.
+const WINDOW_PAGES: u32 = 6;
+
+/// One account's lines, judged: when, the event's id, the line. An account that is gone has none.
+pub(super) async fn lines(
+    keycloak: &Keycloak,
+    sub: &str,
+    rules: &Rules,
+    received: Timestamp,
+    ahead: Span,
+    since: Timestamp,
+) -> Result<Vec<(i64, String, Line)>, IdpError> {
+    let (window, groups) = match window(keycloak, sub, since).await {
+        Err(IdpError::UnknownSubject) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let told = story::judge(&window, rules, received, ahead);
+    let moved = told.iter().any(|line| matches!(line.what, What::Moved { .. }));
+    let ours = if moved {
+        act::our_groups(keycloak).await?
+    } else {
+        BTreeSet::new()
+    };
+    let held = groups
+        .iter()
+        .any(|group| group.id.as_ref().is_some_and(|id| ours.contains(id)));
+    let line = |told: story::Told| {
+        let id = told.event.clone();
+        let heard = match told.what {
+            What::Change(change) => Heard::Change(*change),
+            What::Touched => Heard::Touched { id },
+            // Roles and groups of a free account are its administrators' business, but tiers depend on them.
+            What::Moved { what, group } => {
+                let of_ours = group.is_some_and(|group| ours.contains(&group)) || what.contains("reentry-");
+                if held || of_ours {
+                    Heard::Tampered { id, what }
+                } else {
+                    Heard::Touched { id }
+                }
+            }
+        };
+        (
+            told.time,
+            told.event,
+            Line {
+                sub: sub.to_owned(),
+                heard,
+            },
+        )
+    };
+    Ok(told.into_iter().map(line).collect())
+}
+
+/// Reads what one account's story is judged from.
+async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Window, Vec<Group>), IdpError> {
+    let admin = &keycloak.admin;
+    let settings = &keycloak.settings;
+    let reach = [settings.enrolment, settings.probation, settings.admin_lifespan]
+        .into_iter()
+        .max();
+    let from = since.minus(reach.unwrap_or_default()).millis();
+    let types: Vec<&str> = events::TELLING.into_iter().chain(events::TELLING_TOO).collect();
+    let query = EventQuery {
+        types: keycloak.known(&types).await?,
+        user: Some(sub.to_owned()),
+        from_ms: Some(from),
+        direction: Direction::Descending,
+        max: WINDOW_PAGE,
+        ..EventQuery::default()
+    };
+    let admin_query = AdminEventQuery {
+        resource_path: Some(format!("users/{sub}*")),
+        from_ms: Some(from),
+        direction: Direction::Descending,
+        max: WINDOW_PAGE,
+        ..AdminEventQuery::default()
+    };
+    let standing = try_join3(
+        admin.credentials(sub),
+        admin.sessions(sub),
+        admin.user_groups(sub),
+    );
+    let logs = try_join(
+        all_events(keycloak, query),
+        all_admin_events(keycloak, admin_query),
+    );
+    let (user, (credentials, sessions, groups), (events, admin_events)) =
+        try_join3(admin.user(sub), standing, logs)
+            .await
+            .map_err(of_account)?;
+    let window = Window {
+        created: user.created_timestamp.unwrap_or_default(),
+        events,
+        admin: admin_events,
+        credentials,
+        sessions: sessions
+            .into_iter()
+            .map(|session| (session.id, session.start))
+            .collect(),
+    };
+    Ok((window, groups))
+}
+
+async fn all_events(keycloak: &Keycloak, mut query: EventQuery) -> Result<Vec<Event>, AdminError> {
+    let mut all = Vec::new();
+    for page in 0..WINDOW_PAGES {
+        query.first = page * WINDOW_PAGE;
+        let rows = keycloak.admin.events(&query).await?;
+        let last = rows.len() < WINDOW_PAGE as usize;
+        all.extend(rows);
+        if last {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn all_admin_events(
+    keycloak: &Keycloak,
+    mut query: AdminEventQuery,
+) -> Result<Vec<AdminEvent>, AdminError> {
+    let mut all = Vec::new();
+    for page in 0..WINDOW_PAGES {
+        query.first = page * WINDOW_PAGE;
+        let rows = keycloak.admin.admin_events(&query).await?;
+        let last = rows.len() < WINDOW_PAGE as usize;
+        all.extend(rows);
+        if last {
+            break;
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,200 @@
+//! What in an account's lines speaks for and against a verdict.
+
+use super::{AT_CREATION, Story};
+use crate::domain::change::Proof;
+use crate::domain::subject::account::FactorClass;
+use crate::idp::keycloak::events::{self, AdminAct};
+use crate::idp::keycloak::representations::{Credential, Event};
+
+/// A log-in counts as proof of a voluntary change for this long: Keycloak's own limit for actions that a client
+/// starts (`KC_ACTION_MAX_AGE`).
+const LOGIN_AGE: i64 = 300_000;
+/// Clocks of two nodes of one Keycloak may differ by this much.
+const SKEW: i64 = 5_000;
+/// A generic event and its deprecated twin are raised in one request.
+const TWIN: i64 = 2_000;
+/// A credential is stored this long before its event, at most.
+const STORED: i64 = 5_000;
+
+impl Story<'_> {
+    /// Rules 1 and 2.
+    pub(super) fn sent_reset(&self, event: &Event) -> bool {
+        self.events.iter().any(|sent| {
+            let age = event.time - sent.time;
+            sent.kind == "SEND_RESET_PASSWORD"
+                && sent.error.is_none()
+                && age >= -SKEW
+                && (same_code(sent, event) || age <= self.rules.reset_lifespan.millis() + SKEW)
+        })
+    }
+
+    /// The latest reset or actions mail by an administrator whose link may still have been used at `time`.
+    pub(super) fn last_admin_link(&self, time: i64) -> Option<i64> {
+        let acts = self.window.admin.iter().filter(|event| {
+            matches!(
+                events::admin_act(event),
+                Some((_, AdminAct::SetPassword | AdminAct::SentActions))
+            )
+        });
+        let life = self.rules.admin_lifespan.millis();
+        acts.map(|event| event.time)
+            .filter(|sent| (-SKEW..=life).contains(&(time - sent)))
+            .max()
+    }
+
+    /// Rule 4: a log-in into the session of this change, with what the account had before.
+    pub(super) fn logged_in(&self, event: &Event) -> bool {
+        let Some(code) = events::code(event) else {
+            return false;
+        };
+        !self.tainted.contains(code)
+            && self.logins(code).any(|at| {
+                let age = event.time - at;
+                age > 0 && (age <= LOGIN_AGE || self.rules.fresh_login_for_actions)
+            })
+    }
+
+    pub(super) fn logins<'s>(&'s self, session: &'s str) -> impl Iterator<Item = i64> + 's {
+        let into = move |event: &&&Event| {
+            event.kind == "LOGIN" && event.error.is_none() && event.session_id.as_deref() == Some(session)
+        };
+        self.events.iter().filter(into).map(|event| event.time)
+    }
+
+    /// What proved somebody who added or removed a factor. `EligibleFactor` only when everything they could have
+    /// logged in with was past its probation by then.
+    pub(super) fn factor_proof(&self, event: &Event) -> Proof {
+        if self.sent_reset(event) {
+            return Proof::Message;
+        }
+        let login = self.logged_in(event);
+        if !login && self.last_admin_link(event.time).is_some() {
+            return Proof::Administrator;
+        }
+        let code = events::code(event).unwrap_or_default();
+        let recent = self
+            .logins(code)
+            .any(|at| (1..=LOGIN_AGE).contains(&(event.time - at)));
+        match (login, recent && self.settled(event)) {
+            (true, true) => Proof::EligibleFactor,
+            (true, false) => Proof::RecentLogin,
+            (false, _) => Proof::Unproven,
+        }
+    }
+
+    /// Whether every credential the account had before `event` was past its probation, and nothing was replaced
+    /// in that time.
+    pub(super) fn settled(&self, event: &Event) -> bool {
+        let probation = self.rules.probation.millis();
+        let at_creation = |at: i64| at <= self.window.created + AT_CREATION;
+        let class = events::credential(event).map(|(_, class, _)| class);
+        // The credential that this event tells of was stored a moment before it.
+        let stored = |credential: &Credential| {
+            let itself = Some(events::class(&credential.kind)) == class;
+            credential
+                .created_date
+                .filter(|created| *created < event.time - if itself { STORED } else { 0 })
+        };
+        let mut before = self.window.credentials.iter().filter_map(stored).peekable();
+        let some = before.peek().is_some();
+        let old = before.all(|created| created + probation <= event.time || at_creation(created));
+        let young = |at: i64| at < event.time && at + probation > event.time && !at_creation(at);
+        let moved = self.events.iter().any(|other| {
+            let linked = other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY");
+            let moved = linked || events::credential(other).is_some();
+            moved && !are_twins(other, event) && young(other.time)
+        });
+        let by_admin = self.window.admin.iter().any(|other| {
+            let acts = matches!(
+                events::admin_act(other),
+                Some((
+                    _,
+                    AdminAct::SetPassword
+                        | AdminAct::RemovedCredential(_)
+                        | AdminAct::Linked(_)
+                        | AdminAct::Unlinked(_)
+                ))
+            );
+            acts && young(other.time)
+        });
+        some && old && !moved && !by_admin
+    }
+
+    /// Whether a factor took the place of another one of its class: set in a recovery, and none older is left.
+    pub(super) fn replaced(&self, event: &Event, class: FactorClass) -> bool {
+        let older = |credential: &&Credential| {
+            events::class(&credential.kind) == class
+                && credential
+                    .created_date
+                    .is_some_and(|created| created < event.time - STORED)
+        };
+        self.sent_reset(event)
+            && !self
+                .window
+                .credentials
+                .iter()
+                .any(|credential| older(&credential))
+    }
+
+    /// Whether nothing speaks against the first credential of its class on a young account.
+    /// `event` is the user event that set it, when it was one.
+    pub(super) fn may_be_first(&self, time: i64, class: FactorClass, event: Option<&Event>) -> bool {
+        let young = time - self.window.created <= self.rules.enrolment.millis();
+        let earlier = self.events.iter().any(|other| {
+            let same = events::credential(other).is_some_and(|(_, other, _)| other == class);
+            let itself = event.is_some_and(|event| event == *other || are_twins(event, other));
+            let registered = other.kind == "REGISTER"
+                && other.error.is_none()
+                && class == FactorClass::Password
+                && other.details.get("register_method").map(String::as_str) != Some("broker");
+            (same || registered) && !itself && other.time <= time
+        });
+        let by_admin = self
+            .window
+            .admin
+            .iter()
+            .any(|other| match events::admin_act(other) {
+                Some((_, AdminAct::SetPassword)) => class == FactorClass::Password && other.time < time,
+                Some((_, AdminAct::RemovedCredential(_))) => other.time < time,
+                _ => false,
+            });
+        let listed = self.window.credentials.iter().any(|credential| {
+            events::class(&credential.kind) == class
+                && credential
+                    .created_date
+                    .is_some_and(|created| created < time - STORED)
+        });
+        young && !earlier && !by_admin && !listed
+    }
+
+    /// The session that the change itself began, if it did: its id is the `code_id`, nobody had logged into it
+    /// before, and it is not older than the change.
+    pub(super) fn own_session(&self, event: &Event) -> Option<String> {
+        let code = events::code(event)?;
+        let used = self.logins(code).any(|at| at <= event.time);
+        // Start times have whole seconds, and the other node's clock may be behind.
+        let older = self
+            .window
+            .sessions
+            .get(code)
+            .is_some_and(|began| began + 1_000 + SKEW <= event.time);
+        (!used && !older).then(|| code.to_owned())
+    }
+}
+
+/// Whether two events are a generic one and its deprecated clone, raised for one act.
+pub(super) fn are_twins(one: &Event, other: &Event) -> bool {
+    let act =
+        |event| events::credential(event).map(|(touch, class, deprecated)| ((touch, class), deprecated));
+    let (Some((one_act, one_old)), Some((other_act, other_old))) = (act(one), act(other)) else {
+        return false;
+    };
+    (one.time - other.time).abs() <= TWIN
+        && events::code(one) == events::code(other)
+        && one_act == other_act
+        && one_old != other_old
+}
+
+fn same_code(one: &Event, other: &Event) -> bool {
+    events::code(one).is_some() && events::code(one) == events::code(other)
+}
