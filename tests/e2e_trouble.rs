@@ -8,6 +8,7 @@
 )]
 
 #[path = "e2e/world.rs"]
+#[expect(dead_code, reason = "each suite uses its part of the world")]
 mod world;
 
 use std::time::Duration;
