@@ -24,15 +24,25 @@ use world::{ASKED, CHANGED, HELD, REDIRECT, Setup, World, scope_set};
 
 /// Runs a client program, doing in the browser what it asks for: first a recovery, then a log-out.
 async fn story(world: &World, mut command: Command) -> Value {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client program starts");
-    let (mut input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the client program starts");
+    let (mut input, output) = (
+        child.stdin.take().unwrap(),
+        BufReader::new(child.stdout.take().unwrap()),
+    );
     let mut browser = world::browser();
     let mut recovered = false;
     for line in output.lines() {
         let said: Value = serde_json::from_str(&line.unwrap()).expect("a line of JSON");
         if let Some(url) = said["open"].as_str() {
-            let at = if recovered { log_out(&mut browser, url).await } else { recover(world, &mut browser, url).await };
+            let at = if recovered {
+                log_out(&mut browser, url).await
+            } else {
+                recover(world, &mut browser, url).await
+            };
             recovered = true;
             writeln!(input, "{at}").unwrap();
         } else {
@@ -62,17 +72,30 @@ fn assert_story(result: &Value) {
     }
     assert_eq!(result["userinfo"]["sub"], result["id_token"]["sub"], "{result:#}");
     assert_eq!(result["introspection"]["active"], true, "{result:#}");
-    assert_eq!(result["introspection"]["recovery_scope"], "read write", "{result:#}");
+    assert_eq!(
+        result["introspection"]["recovery_scope"], "read write",
+        "{result:#}"
+    );
     assert_eq!(result["refused"], "invalid_grant", "{result:#}");
     assert_eq!(result["revoked"], json!({ "active": false }), "{result:#}");
     let out = result["logout"].as_str().unwrap();
-    assert!(out.starts_with(REDIRECT) && out.contains("state=bye"), "{result:#}");
+    assert!(
+        out.starts_with(REDIRECT) && out.contains("state=bye"),
+        "{result:#}"
+    );
 }
 
-fn client(world: &World, program: &str, script: &str) -> Command {
+/// `client` authenticates as the library does by default.
+fn program(world: &World, program: &str, script: &str, client: &str) -> Command {
     let mut command = Command::new(program);
     command.arg(format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR")));
-    command.args([world.issuer.as_str(), "shop", "shop-secret-of-the-test", REDIRECT, ASKED]);
+    command.args([
+        world.issuer.as_str(),
+        client,
+        &format!("{client}-secret-of-the-test"),
+        REDIRECT,
+        ASKED,
+    ]);
     command
 }
 
@@ -80,12 +103,12 @@ fn client(world: &World, program: &str, script: &str) -> Command {
 async fn openid_client_works_unchanged() {
     let world = World::start(Setup::default()).await;
     let node = env("REENTRY_TEST_NODE").expect("REENTRY_TEST_NODE names Node.js: run scripts/test");
-    assert_story(&story(&world, client(&world, &node, "openid-client.mjs")).await);
+    assert_story(&story(&world, program(&world, &node, "openid-client.mjs", "back-office")).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn authlib_works_unchanged() {
     let world = World::start(Setup::default()).await;
     let python = env("REENTRY_TEST_PYTHON").expect("REENTRY_TEST_PYTHON names Python: run scripts/test");
-    assert_story(&story(&world, client(&world, &python, "authlib_client.py")).await);
+    assert_story(&story(&world, program(&world, &python, "authlib_client.py", "shop")).await);
 }

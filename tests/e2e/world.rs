@@ -381,6 +381,8 @@ clients:
     auth: client_secret_post
     secret_file: back-office-secret
     redirect_uris: ["{REDIRECT}"]
+    post_logout_redirect_uris: ["{REDIRECT}"]
+    may_introspect: true
     scopes: [{scopes}, "reentry:admin"]
   - client_id: app
     auth: none

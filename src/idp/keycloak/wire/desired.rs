@@ -265,7 +265,14 @@ pub fn runtime_client(client_id: &str, record: String) -> NewClient {
 /// The client by which Reentry, as a broker, is a relying party of this realm.
 #[must_use]
 pub fn broker_client(broker: &super::BrokerClient) -> NewClient {
-    let mut attributes = BTreeMap::from([("pkce.code.challenge.method".to_owned(), "S256".to_owned())]);
+    let mut attributes = BTreeMap::from([
+        ("pkce.code.challenge.method".to_owned(), "S256".to_owned()),
+        // Where a browser comes back to from Keycloak's log-out page.
+        (
+            "post.logout.redirect.uris".to_owned(),
+            format!("{}/logout", broker.redirect_uri),
+        ),
+    ]);
     if let Some(url) = &broker.backchannel_logout {
         attributes.insert("backchannel.logout.url".to_owned(), url.to_string());
         attributes.insert(

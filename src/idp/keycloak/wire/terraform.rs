@@ -309,7 +309,11 @@ impl Emitter<'_> {
             .raw("standard_flow_enabled", "true")
             .raw("direct_access_grants_enabled", "false")
             .text("pkce_code_challenge_method", "S256")
-            .texts("valid_redirect_uris", [&broker.redirect_uri.to_string()]);
+            .texts("valid_redirect_uris", [&broker.redirect_uri.to_string()])
+            .texts(
+                "valid_post_logout_redirect_uris",
+                [&format!("{}/logout", broker.redirect_uri)],
+            );
         if let Some(url) = &broker.backchannel_logout {
             block = block
                 .text("backchannel_logout_url", url.as_str())
