@@ -1,0 +1,12 @@
+//! The domain's safety properties, each a test of its name, on the functions that ship.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+#[path = "properties/tokens.rs"]
+mod tokens;
+#[path = "properties/world.rs"]
+mod world;
