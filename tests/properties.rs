@@ -8,5 +8,7 @@
 
 #[path = "properties/tokens.rs"]
 mod tokens;
+#[path = "properties/histories.rs"]
+mod histories;
 #[path = "properties/world.rs"]
 mod world;

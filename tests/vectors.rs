@@ -165,7 +165,7 @@ fn near_scope() -> impl Strategy<Value = Option<Value>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_checker_agrees_with_a_second_reading(claim in near_claim(), scope in near_scope()) {

@@ -235,7 +235,7 @@ fn may_keep(scope: &str, most: &Set) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     // P1, ISS-4, ISS-5, ISS-8, ISS-10, ISS-11: never above the hold and the unexpired elevations of exactly that
     // client and session; and not below either.

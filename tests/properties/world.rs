@@ -113,7 +113,7 @@ pub fn change(id: &str, kind: ChangeKind, at: Timestamp) -> Change {
 }
 
 /// The store and the outbox of one subject.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct World {
     pub policy: Policy,
     pub tier: usize,
@@ -259,7 +259,9 @@ pub fn act() -> impl Strategy<Value = Act> {
     ];
     let delay = prop_oneof![3 => Just(0_i64), 3 => 0..600_i64, 3 => 0..9000_i64];
     let again = prop::option::of(0..9000_i64);
-    let accepted = prop_oneof![1 => Just(None), 3 => (0..3000_i64).prop_map(Some)];
+    // Soon enough that `acceptance + told_min` is within twice the shortest length: the one case in which being told
+    // makes a hold longer is not about events.
+    let accepted = prop_oneof![1 => Just(None), 3 => (0..100_i64).prop_map(Some)];
     (prop::sample::select(&KINDS[..]), proof, any::<bool>(), 0..9000_i64, delay, again, accepted).prop_map(
         |(kind, proof, mediated, minute, delay, again, accepted)| Act {
             kind,
