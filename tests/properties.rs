@@ -6,9 +6,15 @@
     reason = "tests fail by panicking"
 )]
 
-#[path = "properties/tokens.rs"]
-mod tokens;
+#[path = "properties/contest.rs"]
+mod contest;
+#[path = "properties/grants.rs"]
+mod grants;
 #[path = "properties/histories.rs"]
 mod histories;
+#[path = "properties/table.rs"]
+mod table;
+#[path = "properties/tokens.rs"]
+mod tokens;
 #[path = "properties/world.rs"]
 mod world;

@@ -253,9 +253,12 @@ impl Grants {
         else {
             return;
         };
+        if found.denied.iter().any(|d| d == jti) {
+            return;
+        }
         if found.denied.len() >= MAX_DENIED {
             found.revoked = Some(now);
-        } else if !found.denied.iter().any(|d| d == jti) {
+        } else {
             found.denied.push(jti.to_owned());
         }
     }

@@ -13,8 +13,8 @@ use reentry::domain::subject::account::{Account, ChannelId, FactorClass};
 use reentry::domain::time::{Now, Span, Timestamp};
 
 use crate::world::{
-    Act, Delivery, World, acts, at, ceiling, change, channel, contact, factor, hour, in_order, logged, minute, notices,
-    out_of_order, play, truth,
+    Act, Delivery, World, acts, at, ceiling, change, channel, contact, factor, hour, in_order, logged,
+    minute, notices, out_of_order, play, truth,
 };
 
 /// What a session of long ago may do at `now`, from the record alone.
@@ -141,7 +141,13 @@ fn run(tier: usize, history: &[(i64, Step)], mut check: impl FnMut(&World, &Seen
         let transition = next(&mut world, step, &mut done, clock);
         if let Some(transition) = transition {
             // Computed again it is the same: the store may run it several times for one commit (P9).
-            let seen = Seen { step: step.clone(), old, account, now: instant, transition };
+            let seen = Seen {
+                step: step.clone(),
+                old,
+                account,
+                now: instant,
+                transition,
+            };
             check(&world, &seen);
             world.store(&seen.transition);
         }
@@ -151,10 +157,18 @@ fn run(tier: usize, history: &[(i64, Step)], mut check: impl FnMut(&World, &Seen
 fn next(world: &mut World, step: &Step, done: &mut Vec<Act>, clock: i64) -> Option<Transition> {
     let now = at(minute(clock));
     let record = world.record.clone();
-    let case = |n: usize| record.as_ref().and_then(|r| r.causes.get(n)).map(|c| c.reference.clone());
+    let case = |n: usize| {
+        record
+            .as_ref()
+            .and_then(|r| r.causes.get(n))
+            .map(|c| c.reference.clone())
+    };
     match step {
         Step::Change(act) => {
-            let act = Act { minute: clock, ..act.clone() };
+            let act = Act {
+                minute: clock,
+                ..act.clone()
+            };
             done.push(act.clone());
             let change = logged(done.len() - 1, &act, minute(clock));
             let reading = truth(done, minute(clock));
@@ -162,19 +176,45 @@ fn next(world: &mut World, step: &Step, done: &mut Vec<Act>, clock: i64) -> Opti
             world.judge(&change, Some(&reading), now)
         }
         Step::Accept(n) => told(record.as_ref()?, &case(*n)?, now),
-        Step::Report(n, who) => {
-            report(record.as_ref()?, world.accounts(), &channel(who), &case(*n)?, now, &world.policy).ok()
-        }
+        Step::Report(n, who) => report(
+            record.as_ref()?,
+            world.accounts(),
+            &channel(who),
+            &case(*n)?,
+            now,
+            &world.policy,
+        )
+        .ok(),
         Step::Approve(who, owner) => {
-            let finding = if *owner { Finding::Owner } else { Finding::Unfounded };
-            approve_thaw(record.as_ref()?, world.accounts(), who, finding, now, &world.policy).ok()
+            let finding = if *owner {
+                Finding::Owner
+            } else {
+                Finding::Unfounded
+            };
+            approve_thaw(
+                record.as_ref()?,
+                world.accounts(),
+                who,
+                finding,
+                now,
+                &world.policy,
+            )
+            .ok()
         }
         Step::Sweep => sweep(record.as_ref()?, now),
         Step::EndFreeze(fit) => {
             let fit: Vec<(String, bool)> = ["kc/ada", "kc/bob"].map(|w| (w.to_owned(), *fit)).to_vec();
             world.cases += 1;
             let case = format!("after{}", world.cases);
-            end_freeze(record.as_ref()?, world.accounts(), &fit, true, &case, now, &world.policy)
+            end_freeze(
+                record.as_ref()?,
+                world.accounts(),
+                &fit,
+                true,
+                &case,
+                now,
+                &world.policy,
+            )
         }
         Step::FreezeTold => freeze_told(record.as_ref()?, now),
     }
@@ -193,7 +233,10 @@ fn only_the_told_case_moved(old: &Record, new: &Record, now: Timestamp) {
         let least = after.at.plus(after.length).max(now.plus(after.told_min));
         let least = after.cap.map_or(least, |cap| least.min(cap));
         assert!(!after.holds() || after.end() >= least, "{after:?}");
-        assert_eq!((&before.allowed, before.length, before.at), (&after.allowed, after.length, after.at));
+        assert_eq!(
+            (&before.allowed, before.length, before.at),
+            (&after.allowed, after.length, after.at)
+        );
     }
     assert_eq!(old.causes.len(), new.causes.len());
 }
@@ -201,7 +244,10 @@ fn only_the_told_case_moved(old: &Record, new: &Record, now: Timestamp) {
 /// Leaving a freeze, for which the record has to name the way: a `read` hold of full length begins.
 fn a_read_hold_follows(old: &Record, new: &Record, policy: &Policy, now: Timestamp) {
     let contest = old.contest.as_ref().unwrap();
-    let approved = contest.thaw.as_ref().is_some_and(|t| t.ready.is_some_and(|r| r <= now));
+    let approved = contest
+        .thaw
+        .as_ref()
+        .is_some_and(|t| t.ready.is_some_and(|r| r <= now));
     let lapsed = !contest.confirmed && contest.lapses.is_some_and(|l| l <= now);
     assert!(approved || lapsed);
     if contest.enforced {
@@ -367,11 +413,35 @@ fn p7_an_address_changed_there_and_back_keeps_its_voice() {
     step(&mut world, "mail", 1);
     step(&mut world, "evil", 2);
     let t = step(&mut world, "evil2", 300);
-    let links: Vec<_> = notices(&t.effects).into_iter().filter(|n| n.link).map(|n| n.channel.0).collect();
+    let links: Vec<_> = notices(&t.effects)
+        .into_iter()
+        .filter(|n| n.link)
+        .map(|n| n.channel.0)
+        .collect();
     assert_eq!(links, ["mail", "tel"]);
     let case = t.record.causes.last().unwrap().reference.clone();
-    assert!(report(&t.record, world.accounts(), &channel("mail"), &case, at(hour(301)), &world.policy).is_ok());
-    assert!(report(&t.record, world.accounts(), &channel("evil"), &case, at(hour(301)), &world.policy).is_err());
+    assert!(
+        report(
+            &t.record,
+            world.accounts(),
+            &channel("mail"),
+            &case,
+            at(hour(301)),
+            &world.policy
+        )
+        .is_ok()
+    );
+    assert!(
+        report(
+            &t.record,
+            world.accounts(),
+            &channel("evil"),
+            &case,
+            at(hour(301)),
+            &world.policy
+        )
+        .is_err()
+    );
 }
 
 // P7, P10: two changes in one poll, the reading already shows the attacker's address at the first of them.
@@ -381,10 +451,17 @@ fn p7_an_address_seen_too_early_does_not_pass_for_one_of_before() {
     let mut account = world.accounts().clone();
     account.contacts[0] = contact("evil", hour(-2400));
     let late = at(hour(240));
-    world.hear(&change("reset", ChangeKind::PasswordReset, hour(0)), Some(&account), late);
+    world.hear(
+        &change("reset", ChangeKind::PasswordReset, hour(0)),
+        Some(&account),
+        late,
+    );
     let moved = change("moved", ChangeKind::EmailChanged, hour(200));
     let t = world.hear(&moved, Some(&account), late).unwrap();
-    let evil = notices(&t.effects).into_iter().find(|n| n.channel.0 == "evil").unwrap();
+    let evil = notices(&t.effects)
+        .into_iter()
+        .find(|n| n.channel.0 == "evil")
+        .unwrap();
     assert!(!evil.before && !evil.link);
 }
 
@@ -392,8 +469,19 @@ fn p7_an_address_seen_too_early_does_not_pass_for_one_of_before() {
 #[test]
 fn p9_one_address_is_told_once() {
     let mut world = World::new(0);
-    world.account.as_mut().unwrap().contacts.push(contact("mail", hour(-100)));
-    let t = world.hear(&change("e", ChangeKind::PasswordReset, hour(0)), None, at(hour(0))).unwrap();
+    world
+        .account
+        .as_mut()
+        .unwrap()
+        .contacts
+        .push(contact("mail", hour(-100)));
+    let t = world
+        .hear(
+            &change("e", ChangeKind::PasswordReset, hour(0)),
+            None,
+            at(hour(0)),
+        )
+        .unwrap();
     assert_eq!(notices(&t.effects).len(), 2);
 }
 
@@ -409,7 +497,10 @@ fn p10_a_second_judgement_is_only_ever_stricter_and_is_told() {
     heard.source = Source::Reconcile;
     let second = world.hear(&heard, None, at(hour(1))).unwrap();
     assert_eq!(second.record.causes.len(), 1);
-    assert_eq!(second.record.causes[0].reference, first.record.causes[0].reference);
+    assert_eq!(
+        second.record.causes[0].reference,
+        first.record.causes[0].reference
+    );
     assert_eq!(world.allowed(at(hour(2))), ceiling("read write"));
     let names = |t: &Transition| t.effects.iter().map(|(n, _)| n.clone()).collect::<BTreeSet<_>>();
     assert!(names(&first).is_disjoint(&names(&second)));
@@ -423,10 +514,30 @@ fn p10_a_second_judgement_is_only_ever_stricter_and_is_told() {
 #[test]
 fn p6_a_clock_that_went_back_still_names_effects_anew() {
     let mut world = World::new(0);
-    let first = world.hear(&change("a", ChangeKind::PasswordReset, hour(0)), None, at(hour(5))).unwrap();
-    let second = world.hear(&change("b", ChangeKind::PasswordReset, hour(0)), None, at(hour(2))).unwrap();
+    let first = world
+        .hear(
+            &change("a", ChangeKind::PasswordReset, hour(0)),
+            None,
+            at(hour(5)),
+        )
+        .unwrap();
+    let second = world
+        .hear(
+            &change("b", ChangeKind::PasswordReset, hour(0)),
+            None,
+            at(hour(2)),
+        )
+        .unwrap();
     assert!(second.record.updated > first.record.updated && second.record.epoch > first.record.epoch);
-    assert!(second.effects.iter().all(|(name, _)| first.effects.iter().all(|(known, _)| known != name)));
+    assert!(
+        second
+            .effects
+            .iter()
+            .all(|(name, _)| first.effects.iter().all(|(known, _)| known != name))
+    );
     let both = Now::between(hour(2), hour(5));
-    assert_eq!(second.record.restriction(both).unwrap().allowed, ceiling("read write"));
+    assert_eq!(
+        second.record.restriction(both).unwrap().allowed,
+        ceiling("read write")
+    );
 }

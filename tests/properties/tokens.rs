@@ -19,8 +19,15 @@ use crate::world::{ceiling, class, hour, minute, policy, subject, words};
 
 /// Any ceiling a hold may have.
 fn any_ceiling() -> impl Strategy<Value = Ceiling> {
-    prop::sample::select(vec!["none", "read", "read write", "read export", "write pay", "read write export pay credential admin"])
-        .prop_map(ceiling)
+    prop::sample::select(vec![
+        "none",
+        "read",
+        "read write",
+        "read export",
+        "write pay",
+        "read write export pay credential admin",
+    ])
+    .prop_map(ceiling)
 }
 
 fn any_told() -> impl Strategy<Value = Told> {
@@ -36,46 +43,65 @@ fn any_cause() -> impl Strategy<Value = Cause> {
     let at_end = prop_oneof![3 => Just(AtEnd::Auto), 1 => Just(AtEnd::FreshLogin), 1 => Just(AtEnd::FreshEligibleLogin)];
     let cap = prop::option::weighted(0.1, (-200..400_i64).prop_map(hour));
     let kind = prop_oneof![4 => Just(ChangeKind::PasswordReset), 1 => Just(ChangeKind::EmailChanged)];
-    let times = (-200..200_i64, prop_oneof![1 => Just(0_i64), 5 => 1..200_i64], 0..12_i64);
-    (times, any_ceiling(), any_told(), at_end, prop::bool::weighted(0.85), 0..4_u32, cap, kind).prop_map(
-        |((at, length, told_min), allowed, told, at_end, enforced, episode, cap, kind)| Cause {
-            reference: format!("case-{at}-{length}"),
-            change: format!("change-{at}-{length}"),
-            kind,
-            row: Row::PasswordReset,
-            at: hour(at),
-            length: Span::from_hours(length),
-            allowed: if length == 0 { Ceiling::Full } else { allowed },
-            sources: Vec::new(),
-            told,
-            told_min: Span::from_hours(told_min),
-            tier: TierName("consumer".to_owned()),
-            at_end,
-            digest: String::new(),
-            channel: None,
-            bounded: false,
-            rollout: Rollout::On,
-            enforced,
-            episode,
-            swept: false,
-            contest_length: Span::from_hours(24),
-            cap,
-            origin: None,
-        },
+    let times = (
+        -200..200_i64,
+        prop_oneof![1 => Just(0_i64), 5 => 1..200_i64],
+        0..12_i64,
+    );
+    (
+        times,
+        any_ceiling(),
+        any_told(),
+        at_end,
+        prop::bool::weighted(0.85),
+        0..4_u32,
+        cap,
+        kind,
     )
+        .prop_map(
+            |((at, length, told_min), allowed, told, at_end, enforced, episode, cap, kind)| Cause {
+                reference: format!("case-{at}-{length}"),
+                change: format!("change-{at}-{length}"),
+                kind,
+                row: Row::PasswordReset,
+                at: hour(at),
+                length: Span::from_hours(length),
+                allowed: if length == 0 { Ceiling::Full } else { allowed },
+                sources: Vec::new(),
+                told,
+                told_min: Span::from_hours(told_min),
+                tier: TierName("consumer".to_owned()),
+                at_end,
+                digest: String::new(),
+                channel: None,
+                bounded: false,
+                rollout: Rollout::On,
+                enforced,
+                episode,
+                swept: false,
+                contest_length: Span::from_hours(24),
+                cap,
+                origin: None,
+            },
+        )
 }
 
 fn any_elevation() -> impl Strategy<Value = Elevation> {
     let word = prop::sample::select(vec!["pay", "export", "write"]);
-    (prop::sample::select(vec!["c1", "c2"]), prop::sample::select(vec!["s1", "s2"]), word, -20..20_i64, 0..30_i64).prop_map(
-        |(client, session, word, from, length)| Elevation {
+    (
+        prop::sample::select(vec!["c1", "c2"]),
+        prop::sample::select(vec!["s1", "s2"]),
+        word,
+        -20..20_i64,
+        0..30_i64,
+    )
+        .prop_map(|(client, session, word, from, length)| Elevation {
             client: client.to_owned(),
             session: session.to_owned(),
             class: class(word),
             from: minute(from),
             until: minute(from + length),
-        },
-    )
+        })
 }
 
 fn any_contest() -> impl Strategy<Value = Option<Contest>> {
@@ -119,11 +145,27 @@ struct Asked {
 
 fn any_asked() -> impl Strategy<Value = Asked> {
     let auth = prop::option::of((-300..300_i64).prop_map(hour));
-    let session = (prop::sample::select(vec!["s1", "s2"]), auth, prop::bool::weighted(0.9), any::<bool>());
-    let issued = (prop_oneof![2 => Just(Ceiling::Full), 1 => any_ceiling()], 0..6_i64)
+    let session = (
+        prop::sample::select(vec!["s1", "s2"]),
+        auth,
+        prop::bool::weighted(0.9),
+        any::<bool>(),
+    );
+    let issued = (
+        prop_oneof![2 => Just(Ceiling::Full), 1 => any_ceiling()],
+        0..6_i64,
+    )
         .prop_map(|(ceiling, epoch)| Issued { ceiling, epoch });
-    (prop::option::weighted(0.9, session), prop::sample::select(vec!["c1", "c2"]), prop::option::weighted(0.4, issued))
-        .prop_map(|(session, client, issued)| Asked { session, client, issued })
+    (
+        prop::option::weighted(0.9, session),
+        prop::sample::select(vec!["c1", "c2"]),
+        prop::option::weighted(0.4, issued),
+    )
+        .prop_map(|(session, client, issued)| Asked {
+            session,
+            client,
+            issued,
+        })
 }
 
 /// Two clocks near minute 0 most of the time, where the elevations are, or anywhere.
@@ -138,11 +180,32 @@ fn any_now() -> impl Strategy<Value = Now> {
 static POLICY: LazyLock<Policy> = LazyLock::new(policy);
 
 fn answer(state: State<'_>, asked: &Asked, now: Now) -> Entitlement {
-    let scopes = words(&["openid", "email", "accounts:read", "payees:write", "transfers:write", "shared", "loose", "offline_access"]);
+    let scopes = words(&[
+        "openid",
+        "email",
+        "accounts:read",
+        "payees:write",
+        "transfers:write",
+        "shared",
+        "loose",
+        "offline_access",
+    ]);
     let (roles, groups) = (words(&["viewer", "operator", "other"]), BTreeSet::new());
-    let session = asked.session.map(|(id, auth_time, checked, eligible)| Asking { id, auth_time, checked, eligible });
+    let session = asked.session.map(|(id, auth_time, checked, eligible)| Asking {
+        id,
+        auth_time,
+        checked,
+        eligible,
+    });
     let issued = asked.issued.clone();
-    let request = Request { client: asked.client, session, scopes: &scopes, roles: &roles, groups: &groups, issued };
+    let request = Request {
+        client: asked.client,
+        session,
+        scopes: &scopes,
+        roles: &roles,
+        groups: &groups,
+        issued,
+    };
     entitle(state, &request, now, &POLICY)
 }
 
@@ -191,18 +254,28 @@ fn oracle(record: Option<&Record>, asked: &Asked, now: Now) -> Set {
         return nothing;
     }
     let mut groups: BTreeMap<u32, (i64, Set, u8)> = BTreeMap::new();
-    for cause in record.causes.iter().filter(|c| c.enforced && c.length > Span::ZERO && c.allowed != Ceiling::Full) {
+    for cause in record
+        .causes
+        .iter()
+        .filter(|c| c.enforced && c.length > Span::ZERO && c.allowed != Ceiling::Full)
+    {
         let wants = match cause.at_end {
             AtEnd::Auto => 0,
             AtEnd::FreshLogin => 1,
             AtEnd::FreshEligibleLogin => 2,
         };
         let group = groups.entry(cause.episode).or_insert((i64::MIN, None, 0));
-        *group = (group.0.max(over(cause)), both(group.1.take(), set(&cause.allowed)), group.2.max(wants));
+        *group = (
+            group.0.max(over(cause)),
+            both(group.1.take(), set(&cause.allowed)),
+            group.2.max(wants),
+        );
     }
     let mut most: Set = None;
     for (end, allowed, wants) in groups.into_values() {
-        let (auth, eligible) = asked.session.map_or((None, false), |(_, auth, _, eligible)| (auth, eligible));
+        let (auth, eligible) = asked
+            .session
+            .map_or((None, false), |(_, auth, _, eligible)| (auth, eligible));
         let fresh = auth.is_some_and(|auth| auth.millis() >= end);
         let free = early >= end && (wants == 0 || (fresh && (wants == 1 || eligible)));
         if !free {

@@ -57,7 +57,11 @@ pub fn policy() -> Policy {
         (class("pay"), words(&["transfers:write"])),
     ]
     .into();
-    policy.roles = [(class("read"), words(&["viewer"])), (class("admin"), words(&["operator"]))].into();
+    policy.roles = [
+        (class("read"), words(&["viewer"])),
+        (class("admin"), words(&["operator"])),
+    ]
+    .into();
     policy
 }
 
@@ -69,7 +73,11 @@ pub fn contact(name: &str, since: Timestamp) -> Contact {
     let phone = name.starts_with("tel");
     Contact {
         id: channel(name),
-        kind: if phone { ContactKind::Phone } else { ContactKind::Email },
+        kind: if phone {
+            ContactKind::Phone
+        } else {
+            ContactKind::Email
+        },
         address: name.to_owned(),
         verified: true,
         since,
@@ -78,7 +86,13 @@ pub fn contact(name: &str, since: Timestamp) -> Contact {
 }
 
 pub fn factor(id: &str, class: FactorClass, created: Timestamp) -> Factor {
-    Factor { id: id.to_owned(), class, created, gone: None, at_creation: false }
+    Factor {
+        id: id.to_owned(),
+        class,
+        created,
+        gone: None,
+        at_creation: false,
+    }
 }
 
 /// An account a hundred days old: a mailbox, a telephone, a password, a one-time-password generator.
@@ -87,7 +101,10 @@ pub fn account() -> Account {
     Account {
         created: born,
         contacts: vec![contact("mail", born), contact("tel", born)],
-        factors: vec![factor("pw", FactorClass::Password, born), factor("otp", FactorClass::Otp, born)],
+        factors: vec![
+            factor("pw", FactorClass::Password, born),
+            factor("otp", FactorClass::Otp, born),
+        ],
         enabled: true,
         ..Account::default()
     }
@@ -147,7 +164,14 @@ impl World {
             now,
             reference: &format!("case{}", self.cases),
         };
-        apply(&subject(), self.record.as_ref(), self.account.as_ref(), reading, change, setting)
+        apply(
+            &subject(),
+            self.record.as_ref(),
+            self.account.as_ref(),
+            reading,
+            change,
+            setting,
+        )
     }
 
     /// Takes a change, as read at `now`; gives the transition, if there was one.
@@ -199,9 +223,21 @@ impl World {
 
 /// The entitlement of a checked session with this `auth_time`.
 pub fn ask(record: Option<&Record>, policy: &Policy, now: Now, auth_time: Option<Timestamp>) -> Entitlement {
-    let scopes = words(&["openid", "accounts:read", "payees:write", "transfers:write", "shared", "loose"]);
+    let scopes = words(&[
+        "openid",
+        "accounts:read",
+        "payees:write",
+        "transfers:write",
+        "shared",
+        "loose",
+    ]);
     let none = BTreeSet::new();
-    let session = Asking { id: "s1", auth_time, checked: true, eligible: true };
+    let session = Asking {
+        id: "s1",
+        auth_time,
+        checked: true,
+        eligible: true,
+    };
     let request = Request {
         client: "c1",
         session: Some(session),
@@ -262,8 +298,16 @@ pub fn act() -> impl Strategy<Value = Act> {
     // Soon enough that `acceptance + told_min` is within twice the shortest length: the one case in which being told
     // makes a hold longer is not about events.
     let accepted = prop_oneof![1 => Just(None), 3 => (0..100_i64).prop_map(Some)];
-    (prop::sample::select(&KINDS[..]), proof, any::<bool>(), 0..9000_i64, delay, again, accepted).prop_map(
-        |(kind, proof, mediated, minute, delay, again, accepted)| Act {
+    (
+        prop::sample::select(&KINDS[..]),
+        proof,
+        any::<bool>(),
+        0..9000_i64,
+        delay,
+        again,
+        accepted,
+    )
+        .prop_map(|(kind, proof, mediated, minute, delay, again, accepted)| Act {
             kind,
             proof,
             mediated,
@@ -271,8 +315,7 @@ pub fn act() -> impl Strategy<Value = Act> {
             delay,
             again,
             accepted,
-        },
-    )
+        })
 }
 
 pub fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
@@ -308,16 +351,22 @@ pub fn truth(acts: &[Act], now: Timestamp) -> Account {
                 account.factors.push(factor("pw", FactorClass::Password, when));
             }
             ChangeKind::FactorAdded => {
-                account.factors.push(factor(&format!("key{number}"), FactorClass::Passkey, when));
+                account
+                    .factors
+                    .push(factor(&format!("key{number}"), FactorClass::Passkey, when));
             }
             ChangeKind::FactorRemoved => account.factors.retain(|f| f.class != FactorClass::Otp),
             ChangeKind::EmailChanged => {
                 account.contacts.retain(|c| c.kind != ContactKind::Email);
-                account.contacts.push(contact(&format!("mail{number}"), hour(-2400)));
+                account
+                    .contacts
+                    .push(contact(&format!("mail{number}"), hour(-2400)));
             }
             ChangeKind::PhoneChanged => {
                 account.contacts.retain(|c| c.kind != ContactKind::Phone);
-                account.contacts.push(contact(&format!("tel{number}"), hour(-2400)));
+                account
+                    .contacts
+                    .push(contact(&format!("tel{number}"), hour(-2400)));
             }
             _ => {}
         }
@@ -342,7 +391,10 @@ pub fn play(world: &mut World, acts: &[Act], mut deliveries: Vec<(i64, Delivery)
         let instant = minute(when);
         match delivery {
             Delivery::Event(number, source) => {
-                let change = Change { source, ..logged(number, &acts[number], instant) };
+                let change = Change {
+                    source,
+                    ..logged(number, &acts[number], instant)
+                };
                 let case = format!("case{}", world.cases);
                 world.hear(&change, Some(&truth(acts, instant)), at(instant));
                 cases[number].get_or_insert(case);
@@ -375,7 +427,9 @@ pub fn out_of_order(acts: &[Act]) -> Vec<(i64, Delivery)> {
     for (number, act) in acts.iter().enumerate() {
         let first = act.minute + act.delay;
         deliveries.push((first, Delivery::Event(number, Source::UserEvents)));
-        let again = act.again.map(|later| (act.minute + later, Delivery::Event(number, Source::Reconcile)));
+        let again = act
+            .again
+            .map(|later| (act.minute + later, Delivery::Event(number, Source::Reconcile)));
         deliveries.extend(again);
         if let Some(accepted) = act.accepted {
             deliveries.push((first + accepted, Delivery::Accepted(number)));
