@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::serving::Serving;
 use crate::config::Config;
+use crate::oidc::settings::SecretHash;
 use crate::store::seal::Keys;
+use crate::telemetry::metric::Metrics;
 
 /// Serves until `stop` is cancelled. An IdP or a Redis that is not there yet is waited for: until then tokens are
 /// restricted and `/ready` says why.
@@ -37,6 +39,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         assemble::brand(&config)?,
         assemble::wording(&config),
     )?;
+    context.admin_key = config
+        .admin
+        .read_key
+        .map(|hash| SecretHash::from_digest(hash.as_bytes()));
+    context.metrics = Some(Metrics::install()?);
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
         time: server.request_timeout,
@@ -49,6 +56,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             public,
             operations,
             pace,
+            drain: server.shutdown_grace,
         },
         stop,
     )

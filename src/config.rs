@@ -201,7 +201,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let defaults = keys.as_ref().map_or((keys::Jws::Rs256, keys::Jws::Es256), |k| {
         (k.id_token, k.access_token)
     });
-    let clients = client::read_all(root, defaults);
+    let clients = client::read_all(root, defaults, upstreams.as_deref());
     let mail = optional_mail(root);
     let branding = Branding::read(&root.section("branding"));
     let policy = read_policy(root);

@@ -164,6 +164,7 @@ pub async fn run(
             poll: BTreeMap::from([(upstream, Duration::from_millis(400))]),
             sweep: Duration::from_millis(400),
         },
+        drain: Duration::from_secs(5),
     };
     ready(&places);
     let served = serving::run(serving, stop).await;

@@ -224,6 +224,7 @@ pub fn broker(config: &Config) -> anyhow::Result<Broker> {
             let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
             anyhow!("{}", all.join("; "))
         })?;
+    settings.alias.clone_from(&config.server.claim_alias);
     settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
     Ok(Broker::new(settings, Arc::new(ring))?)
 }
@@ -258,7 +259,9 @@ fn client(client: &Client) -> settings::Client {
         id_token_alg: algorithm(client.id_token),
         access_token_alg: algorithm(client.access_token),
         refuse_in_hold: client.unaware == Unaware::Refuse,
-        upstream: None,
+        upstream: client.upstream.clone(),
+        refresh: client.refresh,
+        may_introspect: client.may_introspect,
     }
 }
 

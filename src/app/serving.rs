@@ -15,9 +15,6 @@ use crate::http::context::Context;
 use crate::http::pages::{Brand, Pages};
 use crate::oidc::Broker;
 
-/// How long requests under way may take after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(25);
-
 /// What runs.
 pub struct Serving {
     /// The handlers' context.
@@ -28,6 +25,8 @@ pub struct Serving {
     pub operations: TcpListener,
     /// How often the workers look.
     pub pace: Pace,
+    /// How long requests under way may take after the signal to stop, and workers after that.
+    pub drain: Duration,
 }
 
 /// Serves until `stop` is cancelled: then accepts nothing new, lets requests under way end, and stops the workers
@@ -41,6 +40,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
         public,
         operations,
         pace,
+        drain,
     } = serving;
     let readiness = Arc::clone(&context.readiness);
     let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
@@ -56,7 +56,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     };
     let deadline = async {
         stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(drain).await;
     };
     let result = tokio::select! {
         ended = ends => ended.map(|_| ()),
@@ -70,7 +70,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
         while tasks.join_next().await.is_some() {}
         watched.await.ok();
     };
-    if tokio::time::timeout(DRAIN, rest).await.is_err() {
+    if tokio::time::timeout(drain, rest).await.is_err() {
         tracing::warn!("a worker did not stop in time; what it was doing comes again at the next start");
     }
     result

@@ -8,8 +8,10 @@ use url::Url;
 
 use super::keys::Jws;
 use super::reader::Section;
+use super::upstream::Upstream;
 use super::values::is_loopback;
 use super::words::filled;
+use crate::domain::subject::UpstreamId;
 
 /// The scope that opens the admin API.
 pub const ADMIN_SCOPE: &str = "reentry:admin";
@@ -105,6 +107,8 @@ pub struct Client {
     pub audience: Option<String>,
     /// Whether PKCE is required (S256; `plain` is never accepted).
     pub pkce_required: bool,
+    /// The upstream its users log in at; the first that has a `broker` when there is none.
+    pub upstream: Option<UpstreamId>,
     /// Signs its ID tokens.
     pub id_token: Jws,
     /// Signs its access tokens.
@@ -129,6 +133,9 @@ impl Client {
             Some(_) => s.list("scopes", client_scope),
         };
         let audience = s.optional("audience", filled);
+        let upstream = s.optional("upstream", |t| {
+            UpstreamId::parse(t).ok_or_else(|| format!("is `{t}`, not the id of an upstream"))
+        });
         let pkce_required = s.choice("pkce", true, &[("required", true), ("optional", false)]);
         let id_token = s.choice("id_token", defaults.0, &Jws::CHOICES);
         let access_token = s.choice("access_token", defaults.1, &Jws::CHOICES);
@@ -154,6 +161,7 @@ impl Client {
             post_logout_redirect_uris: post_logout_redirect_uris?,
             scopes: scopes?.into_iter().collect(),
             audience: audience?,
+            upstream: upstream?,
             pkce_required: pkce_required?,
             id_token: id_token?,
             access_token: access_token?,
@@ -314,11 +322,21 @@ pub(super) fn client_scope(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn read_all(root: &Section<'_>, defaults: (Jws, Jws)) -> Option<Vec<Client>> {
+pub(super) fn read_all(
+    root: &Section<'_>,
+    defaults: (Jws, Jws),
+    upstreams: Option<&[Upstream]>,
+) -> Option<Vec<Client>> {
     let sections = root.sections("clients");
     let read: Vec<Option<Client>> = sections.iter().map(|s| Client::read(s, defaults)).collect();
     let mut ids = BTreeSet::new();
     for (s, client) in sections.iter().zip(&read) {
+        if let (Some(id), Some(all)) = (client.as_ref().and_then(|c| c.upstream.as_ref()), upstreams)
+            && !all.iter().any(|u| u.id == *id && u.broker.is_some())
+        {
+            let problem = format!("is `{id}`, and there is no upstream of that id with a `broker`");
+            s.fault("upstream", problem, "name one that users can log in at");
+        }
         if let Some(client) = client
             && !ids.insert(client.id.as_str())
         {

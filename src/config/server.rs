@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::Section;
-use super::values::{Network, base_url, deadline, is_loopback, size, socket};
+use super::values::{base_url, deadline, is_loopback, size, socket};
 
 /// Our issuer identifier: an https URL (or http on loopback) without a trailing slash, as it stands in `iss`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,16 @@ impl Issuer {
     }
 }
 
+/// `https://<domain>/recovery_scope` (contract section 2, rule 4).
+fn claim_alias(text: &str) -> Result<String, String> {
+    let url = base_url(text)?;
+    if url.scheme() == "https" && url.path().ends_with("/recovery_scope") {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is `{text}`; write https://<your domain>/recovery_scope"))
+    }
+}
+
 /// What to do with a `prompt` value that nobody knows (contract section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPrompt {
@@ -92,8 +102,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Where `/live`, `/ready` and `/metrics` are; never public.
     pub operations: SocketAddr,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<Network>,
+    /// A second name of the claim `recovery_scope`, for gateways that only pass namespaced claims.
+    pub claim_alias: Option<String>,
     /// Largest request body in octets.
     pub body_limit: usize,
     /// Longest time a request may take.
@@ -109,7 +119,7 @@ impl Server {
         let issuer = s.required("issuer", "https://id.example.com", Issuer::parse);
         let listen = s.or("listen", SocketAddr::from(([127, 0, 0, 1], 8080)), socket);
         let operations = s.or("operations", SocketAddr::from(([127, 0, 0, 1], 9090)), socket);
-        let trusted_proxies = s.list("trusted_proxies", Network::parse);
+        let claim_alias = s.optional("claim_alias", claim_alias);
         let body_limit = s.or("body_limit", 64 * 1024, size);
         let request_timeout = s.or("request_timeout", Duration::from_secs(10), deadline);
         let shutdown_grace = s.or("shutdown_grace", Duration::from_secs(20), deadline);
@@ -142,7 +152,7 @@ impl Server {
             issuer: issuer?,
             listen: listen?,
             operations: operations?,
-            trusted_proxies: trusted_proxies?,
+            claim_alias: claim_alias?,
             body_limit: body_limit?,
             request_timeout: request_timeout?,
             shutdown_grace: shutdown_grace?,

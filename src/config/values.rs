@@ -1,6 +1,6 @@
 //! Readers of single values. Each gives what is wrong in words that follow the key: "is not a URL ...".
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use url::Url;
@@ -136,47 +136,6 @@ pub fn base_url(text: &str) -> Result<Url, String> {
         return Err(format!("is `{text}`; leave out what follows `?` or `#`"));
     }
     Ok(url)
-}
-
-/// A network in CIDR form, or a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    /// Reads `10.0.0.0/8`, `fd00::/8` or `127.0.0.1`.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let refused = || format!("is `{text}`, not a network; write for example 10.0.0.0/8 or fd00::/8");
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.parse().map_err(|_| refused())?;
-        let widest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(widest), str::parse).map_err(|_| refused())?;
-        if prefix > widest {
-            return Err(refused());
-        }
-        Ok(Self { address, prefix })
-    }
-
-    /// Whether an address is in it; a mapped IPv4 address counts as IPv4.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                own.to_bits() & mask == other.to_bits() & mask
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                own.to_bits() & mask == other.to_bits() & mask
-            }
-            _ => false,
-        }
-    }
 }
 
 /// An e-mail address as far as it can be told without sending: one `@`, something on both sides, no blanks.

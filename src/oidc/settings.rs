@@ -125,6 +125,10 @@ pub struct Client {
     pub refuse_in_hold: bool,
     /// Its IdP; the first configured one when absent.
     pub upstream: Option<UpstreamId>,
+    /// Whether it gets refresh tokens.
+    pub refresh: bool,
+    /// Whether it may introspect tokens that are not its own.
+    pub may_introspect: bool,
 }
 
 impl Client {
@@ -158,6 +162,8 @@ impl Client {
             access_token_alg: Algorithm::Es256,
             refuse_in_hold: false,
             upstream: None,
+            refresh: true,
+            may_introspect: true,
         }
     }
 

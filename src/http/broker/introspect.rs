@@ -37,6 +37,8 @@ pub async fn introspect(
         return oauth::invalid_request("token is missing");
     };
     let body = match access(&context.broker, token, &context) {
+        // Somebody else's token: nothing is said about it (RFC 7662 §2.2).
+        Some((_, verified)) if !may_see(client, &verified) => inactive(),
         Some((token, verified)) => match live::access(&context.flow, &token).await {
             Live::Inactive => inactive(),
             Live::Active { entitlement, .. } => about_access(&context, &verified, &entitlement),
@@ -48,6 +50,18 @@ pub async fn introspect(
         },
     };
     browser::of_client(oauth::json(StatusCode::OK, &body), &client.id)
+}
+
+/// A client sees its own tokens, those that are for it, and others where the configuration says so.
+fn may_see(client: &Client, verified: &Verified) -> bool {
+    let audience = |aud: &Value| match aud {
+        Value::String(one) => one == client.audience() || *one == client.id,
+        Value::Array(all) => all.iter().any(|a| *a == client.audience() || *a == client.id),
+        _ => false,
+    };
+    client.may_introspect
+        || verified.text("client_id") == Some(client.id.as_str())
+        || verified.claims.get("aud").is_some_and(audience)
 }
 
 /// Nothing else is said (RFC 7662 §2.2).

@@ -24,6 +24,11 @@ pub async fn token(State(context): State<Context>, headers: HeaderMap, Posted(pa
     };
     let answer = match params.get("grant_type") {
         Some("authorization_code") => code(&context, client, &params).await,
+        Some("refresh_token") if !client.refresh => oauth::error(
+            StatusCode::BAD_REQUEST,
+            "unauthorized_client",
+            "this client gets no refresh tokens",
+        ),
         Some("refresh_token") => refresh(&context, client, &params).await,
         Some(_) => oauth::error(StatusCode::BAD_REQUEST, "unsupported_grant_type", "not supported"),
         None => oauth::invalid_request("grant_type is missing"),
@@ -121,11 +126,15 @@ async fn given(context: &Context, client: &Client, grant: &Grant, nonce: Option<
         "access_token": tokens.access,
         "token_type": "Bearer",
         "expires_in": tokens.expires_in,
-        "refresh_token": grant.refresh,
         "scope": claims::words(&grant.entitlement.scopes),
     });
-    if let (Some(members), Some(id)) = (body.as_object_mut(), tokens.id) {
-        members.insert("id_token".to_owned(), json!(id));
+    if let Some(members) = body.as_object_mut() {
+        members.extend(tokens.id.map(|id| ("id_token".to_owned(), json!(id))));
+        members.extend(
+            client
+                .refresh
+                .then(|| ("refresh_token".to_owned(), json!(grant.refresh))),
+        );
     }
     browser::outcome(oauth::json(StatusCode::OK, &body), "tokens")
 }
