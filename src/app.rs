@@ -14,9 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::serving::Serving;
 use crate::config::Config;
+use crate::oidc::keys::KeyRing;
 use crate::oidc::settings::SecretHash;
 use crate::store::seal::Keys;
 use crate::telemetry::metric::Metrics;
+
+/// How often the keys directory is read again.
+const RELOAD: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Serves until `stop` is cancelled. An IdP or a Redis that is not there yet is waited for: until then tokens are
 /// restricted and `/ready` says why.
@@ -26,6 +30,7 @@ use crate::telemetry::metric::Metrics;
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let flow = assemble::flow(&config).await?;
     let broker = assemble::broker(&config)?;
+    let keys = std::sync::Arc::clone(&broker.keys);
     let (server, pace) = (&config.server, assemble::pace(&config));
     let listen = |at| async move {
         TcpListener::bind(at)
@@ -50,6 +55,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         ..crate::http::context::Limits::default()
     });
     tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
+    tokio::spawn(keep_keys(keys, stop.clone()));
     serving::run(
         Serving {
             context,
@@ -61,6 +67,20 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         stop,
     )
     .await
+}
+
+/// Reads the keys directory now and then: a new key is published and a retired one stops signing without a restart.
+/// A directory that no longer loads leaves the keys as they were.
+async fn keep_keys(keys: std::sync::Arc<KeyRing>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(RELOAD) => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(fault) = keys.reload() {
+            tracing::error!(%fault, "the signing keys could not be read again; the old ones stay");
+        }
+    }
 }
 
 /// Creates the store's keys, if there are none, and the markers of a new installation. Says whether markers were

@@ -471,7 +471,9 @@ impl House {
             heard: Heard::Change(change),
         };
         let upstream = UpstreamId::parse("kc").unwrap();
-        ingest::line(&self.flow, &upstream, &line).await.unwrap();
+        ingest::line(&self.flow, &upstream, &line, ingest::Era::Ours)
+            .await
+            .unwrap();
     }
 
     /// A password reset is heard of; its own session lives on.
