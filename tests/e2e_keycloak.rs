@@ -444,6 +444,8 @@ async fn a_report_from_the_removed_address_freezes_until_two_administrators_thaw
         .await
         .expect_status(200);
     assert_eq!(refused.json, json!({ "active": false }));
+    let nothing = shop.refresh(taken.text("refresh_token")).await.expect_status(400);
+    assert_eq!(nothing.error(), "invalid_grant");
     let request = shop.authorization(ASKED);
     eventually(
         "the account to be closed at Keycloak",

@@ -87,7 +87,7 @@ pub fn router(idp: Idp) -> Router {
 async fn home(State(idp): State<Idp>, headers: HeaderMap) -> Response {
     let people = locked(&idp.people);
     let who = cookie(&headers, COOKIE)
-        .and_then(|id| people.of_session(id))
+        .and_then(|id| people.of_session(id, idp.clock.now()))
         .map(|(p, _)| p.name.clone());
     let text = who.map_or_else(
         || "You are not signed in.".to_owned(),
@@ -146,7 +146,7 @@ async fn authorize(
     let session = cookie(&headers, COOKIE).and_then(|id| {
         let people = locked(&idp.people);
         people
-            .of_session(id)
+            .of_session(id, idp.clock.now())
             .map(|(person, s)| (id.to_owned(), person.sub.clone(), s.began))
     });
     let fresh = |began: Timestamp| {

@@ -9,6 +9,8 @@ use crate::domain::time::{Span, Timestamp};
 
 /// How long a reset link works.
 pub const RESET_LIFE: Span = Span::from_mins(30);
+/// How long a sign-in lasts.
+pub const SESSION_LIFE: Span = Span::from_hours(10);
 /// How long an authorization code works.
 pub const CODE_LIFE: Span = Span::from_secs(60);
 
@@ -138,8 +140,11 @@ impl People {
 
     /// The account of a session that lives.
     #[must_use]
-    pub fn of_session(&self, session: &str) -> Option<(&Person, &Session)> {
-        let session = self.sessions.get(session)?;
+    pub fn of_session(&self, session: &str, now: Timestamp) -> Option<(&Person, &Session)> {
+        let session = self
+            .sessions
+            .get(session)
+            .filter(|s| now < s.began.plus(SESSION_LIFE))?;
         Some((self.people.get(&session.sub)?, session))
     }
 
