@@ -114,22 +114,22 @@ impl Embedded {
     }
 
     /// The file as redb sees it, while the store is closed.
-    fn database(&mut self) -> redb::Database {
+    async fn database(&mut self) -> redb::Database {
         self.store = None;
         let start = Instant::now();
         loop {
             match redb::Database::open(self.path()) {
                 Ok(database) => return database,
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) if start.elapsed() < Duration::from_secs(5) => {
-                    std::thread::sleep(Duration::from_millis(10));
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(other) => panic!("{other}"),
             }
         }
     }
 
-    fn edit(&mut self, spoil: &Spoil) {
-        let database = self.database();
+    async fn edit(&mut self, spoil: &Spoil) {
+        let database = self.database().await;
         let t = database.begin_write().unwrap();
         match spoil {
             Spoil::Flush => unreachable!("the file is removed"),
@@ -172,10 +172,10 @@ impl House for Embedded {
 
     async fn spoil(&mut self, spoil: Spoil) {
         if matches!(spoil, Spoil::Flush) {
-            drop(self.database());
+            drop(self.database().await);
             std::fs::remove_file(self.path()).unwrap();
         } else {
-            self.edit(&spoil);
+            self.edit(&spoil).await;
         }
         self.open(self.keys()).await;
     }
@@ -185,7 +185,7 @@ impl House for Embedded {
         let copy = self.folder.path().join("copy");
         std::fs::copy(self.path(), &copy).unwrap();
         self.store = None;
-        drop(self.database());
+        drop(self.database().await);
         std::fs::rename(copy, self.path()).unwrap();
         self.open(self.keys()).await;
     }
@@ -196,7 +196,7 @@ impl House for Embedded {
     }
 
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
-        let database = self.database();
+        let database = self.database().await;
         let found = {
             let t = database.begin_read().unwrap();
             let table = t.open_table(VALUES).unwrap();
@@ -209,7 +209,7 @@ impl House for Embedded {
     }
 
     async fn raw(&mut self) -> Vec<u8> {
-        drop(self.database());
+        drop(self.database().await);
         let raw = std::fs::read(self.path()).unwrap();
         self.open(self.keys()).await;
         raw
