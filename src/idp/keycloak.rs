@@ -22,6 +22,14 @@
 //!   stripped from `representation`. That somebody had no password before can only be known from a snapshot.
 //! * `GET events/config` names every type when the list is empty (the server's defaults), so what is missing from
 //!   it is not stored.
+//! * `POST users/{id}/logout` kills offline tokens by not-before, but leaves offline sessions listed; they are
+//!   deleted one by one. Where they are is told by `consents`, without any consent and without `view-clients`.
+//! * The automatic log-in after a reset has the `code_id` of the change as its session id, and the session's start
+//!   is never before the change; log-in and `kc_action` in one request look exactly the same.
+//! * An OTP enrolled or removed by `kc_action` raises no `LOGIN` before it inside single sign-on: only the log-in of
+//!   the session counts.
+//! * Wiring a realm writes dozens of admin events about what holds rest on: creating raises no alarm, taking away
+//!   and changing does.
 //! * Our own admin events carry the internal id of our client and the id of our service account; the latter is the
 //!   `sub` of our token, the former we cannot look up. So our acts are known by the service account.
 

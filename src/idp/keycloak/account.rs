@@ -184,7 +184,11 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
         gone: None,
         at_creation: at <= soon,
     };
-    let credentials = parts.credentials.iter().map(|credential| {
+    let listed = parts
+        .credentials
+        .iter()
+        .filter(|credential| events::is_factor(&credential.kind));
+    let credentials = listed.map(|credential| {
         let at = credential.created_date.unwrap_or(created.millis());
         factor(credential.id.clone(), events::class(&credential.kind), at)
     });

@@ -58,6 +58,13 @@ pub fn class(kind: &str) -> FactorClass {
     }
 }
 
+/// Whether one can prove oneself with a credential of this type. Old passwords, kept for a password policy, are
+/// listed beside the credentials.
+#[must_use]
+pub fn is_factor(kind: &str) -> bool {
+    kind != "password-history"
+}
+
 /// What a user event did to which class of credential, and whether it is of a deprecated type that
 /// Keycloak raises beside the generic one. Failed attempts did nothing.
 #[must_use]

@@ -23,11 +23,14 @@ use super::health::{config_faults, drift};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
 use super::{Keycloak, events, idp};
+use crate::domain::change::Source;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled};
 
 /// Accounts that are judged side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// How far a log-in-time check looks back. The poller is there for the rest; it alarms when it is not.
+const LOGIN_CHECK: Span = Span::from_days(7);
 /// Most lines that a cursor remembers; a forgotten one is judged again, which changes nothing.
 const REMEMBERED: usize = 4_000;
 /// A line older than this may have gone by the log's own retention, in milliseconds (7 days).
@@ -161,13 +164,13 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         place.admin.start(settings.overlap, back),
     );
     let pages = read_pages(keycloak, &place, starts, max).await?;
-    let mut alarms = config_faults(&pages.config);
     let user_rows: Vec<Row> = pages.user.iter().map(user_row).collect();
     let admin_rows: Vec<Row> = pages
         .admin
         .iter()
         .map(|event| admin_row(event, own.as_deref()))
         .collect();
+    let mut alarms = config_faults(&pages.config);
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
         (&place.admin, starts.1, &admin_rows, "admin"),
@@ -179,38 +182,23 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         }
     }
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
-    alarms.extend(drift(
-        pages.admin.iter().filter(|event| !known(event)),
-        own.as_deref(),
-    ));
-    let before: BTreeMap<String, (i64, String)> = place
-        .user
-        .seen
-        .iter()
-        .chain(&place.admin.seen)
-        .map(|(id, seen)| (id.clone(), seen.clone()))
-        .collect();
+    let fresh = pages.admin.iter().filter(|event| !known(event));
+    alarms.extend(drift(fresh, own.as_deref()));
+    let before: Verdicts = place.verdicts();
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
-    let ids: BTreeSet<&str> = user_rows
-        .iter()
-        .chain(&admin_rows)
-        .map(|row| row.id.as_str())
-        .collect();
-    let judged = judged(keycloak, &subs, &ids, &keycloak.rules(own), now.latest(), ahead).await?;
+    let rows = || user_rows.iter().chain(&admin_rows);
+    let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
+    let since = rows().map(|row| row.time).min().unwrap_or(clock);
+    let rules = keycloak.rules(own);
+    let judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
     let verdicts = verdicts(&judged);
-    for (id, verdict) in &verdicts {
-        for stream in [&mut place.user, &mut place.admin] {
-            if let Some((_, remembered)) = stream.seen.get_mut(id) {
-                remembered.clone_from(verdict);
-            }
-        }
-    }
+    place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
     let news = |(_, id, line): &(i64, String, Line)| match (before.get(id), &line.heard) {
         (None, _) => true,
-        (Some((_, verdict)), Heard::Change(_)) => verdicts.get(id) != Some(verdict),
+        (Some(verdict), Heard::Change(_)) => verdicts.get(id) != Some(verdict),
         (Some(_), _) => false,
     };
     let lines = judged.into_iter().filter(news).map(|(.., line)| line).collect();
@@ -221,6 +209,27 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         more: user_more || admin_more,
         alarms,
     })
+}
+
+/// What each event was judged to be, by its id.
+type Verdicts = BTreeMap<String, String>;
+
+impl Place {
+    fn verdicts(&self) -> Verdicts {
+        let seen = self.user.seen.iter().chain(&self.admin.seen);
+        seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
+            .collect()
+    }
+
+    fn remember(&mut self, verdicts: &Verdicts) {
+        for (id, verdict) in verdicts {
+            for stream in [&mut self.user, &mut self.admin] {
+                if let Some((_, remembered)) = stream.seen.get_mut(id) {
+                    remembered.clone_from(verdict);
+                }
+            }
+        }
+    }
 }
 
 /// One page of each log, and what the realm records.
@@ -263,8 +272,8 @@ async fn read_pages(
 }
 
 /// What each event was judged to be, all its changes in one word.
-fn verdicts(judged: &[(i64, String, Line)]) -> BTreeMap<String, String> {
-    let mut verdicts: BTreeMap<String, String> = BTreeMap::new();
+fn verdicts(judged: &[(i64, String, Line)]) -> Verdicts {
+    let mut verdicts = Verdicts::new();
     for (_, id, line) in judged {
         if let Heard::Change(change) = &line.heard {
             let verdict = verdicts.entry(id.clone()).or_default();
@@ -292,16 +301,16 @@ fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     }
 }
 
-/// Judges every account in `subs` and gives the lines that `ids` name, in the order of the log.
+/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, in the
+/// order of the log. The instants: receipt, how far the server's clock is ahead, and the page's oldest line.
 async fn judged(
     keycloak: &Keycloak,
     subs: &BTreeSet<String>,
     ids: &BTreeSet<&str>,
     rules: &Rules,
-    received: Timestamp,
-    ahead: Span,
+    (received, ahead, since): (Timestamp, Span, i64),
 ) -> Result<Vec<(i64, String, Line)>, IdpError> {
-    let since = received.plus(ahead).minus(keycloak.settings.back_fill);
+    let since = Timestamp::from_millis(since);
     let each = subs
         .iter()
         .cloned()
@@ -309,21 +318,23 @@ async fn judged(
     let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
     let mut found: Vec<(i64, String, Line)> = Vec::new();
     while let Some(story) = stories.next().await {
-        found.extend(
-            story?
-                .into_iter()
-                .filter(|(_, event, _)| ids.contains(event.as_str())),
-        );
+        let told = story?.into_iter();
+        found.extend(told.filter(|(_, event, line)| ids.contains(event.as_str()) || is_unlogged(line)));
     }
     found.sort_by_key(|(time, ..)| *time);
     Ok(found)
 }
 
-/// The log-in-time check: everything about one account as far back as a first poll would go.
+fn is_unlogged(line: &Line) -> bool {
+    matches!(&line.heard, Heard::Change(change) if change.source == Source::Reconcile)
+}
+
+/// The log-in-time check: every recent change of one account.
 pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
     let (ahead, own) = keycloak.own().await?;
     let received = now.latest();
-    let since = received.plus(ahead).minus(keycloak.settings.back_fill);
+    let reach = keycloak.settings.back_fill.min(LOGIN_CHECK);
+    let since = received.plus(ahead).minus(reach);
     let rules = keycloak.rules(own);
     let lines = lines(keycloak, sub, &rules, received, ahead, since).await?;
     let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
@@ -332,4 +343,109 @@ pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<V
         .map(|(.., line)| line)
         .filter(|line| matches!(line.heard, Heard::Change(_)));
     Ok(changes.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OVERLAP: Span = Span::from_secs(120);
+    /// Much later than every line.
+    const LATER: i64 = 10_000_000_000;
+
+    /// A log: its rows as the server would page them, oldest first, ties in the order given.
+    fn log(rows: &[(&str, i64)]) -> Vec<Row> {
+        let row = |(id, time): &(&str, i64)| Row {
+            id: (*id).to_owned(),
+            time: *time,
+            sub: Some(format!("sub-{id}")),
+        };
+        let mut rows: Vec<Row> = rows.iter().map(row).collect();
+        rows.sort_by_key(|row| row.time);
+        rows
+    }
+
+    /// Reads to the end of the log; gives every account in the order in which it came up.
+    fn read(stream: &mut Stream, log: &[Row], max: u32) -> Vec<String> {
+        let mut found = Vec::new();
+        for _ in 0..100 {
+            let start = stream.start(OVERLAP, 0);
+            let rest = log.iter().filter(|row| row.time >= start);
+            let page: Vec<Row> = rest
+                .skip(stream.skip as usize)
+                .take(max as usize)
+                .map(|row| Row {
+                    id: row.id.clone(),
+                    time: row.time,
+                    sub: row.sub.clone(),
+                })
+                .collect();
+            let (subs, more) = stream.take(&page, max, OVERLAP, LATER);
+            found.extend(subs);
+            if !more {
+                return found;
+            }
+        }
+        panic!("the end of the log was never reached");
+    }
+
+    // P10: nothing is missed, whatever the page size, also when a whole page has one instant.
+    #[test]
+    fn a_log_is_read_to_its_end() {
+        let crowded = log(&[
+            ("a", 1_000),
+            ("b", 2_000),
+            ("c", 2_000),
+            ("d", 2_000),
+            ("e", 2_000),
+            ("f", 2_000),
+            ("g", 2_001),
+            ("h", 500_000),
+            ("i", 500_000),
+        ]);
+        for max in 2..12 {
+            let mut stream = Stream::default();
+            let mut found = read(&mut stream, &crowded, max);
+            found.sort();
+            let expected = ["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(|id| format!("sub-{id}"));
+            assert_eq!(found, expected, "pages of {max}");
+            assert_eq!(read(&mut stream, &crowded, max), Vec::<String>::new(), "and once");
+            assert_eq!(stream.at, 500_000);
+        }
+    }
+
+    // P10: a line that becomes visible late, with an older time, is still found.
+    #[test]
+    fn a_line_that_turns_up_late_is_found_within_the_overlap() {
+        let mut stream = Stream::default();
+        read(&mut stream, &log(&[("a", 1_000_000), ("b", 1_050_000)]), 10);
+        let late = log(&[("a", 1_000_000), ("late", 940_000), ("b", 1_050_000)]);
+        assert_eq!(read(&mut stream, &late, 10), ["sub-late"]);
+        assert_eq!(read(&mut stream, &late, 10), Vec::<String>::new());
+    }
+
+    // P6: a line from a clock that is ahead does not move the mark past what is still to come.
+    #[test]
+    fn the_mark_is_never_ahead_of_the_servers_clock() {
+        let mut stream = Stream::default();
+        let page = log(&[("a", 1_000_000), ("fast", 9_000_000)]);
+        stream.take(&page, 10, OVERLAP, 1_000_500);
+        assert_eq!(stream.at, 1_000_500);
+        assert!(stream.start(OVERLAP, 0) < 1_000_000);
+    }
+
+    #[test]
+    fn a_cleared_log_is_noticed_and_a_quiet_one_is_not() {
+        let mut stream = Stream::default();
+        let full = log(&[("a", 1_000_000), ("b", 1_050_000)]);
+        read(&mut stream, &full, 10);
+        let start = stream.start(OVERLAP, 0);
+        assert!(!stream.lost(start, &full, false, 1_060_000));
+        assert!(stream.lost(start, &[], false, 1_060_000), "cleared");
+        assert!(!stream.lost(start, &[], false, LATER), "gone by its retention");
+        assert!(
+            !Stream::default().lost(0, &[], false, LATER),
+            "nothing was ever there"
+        );
+    }
 }

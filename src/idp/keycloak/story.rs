@@ -28,6 +28,10 @@ use crate::domain::subject::account::FactorClass;
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::keycloak::representations::{AdminEvent, Credential, Event};
 
+/// A credential and the line that tells of it are this near to each other, at most.
+const TELLS: i64 = 60_000;
+/// A credential younger than this may have a line that is not visible yet.
+const SETTLED: i64 = 60_000;
 /// What is enrolled this soon after the account was made belongs to its making.
 pub const AT_CREATION: i64 = 300_000;
 
@@ -103,6 +107,12 @@ pub fn judge(window: &Window, rules: &Rules, received: Timestamp, ahead: Span) -
     for event in &window.admin {
         lines.extend(story.admin_event(event));
     }
+    lines.extend(
+        window
+            .credentials
+            .iter()
+            .filter_map(|credential| story.unlogged(credential)),
+    );
     lines.sort_by_key(|line| line.time);
     lines
 }
@@ -322,6 +332,50 @@ impl<'a> Story<'a> {
             }),
             AdminAct::Deleted | AdminAct::SentActions | AdminAct::Other => Vec::new(),
         }
+    }
+
+    /// A credential that no line of any log tells of: set by a user storage provider or an importer, or behind a
+    /// log that was switched off. Not before the account's own lines begin, and not so fresh that its line may
+    /// still be on its way to us.
+    fn unlogged(&self, credential: &Credential) -> Option<Told> {
+        let created = credential.created_date?;
+        let class = events::class(&credential.kind);
+        let settled = self.received.plus(self.ahead).millis() - SETTLED;
+        let began = self
+            .events
+            .first()
+            .is_some_and(|first| first.time < created - TELLS);
+        if created <= self.window.created + AT_CREATION || created > settled || !began {
+            return None;
+        }
+        if self.is_logged(created, class) {
+            return None;
+        }
+        let kind = match class {
+            FactorClass::Password => ChangeKind::PasswordReset,
+            FactorClass::RecoveryCodes => ChangeKind::RecoveryCodesReset,
+            _ => ChangeKind::FactorAdded,
+        };
+        let change = Change {
+            id: format!("{}@{created}", credential.id),
+            source: Source::Reconcile,
+            kind,
+            factor: Some(class),
+            at: Timestamp::from_millis(created),
+            offset: self.ahead,
+            received: self.received,
+            proof: Proof::Unproven,
+            mediated: false,
+            session: None,
+            channel: None,
+            origin: None,
+            previous_address: None,
+        };
+        Some(Told {
+            time: created,
+            event: change.id.clone(),
+            what: What::Change(Box::new(change)),
+        })
     }
 
     fn admin_change(&self, event: &AdminEvent, kind: ChangeKind, factor: FactorClass) -> Change {

@@ -107,7 +107,10 @@ async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Win
         created: user.created_timestamp.unwrap_or_default(),
         events,
         admin: admin_events,
-        credentials,
+        credentials: credentials
+            .into_iter()
+            .filter(|credential| events::is_factor(&credential.kind))
+            .collect(),
         sessions: sessions
             .into_iter()
             .map(|session| (session.id, session.start))

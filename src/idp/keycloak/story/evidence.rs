@@ -1,6 +1,6 @@
 //! What in an account's lines speaks for and against a verdict.
 
-use super::{AT_CREATION, Story};
+use super::{AT_CREATION, Story, TELLS};
 use crate::domain::change::Proof;
 use crate::domain::subject::account::FactorClass;
 use crate::idp::keycloak::events::{self, AdminAct};
@@ -179,6 +179,19 @@ impl Story<'_> {
             .get(code)
             .is_some_and(|began| began + 1_000 + SKEW <= event.time);
         (!used && !older).then(|| code.to_owned())
+    }
+
+    /// Whether a line tells of a credential of `class` that was stored at `created`.
+    pub(super) fn is_logged(&self, created: i64, class: FactorClass) -> bool {
+        let near = |time: i64| (time - created).abs() <= TELLS;
+        let by_user = self.events.iter().any(|event| {
+            let set = events::credential(event).is_some_and(|(_, of, _)| of == class);
+            (set || event.kind == "REGISTER") && near(event.time)
+        });
+        let by_admin = self.window.admin.iter().any(|event| {
+            matches!(events::admin_act(event), Some((_, AdminAct::SetPassword))) && near(event.time)
+        });
+        by_user || by_admin
     }
 }
 

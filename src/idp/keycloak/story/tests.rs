@@ -698,3 +698,49 @@ fn a_change_carries_both_clocks() {
     );
     assert_eq!(change.start().millis(), T - 25_000);
 }
+
+// Contract section 3, profile "broker": credential dates are asked for too.
+#[test]
+fn a_credential_that_no_line_tells_of_is_a_change_of_its_own() {
+    let found = |credential: Value, events: &[(i64, &str, &str, &str, Value)]| {
+        let mut window = window(events);
+        window.credentials = credentials(&json!([credential]));
+        let told = judge(&window, &rules(), Timestamp::from_millis(T + 600_000), Span::ZERO);
+        let reconciled = told.into_iter().filter_map(|told| match told.what {
+            What::Change(change) if change.source == Source::Reconcile => Some((change.kind, change.id)),
+            _ => None,
+        });
+        reconciled.collect::<Vec<_>>()
+    };
+    let password = || json!({"id": "p", "type": "password", "createdDate": T});
+    let before = (-9_000, "LOGIN", "a", "a", none());
+    let expected = [(ChangeKind::PasswordReset, format!("p@{T}"))];
+    assert_eq!(found(password(), std::slice::from_ref(&before)), expected);
+    let told = (
+        1,
+        "UPDATE_CREDENTIAL",
+        "",
+        "a",
+        json!({"credential_type": "password"}),
+    );
+    assert_eq!(
+        found(password(), &[before.clone(), told]),
+        [],
+        "a line tells of it"
+    );
+    let other = (1, "UPDATE_CREDENTIAL", "", "a", json!({"credential_type": "otp"}));
+    assert_eq!(
+        found(password(), &[before.clone(), other]),
+        expected,
+        "of something else"
+    );
+    assert_eq!(found(password(), &[]), [], "the log does not go back so far");
+    let fresh = json!({"id": "p", "type": "password", "createdDate": T + 590_000});
+    assert_eq!(
+        found(fresh, std::slice::from_ref(&before)),
+        [],
+        "its line may be on its way"
+    );
+    let otp = json!({"id": "o", "type": "otp", "createdDate": T});
+    assert_eq!(found(otp, &[before])[0].0, ChangeKind::FactorAdded);
+}
