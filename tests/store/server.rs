@@ -14,7 +14,7 @@ use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 
 use crate::house::{House as _, Redis, record_key};
-use crate::values::{END, account, effect_ids, held, is_unsound, line_ids, record, subject, write};
+use crate::values::{END, account, at, effect_ids, held, is_unsound, line, line_ids, record, subject, write};
 
 async fn held_account(house: &Redis) -> SubjectKey {
     let key = house.keys().subject(&subject("u"));
@@ -525,4 +525,57 @@ async fn a_server_is_reached_by_tls_and_only_with_an_authority_that_is_believed(
     let stranger = with(url, None).await.init().await.unwrap_err();
     assert!(matches!(&stranger, StoreError::Unavailable(_)), "{stranger}");
     assert!(stranger.to_string().contains("certificate"), "{stranger}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installation_that_was_left_half_made_is_completed() {
+    let house = Redis::start().await;
+    house.server.cli(&["HSET", "re:{control}:installation", "n", "1"]);
+    house.server.cli(&["DEL", "re:{200}:epoch", "re:{201}:epoch"]);
+    let store = house.store();
+    let before = store.check().await.unwrap().restricted_partitions;
+    assert_eq!(before, [200, 201]);
+    assert!(store.init().await.unwrap());
+    assert!(!store.init().await.unwrap());
+    assert!(store.check().await.unwrap().faults.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audit_lines_go_by_age_and_not_because_one_clock_is_ahead() {
+    let house = Redis::start().await;
+    let settings = Settings {
+        audit_retention: Span::from_hours(1),
+        ..Settings::new(house.server.url().into())
+    };
+    let store = reentry::store::redis::connect(settings, house.keys())
+        .await
+        .unwrap();
+    let key = house.keys().subject(&subject("u"));
+    let note = async |id: &str, secs: i64| {
+        store.note(&subject("u"), &key, &line(id, secs)).await.unwrap();
+    };
+    for (id, secs) in [("old", 0), ("young", 3000), ("new", 4000)] {
+        note(id, secs).await;
+    }
+    assert_eq!(line_ids(&*store, Some(&key)).await, ["new", "young"]);
+    // Ten years ahead: what is old is judged by the server's time, so only that goes.
+    note("ahead", 315_360_000).await;
+    assert_eq!(line_ids(&*store, Some(&key)).await[0], "ahead");
+    house
+        .server
+        .cli(&["DEL", &format!("re:{{{:03}}}:audit", key.partition())]);
+    let recent = Span::from_mins(1).secs();
+    let server_time: i64 = house
+        .server
+        .cli(&["TIME"])
+        .lines()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let now = server_time - at(0).secs();
+    note("a minute ago", now - recent).await;
+    note("ahead", 315_360_000).await;
+    let kept = line_ids(&*store, Some(&key)).await;
+    assert_eq!(kept, ["ahead", "a minute ago"]);
 }
