@@ -601,7 +601,7 @@ fn an_unknown_policy_key_is_refused() {
         shown.contains("`thaw_weit` is unknown; did you mean `thaw_wait`?"),
         "{shown}"
     );
-    assert!(shown.contains("policy file, line "), "{shown}");
+    assert!(shown.contains("policy, line "), "{shown}");
     let shown = policy_faults(&policy_with("factor_lost:", "factor_losst:"));
     assert!(
         shown.contains("`tiers[0].holds.factor_losst` is unknown; did you mean `factor_lost`?"),
@@ -623,7 +623,7 @@ fn a_tier_expression_that_does_not_parse_is_refused() {
     let line = text.lines().position(|l| l.contains("roles.exists(\"")).unwrap() + 1;
     assert!(
         shown.contains(&format!(
-            "policy file, line {line}, column 11: `tiers[1].when` does not parse"
+            "policy, line {line}, column 11: `tiers[1].when` does not parse"
         )),
         "{shown}"
     );
@@ -820,7 +820,7 @@ fn policies_that_could_hold_nobody_or_somebody_for_good_are_refused() {
             shown.contains(expected),
             "for {to:?} expected {expected:?} in\n{shown}"
         );
-        assert!(shown.contains("policy file, line "), "{shown}");
+        assert!(shown.contains("policy, line "), "{shown}");
     }
     assert!(policy_faults("tiers: []").contains("no account has rules"));
     let everybody = policy_with(

@@ -118,7 +118,12 @@ impl Session {
     /// Reads the configuration before there are secrets: for the commands that make them.
     #[must_use]
     pub fn load_for_setup(&self) -> Option<config::Config> {
-        self.told(config::load_file_for_setup(&self.file, self.environment.pairs()))
+        // Warnings are for those who check and those who serve.
+        let loaded = config::load_file_for_setup(&self.file, self.environment.pairs());
+        self.told(loaded.map(|loaded| Loaded {
+            warnings: Vec::new(),
+            ..loaded
+        }))
     }
 
     fn told(&self, loaded: Result<Loaded, Faults>) -> Option<config::Config> {

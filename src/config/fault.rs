@@ -12,7 +12,7 @@ pub enum Place {
         /// Column.
         column: usize,
     },
-    /// In the policy file that the configuration names.
+    /// In the policy file that the configuration names, or in the default policy.
     Policy {
         /// Line.
         line: usize,
@@ -27,7 +27,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { line, column } => write!(f, "line {line}, column {column}"),
-            Self::Policy { line, column } => write!(f, "policy file, line {line}, column {column}"),
+            Self::Policy { line, column } => write!(f, "policy, line {line}, column {column}"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
         }
     }

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 
 use crate::http::context::Context;
 use crate::http::problem::{Fault, Problem, fault_document};
+use crate::telemetry::request::Line;
 
 /// What a page without a policy of its own gets.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
@@ -26,6 +27,12 @@ pub struct OAuthFault(pub &'static str);
 pub struct LogWords {
     /// The OAuth client.
     pub client: Option<String>,
+    /// The IdP by its configured id.
+    pub upstream: Option<String>,
+    /// The ceiling that was answered.
+    pub ceiling: Option<String>,
+    /// `shadow` when the rules that would restrict this account are not in force yet, otherwise `on`.
+    pub rollout: Option<&'static str>,
     /// A stable word for what came out.
     pub outcome: Option<&'static str>,
 }
@@ -64,17 +71,23 @@ pub async fn around(
         .unwrap_or_default();
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
-    metrics::histogram!("reentry_http_seconds", "route" => route.clone(), "method" => method.to_string(), "status" => status.to_string())
-        .record(elapsed.as_secs_f64());
     // A probe that says "not yet" is an answer, not a fault.
     if let Some(cause) = cause.filter(|_| route != "/ready") {
         tracing::error!(%trace_id, %method, %route, status, cause, "request failed");
     }
-    tracing::info!(
-        %trace_id, %method, %route, status,
-        ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        client = words.client, outcome = words.outcome, "request"
-    );
+    Line {
+        trace_id: &trace_id,
+        method: method.as_str(),
+        route: &route,
+        status,
+        elapsed,
+        client: words.client.as_deref(),
+        upstream: words.upstream.as_deref(),
+        outcome: words.outcome,
+        ceiling: words.ceiling.as_deref(),
+        rollout: words.rollout,
+    }
+    .emit();
     response
 }
 

@@ -120,7 +120,13 @@ impl Metrics {
         let handle = builder.install_recorder().map_err(twice)?;
         for metric in METRICS {
             match metric.kind {
-                Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+                Kind::Counter => {
+                    metrics::describe_counter!(metric.name, metric.help);
+                    // An alarm must be able to see the first one: what has no labels begins at nought.
+                    if !metric.help.contains("by `") {
+                        metrics::counter!(metric.name).absolute(0);
+                    }
+                }
                 Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
                 Kind::Histogram => metrics::describe_histogram!(metric.name, Unit::Seconds, metric.help),
             }
@@ -176,6 +182,7 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("# HELP reentry_reports_total"), "{text}");
         assert!(text.contains("reentry_reports_total 2"), "{text}");
+        assert!(text.contains("reentry_unreadable_total 0"), "{text}");
         assert!(Metrics::install().is_err());
     }
 }

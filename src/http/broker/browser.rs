@@ -6,6 +6,8 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
+use crate::domain::entitlement::Entitlement;
+use crate::domain::subject::UpstreamId;
 use crate::http::context::Context;
 use crate::http::guard::LogWords;
 use crate::http::problem::Problem;
@@ -112,6 +114,20 @@ pub fn error(context: &Context, to: &ReturnTo, error: &'static str, description:
 pub fn outcome(mut response: Response, word: &'static str) -> Response {
     let words = response.extensions_mut().get_or_insert_default::<LogWords>();
     words.outcome = Some(word);
+    response
+}
+
+/// The same response with what was decided, for the log.
+#[must_use]
+pub fn decided(mut response: Response, upstream: Option<&UpstreamId>, entitlement: &Entitlement) -> Response {
+    let words = response.extensions_mut().get_or_insert_default::<LogWords>();
+    words.upstream = upstream.map(ToString::to_string);
+    words.ceiling = Some(entitlement.recovery_scope.to_string());
+    words.rollout = Some(if entitlement.shadow.is_some() {
+        "shadow"
+    } else {
+        "on"
+    });
     response
 }
 

@@ -41,7 +41,14 @@ pub async fn introspect(
         Some((_, verified)) if !may_see(client, &verified) => inactive(),
         Some((token, verified)) => match live::access(&context.flow, &token).await {
             Live::Inactive => inactive(),
-            Live::Active { entitlement, .. } => about_access(&context, &verified, &entitlement),
+            Live::Active {
+                entitlement, session, ..
+            } => {
+                let body = about_access(&context, &verified, &entitlement);
+                let upstream = session.as_ref().map(|s| &s.subject.upstream);
+                let answer = browser::decided(oauth::json(StatusCode::OK, &body), upstream, &entitlement);
+                return browser::of_client(answer, &client.id);
+            }
         },
         None => match live::refresh(&context.flow, &client.id, token).await {
             Ok(Some(found)) => about_refresh(&context, client, &found),

@@ -136,7 +136,8 @@ async fn given(context: &Context, client: &Client, grant: &Grant, nonce: Option<
                 .then(|| ("refresh_token".to_owned(), json!(grant.refresh))),
         );
     }
-    browser::outcome(oauth::json(StatusCode::OK, &body), "tokens")
+    let answer = browser::outcome(oauth::json(StatusCode::OK, &body), "tokens");
+    browser::decided(answer, Some(&grant.session.subject.upstream), &grant.entitlement)
 }
 
 fn refused(refusal: &Refusal) -> Response {

@@ -51,7 +51,9 @@ pub async fn userinfo(
                 &entitlement,
                 context.broker.settings.alias.as_deref(),
             ));
-            browser::of_client(oauth::json(StatusCode::OK, &Value::Object(body)), &token.client)
+            let answer = oauth::json(StatusCode::OK, &Value::Object(body));
+            let upstream = session.as_ref().map(|s| &s.subject.upstream);
+            browser::of_client(browser::decided(answer, upstream, &entitlement), &token.client)
         }
     }
 }
