@@ -21,6 +21,7 @@ use reentry::notify::Gateways;
 use reentry::notify::mail::{Messages, Sender};
 use reentry::notify::smtp::{Mailer, Relay, RelayFault, Security};
 use reentry::ports::notifier::{Notifier, NotifyError, Outgoing};
+use reentry_test_support::mail::{Behaviour, MailSink};
 
 const LINK: &str = "https://login.bank.example/cancel/AQIDBAUGBwgJ";
 const ACCOUNT: &str = "https://login.bank.example/account";
@@ -418,4 +419,177 @@ async fn a_text_message_without_a_gateway_is_refused_visibly() {
     };
     let answer = gateways.deliver(&outgoing(&notice)).await;
     assert!(matches!(answer, Err(NotifyError::Never(why)) if why.contains("gateway")));
+}
+
+/// A relay that others wrote; it ends with the test.
+struct Theirs {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+    port: u16,
+    certificate: Vec<u8>,
+}
+
+impl Theirs {
+    /// `how`: `plain`, `starttls` or `implicit`.
+    fn start(how: &str) -> Self {
+        use std::io::BufRead as _;
+        let python = reentry_test_support::clock::env("REENTRY_TEST_PYTHON").expect("run scripts/test");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/notify/relay.py");
+        let mut child = std::process::Command::new(python)
+            .args([script, how])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let first: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let port = u16::try_from(first["port"].as_u64().unwrap()).unwrap();
+        let certificate = first["certificate"].as_str().unwrap().as_bytes().to_vec();
+        Self {
+            child,
+            lines,
+            port,
+            certificate,
+        }
+    }
+
+    /// The next mail that was taken.
+    fn mail(&mut self) -> serde_json::Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    fn relay(&self, security: Security) -> Relay {
+        Relay {
+            credentials: Some(("reentry".to_owned(), "correct horse".into())),
+            authorities: Some(self.certificate.clone()),
+            ..relay(self.port, security)
+        }
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_others_wrote_takes_our_mail_over_tls_with_a_password() {
+    for (how, security) in [("starttls", Security::StartTls), ("implicit", Security::Implicit)] {
+        let mut theirs = Theirs::start(how);
+        let mut notice = notice(Message::PasswordChanged, Some(ChangeKind::PasswordReset));
+        notice.content.name = "Zoë Ångström".to_owned();
+        let mailer = mailer(&theirs.relay(security));
+        assert_eq!(mailer.check().await, Ok(()), "{how}");
+        mailer.deliver(&outgoing(&notice)).await.unwrap();
+        let mail = theirs.mail();
+        assert_eq!(mail["encrypted"], true, "{how}");
+        assert_eq!(mail["login"], "reentry", "{how}");
+        assert_eq!(mail["to"], serde_json::json!(["ana@example.org"]));
+        assert_eq!(mail["defects"], serde_json::json!([]));
+        assert_eq!(mail["headers"]["Subject"], "Your password was reset");
+        assert_eq!(mail["headers"]["Auto-Submitted"], "auto-generated");
+        assert_eq!(
+            mail["parts"],
+            serde_json::json!(["multipart/alternative", "text/plain", "text/html"])
+        );
+        let rendered = messages().render(&outgoing(&notice)).unwrap();
+        let read = |part: &str| mail[part].as_str().unwrap().replace("\r\n", "\n");
+        assert_eq!(
+            read("text").trim_end(),
+            rendered.text.trim_end(),
+            "{how}: what was said arrives"
+        );
+        assert_eq!(read("html").trim_end(), rendered.html.trim_end(), "{how}");
+        assert!(read("text").contains("Zoë Ångström") && read("text").contains(LINK));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_out_in_the_clear_to_a_stranger_or_with_a_wrong_password() {
+    let notice = notice(Message::PasswordChanged, Some(ChangeKind::PasswordReset));
+    let theirs = Theirs::start("starttls");
+    let unknown = Relay {
+        authorities: None,
+        ..theirs.relay(Security::StartTls)
+    };
+    let other_name = Relay {
+        host: "127.0.0.2".to_owned(),
+        ..theirs.relay(Security::StartTls)
+    };
+    let password = Relay {
+        credentials: Some(("reentry".to_owned(), "wrong".into())),
+        ..theirs.relay(Security::StartTls)
+    };
+    let clear = Relay {
+        credentials: None,
+        ..theirs.relay(Security::None)
+    };
+    let implicit = theirs.relay(Security::Implicit);
+    let plain = Theirs::start("plain");
+    let downgrade = Relay {
+        credentials: None,
+        ..plain.relay(Security::StartTls)
+    };
+    for (what, relay) in [
+        ("a certificate that nobody vouches for", unknown),
+        ("a certificate of another name", other_name),
+        ("a wrong password", password),
+        ("no encryption where it is demanded", clear),
+        ("TLS at once where STARTTLS is spoken", implicit),
+        ("a server without STARTTLS", downgrade),
+    ] {
+        let answer = mailer(&Relay {
+            deadline: Duration::from_secs(4),
+            ..relay
+        })
+        .deliver(&outgoing(&notice))
+        .await;
+        let Err(NotifyError::Later(why)) = answer else {
+            panic!("{what}: {answer:?}")
+        };
+        assert!(
+            !why.contains("correct horse") && !why.contains("ana@"),
+            "{what}: {why}"
+        );
+    }
+}
+
+// row C14: refused for this address for good, or for now.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_address_that_is_refused_for_good_is_given_up() {
+    let sink = MailSink::start();
+    let mailer = mailer(&Relay {
+        deadline: Duration::from_secs(2),
+        ..relay(sink.port(), Security::None)
+    });
+    let notice = notice(Message::PasswordChanged, Some(ChangeKind::PasswordReset));
+    for (behaviour, never) in [
+        (Behaviour::RefuseRecipient(450), false),
+        (Behaviour::RefuseRecipient(451), false),
+        (Behaviour::RefuseRecipient(550), true),
+        (Behaviour::RefuseRecipient(551), true),
+        (Behaviour::RefuseRecipient(553), true),
+        (Behaviour::RefuseRecipient(554), false),
+        (Behaviour::RefuseContent(452), false),
+        (Behaviour::RefuseContent(554), false),
+        (Behaviour::Hang, false),
+        (Behaviour::Close, false),
+    ] {
+        sink.behave(behaviour);
+        let answer = mailer.deliver(&outgoing(&notice)).await;
+        match answer {
+            Err(NotifyError::Never(_)) => assert!(never, "{behaviour:?}"),
+            Err(NotifyError::Later(_)) => assert!(!never, "{behaviour:?}"),
+            Ok(()) => panic!("{behaviour:?} was taken"),
+        }
+    }
+    assert!(sink.all().is_empty());
+    sink.behave(Behaviour::Accept);
+    mailer.deliver(&outgoing(&notice)).await.unwrap();
+    let [mail] = &sink.all()[..] else {
+        panic!("one mail")
+    };
+    assert_eq!(mail.link("/cancel/"), LINK);
 }
