@@ -20,7 +20,7 @@ use crate::store::seal::Keys;
 use crate::telemetry::metric::Metrics;
 
 /// How often the keys directory is read again.
-const RELOAD: std::time::Duration = std::time::Duration::from_secs(60);
+const RELOAD: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Serves until `stop` is cancelled. An IdP or a Redis that is not there yet is waited for: until then tokens are
 /// restricted and `/ready` says why.

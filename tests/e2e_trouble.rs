@@ -189,7 +189,7 @@ async fn kill_9_between_commit_and_delivery_still_tells_once() {
     world.reentry.restart();
     world
         .mails
-        .wait_for("ana@example.com", "password was", Duration::from_secs(60))
+        .wait_for("ana@example.com", "password was", Duration::from_mins(1))
         .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let told = world.mails.to("ana@example.com");
@@ -284,6 +284,6 @@ async fn smtp_refusing_delays_the_notice_and_loses_nothing() {
     world.mails.behave(Behaviour::Accept);
     world
         .mails
-        .wait_for("carl@example.com", "password was", Duration::from_secs(60))
+        .wait_for("carl@example.com", "password was", Duration::from_mins(1))
         .await;
 }

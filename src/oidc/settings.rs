@@ -100,6 +100,10 @@ pub enum ClientAuth {
 
 /// A relying party.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a registered property that stands for itself"
+)]
 pub struct Client {
     /// `client_id`.
     pub id: String,

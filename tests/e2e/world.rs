@@ -149,7 +149,7 @@ impl World {
         let mut process = reentry.start();
         let operations = format!("http://127.0.0.1:{operations}");
         process
-            .wait_http(&format!("{operations}/ready"), Duration::from_secs(60))
+            .wait_http(&format!("{operations}/ready"), Duration::from_mins(1))
             .await;
         Self {
             realm,
@@ -262,7 +262,7 @@ fn run_in(directory: &std::path::Path, arguments: &[&str]) -> (i32, String) {
         .current_dir(directory)
         .env("NO_COLOR", "1")
         .output()
-        .expect("the program runs");
+        .unwrap();
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -310,8 +310,8 @@ pub fn wire_arguments(setup: Setup) -> Vec<&'static str> {
 async fn default_role(realm: &Realm) {
     let role = realm.get("").await["defaultRole"].clone();
     let users = realm.get("users?max=100").await;
-    for user in users.as_array().expect("a list") {
-        let id = user["id"].as_str().expect("an id");
+    for user in users.as_array().unwrap() {
+        let id = user["id"].as_str().unwrap();
         realm
             .post(&format!("users/{id}/role-mappings/realm"), &json!([role]))
             .await;
@@ -403,7 +403,7 @@ policy_file: policy.yaml
 fn policy(setup: Setup) -> String {
     let tier = |name: &str, when: &str, reset: &str, contact: &str, at_end: &str| {
         format!(
-            r#"
+            r"
   - name: {name}
 {when}    enforce: on
     at_end: {at_end}
@@ -419,7 +419,7 @@ fn policy(setup: Setup) -> String {
       intermediary_changed: notice
       credential_initialised: notice
     contested: {{ exits: [thaw, lapse], at_idp: {at_idp} }}
-"#,
+",
             at_idp = setup.contested_at_idp,
         )
     };

@@ -97,8 +97,8 @@ fn verdict(window: &Window) -> (ChangeKind, Proof, Option<String>) {
     all.remove(0)
 }
 
-fn some(session: &str) -> Option<String> {
-    Some(session.to_owned())
+fn named(session: &str) -> String {
+    session.to_owned()
 }
 
 // row A1: the live table, line by line.
@@ -120,7 +120,7 @@ fn the_stories_of_a_live_server() {
     same_browser.events[3].time += 40;
     assert_eq!(
         verdict(&same_browser),
-        (ChangeKind::PasswordReset, Proof::Message, some("a")),
+        (ChangeKind::PasswordReset, Proof::Message, Some(named("a"))),
         "forgot password, same browser: the automatic log-in is the session of the change"
     );
     let other_browser = window(&[
@@ -130,7 +130,7 @@ fn the_stories_of_a_live_server() {
     ]);
     assert_eq!(
         verdict(&other_browser),
-        (ChangeKind::PasswordReset, Proof::Message, some("b")),
+        (ChangeKind::PasswordReset, Proof::Message, Some(named("b"))),
         "forgot password, another browser"
     );
     let voluntary = window(&[
@@ -150,7 +150,7 @@ fn the_stories_of_a_live_server() {
     ]);
     assert_eq!(
         verdict(&in_one_request),
-        (ChangeKind::PasswordReset, Proof::Unproven, some("a")),
+        (ChangeKind::PasswordReset, Proof::Unproven, Some(named("a"))),
         "log-in and action in one request: nothing before it tells it from a recovery"
     );
     let mut temporary = window(&[
@@ -162,7 +162,11 @@ fn the_stories_of_a_live_server() {
         verdicts(&temporary),
         [
             (ChangeKind::PasswordSetByAdmin, Proof::Administrator, None),
-            (ChangeKind::PasswordSetByAdmin, Proof::Administrator, some("a")),
+            (
+                ChangeKind::PasswordSetByAdmin,
+                Proof::Administrator,
+                Some(named("a"))
+            ),
         ],
         "a temporary password, and the one the user sets in its place"
     );
@@ -170,7 +174,11 @@ fn the_stories_of_a_live_server() {
     mailed.admin = vec![admin("x", -600, "ACTION", "/execute-actions-email", "boss")];
     assert_eq!(
         verdict(&mailed),
-        (ChangeKind::PasswordSetByAdmin, Proof::Administrator, some("a")),
+        (
+            ChangeKind::PasswordSetByAdmin,
+            Proof::Administrator,
+            Some(named("a"))
+        ),
         "an administrator's mail alone changes nothing yet; the password that follows does"
     );
     let mut edited = window(&[]);
@@ -416,10 +424,10 @@ fn the_session_of_a_change_is_its_own_only_when_nobody_was_in_it_before() {
         verdict(&window).2
     };
     let set = (0, "UPDATE_CREDENTIAL", "", "a", password());
-    assert_eq!(session(std::slice::from_ref(&set), None), some("a"));
+    assert_eq!(session(std::slice::from_ref(&set), None), Some(named("a")));
     assert_eq!(
         session(std::slice::from_ref(&set), Some(1)),
-        some("a"),
+        Some(named("a")),
         "it began with the change"
     );
     assert_eq!(
@@ -433,13 +441,13 @@ fn the_session_of_a_change_is_its_own_only_when_nobody_was_in_it_before() {
         "in the same instant"
     );
     assert_eq!(
-        session(&[set.clone()], Some(-900)),
+        session(std::slice::from_ref(&set), Some(-900)),
         None,
         "older than the log goes back"
     );
     assert_eq!(
         session(&[set, (4, "LOGIN", "a", "a", none())], Some(3)),
-        some("a"),
+        Some(named("a")),
         "the automatic log-in"
     );
 }
