@@ -303,11 +303,11 @@ impl Scan {
         while let Some(token) = tokens.get(index) {
             match token {
                 TokenTree::Group(group) if is_attribute(&tokens, index) => {
-                    let text = group.stream().to_string().replace(' ', "");
-                    test |= text == "cfg(test)";
-                    if text.starts_with("allow(") {
+                    let words = group.stream().to_string().replace(' ', "");
+                    test |= words == "cfg(test)";
+                    if words.starts_with("allow(") {
                         self.faults
-                            .push(format!("`#[{text}]`: use #[expect(…, reason = …)]"));
+                            .push(format!("`#[{words}]`: use #[expect(…, reason = …)]"));
                     }
                     self.stream(group.stream());
                 }
