@@ -127,12 +127,12 @@ pub struct Client {
     pub access_token_alg: Algorithm,
     /// Knows nothing of holds and keeps its own session: in a hold it gets no token at all (contract section 2, 10).
     pub refuse_in_hold: bool,
-    /// Its IdP; the first configured one when absent.
-    pub upstream: Option<UpstreamId>,
     /// Whether it gets refresh tokens.
     pub refresh: bool,
-    /// Whether it may introspect tokens that are not its own.
+    /// Whether it may introspect tokens of others.
     pub may_introspect: bool,
+    /// Its IdP; the first configured one when absent.
+    pub upstream: Option<UpstreamId>,
 }
 
 impl Client {
@@ -165,9 +165,9 @@ impl Client {
             id_token_alg: Algorithm::Rs256,
             access_token_alg: Algorithm::Es256,
             refuse_in_hold: false,
-            upstream: None,
             refresh: true,
-            may_introspect: true,
+            may_introspect: false,
+            upstream: None,
         }
     }
 
@@ -403,4 +403,110 @@ fn client_faults(client: &Client, upstreams: &[Upstream]) -> Vec<SettingsFault> 
         faults.push(SettingsFault::ClientSecret(client.id.clone()));
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(id: &str, prefix: &str) -> Upstream {
+        Upstream {
+            id: UpstreamId::parse(id).unwrap(),
+            issuer: "https://id.example".to_owned(),
+            client_id: "reentry".to_owned(),
+            client_secret: None,
+            scopes: Vec::new(),
+            subject_prefix: prefix.to_owned(),
+            end_session: true,
+        }
+    }
+
+    fn faults(issuer: &str, clients: Vec<Client>, upstreams: Vec<Upstream>) -> Vec<SettingsFault> {
+        BrokerSettings::new(issuer, clients, upstreams)
+            .err()
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for good in [
+            "https://login.example",
+            "https://login.example/t1/",
+            "http://127.0.0.1:8080",
+            "http://localhost/x",
+            "http://[::1]:9",
+        ] {
+            assert!(
+                faults(good, Vec::new(), vec![upstream("kc", "")]).is_empty(),
+                "{good}"
+            );
+        }
+        for bad in [
+            "http://login.example",
+            "http://127.0.0.1.evil.test",
+            "ftp://x",
+            "https://x/?a=b",
+            "https://x/#f",
+            "nothing",
+            "https://u@x",
+        ] {
+            assert_eq!(
+                faults(bad, Vec::new(), vec![upstream("kc", "")]).len(),
+                1,
+                "{bad}"
+            );
+        }
+    }
+
+    // Contract section 3, "Broker claims".
+    #[test]
+    fn subjects_of_two_idps_can_never_be_taken_for_one_another() {
+        for (a, b) in [("", ""), ("x:", "x:"), ("x:", "x:y:"), ("xy", "x")] {
+            assert!(
+                !faults(
+                    "https://l.example",
+                    Vec::new(),
+                    vec![upstream("a", a), upstream("b", b)]
+                )
+                .is_empty()
+            );
+        }
+        let settings = BrokerSettings::new(
+            "https://l.example",
+            Vec::new(),
+            vec![upstream("a", ""), upstream("b", "b:"), upstream("c", "c:")],
+        )
+        .unwrap();
+        for (id, sub, ours) in [
+            ("a", "alice", Some("alice")),
+            ("b", "alice", Some("b:alice")),
+            ("a", "b:alice", None),
+            ("b", "c:alice", Some("b:c:alice")),
+        ] {
+            let subject = Subject::new(UpstreamId::parse(id).unwrap(), sub).unwrap();
+            assert_eq!(settings.sub(&subject).as_deref(), ours);
+            if let Some(ours) = ours {
+                assert_eq!(settings.subject(ours), Some(subject));
+            }
+        }
+    }
+
+    #[test]
+    fn iss9_reserved_words_and_clients_without_any_proof_are_refused() {
+        let upstreams = || vec![upstream("kc", "")];
+        for word in ["reentry-hold.read", "reentry-full", "recovery_scope"] {
+            let client = Client::public("spa", "https://spa.example/cb", &[word]);
+            assert!(matches!(
+                faults("https://l.example", vec![client], upstreams()).as_slice(),
+                [SettingsFault::ReservedScope(_, found)] if found == word
+            ));
+        }
+        let mut open = Client::public("spa", "https://spa.example/cb", &[]);
+        open.pkce_required = false;
+        let mut lost = Client::public("lost", "https://spa.example/cb", &[]);
+        lost.upstream = UpstreamId::parse("nowhere");
+        let both = faults("https://l.example", vec![open, lost], upstreams());
+        assert_eq!(both.len(), 2, "every fault at once: {both:?}");
+        assert!(faults("https://l.example", Vec::new(), Vec::new()).len() == 1);
+    }
 }

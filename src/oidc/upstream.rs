@@ -4,25 +4,22 @@
 //! metadata and keys are kept, and fetched again after a while, or at once (but not more often than every few seconds)
 //! when a token names a key that is not known. While it is down, what is known stays in use.
 
+mod token;
 mod transport;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
     CoreGrantType, CoreIdToken, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm, CoreResponseMode, CoreResponseType,
-    CoreSubjectIdentifierType,
+    CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
 };
 use openidconnect::{
-    AccessToken, AccessTokenHash, AdditionalProviderMetadata, AuthorizationCode, ClaimsVerificationError,
-    ClientId, ClientSecret, CsrfToken, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
-    PkceCodeVerifier, ProviderMetadata, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError,
-    TokenResponse,
+    AccessToken, AdditionalProviderMetadata, AuthorizationCode, ClientId, ClientSecret, CsrfToken, IssuerUrl,
+    Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl,
+    RequestTokenError, Scope, TokenResponse,
 };
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -40,6 +37,8 @@ use transport::Transport;
 const FRESH: Duration = Duration::from_hours(1);
 /// Between two fetches because of an unknown key, or after a failed one.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long everybody who waits gets the answer of the one who asked in vain.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// What an IdP's metadata says beside the standard members the library reads.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -121,6 +120,7 @@ struct Known {
 struct Memory {
     known: Option<Known>,
     tried: Option<Instant>,
+    failed: Option<(Instant, UpstreamFault)>,
 }
 
 struct Slot {
@@ -182,6 +182,11 @@ impl Upstreams {
                 return Ok(Arc::clone(&known.metadata));
             }
         }
+        if let Some((_, fault)) = memory.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILED)
+            && memory.known.is_none()
+        {
+            return Err(fault.clone());
+        }
         memory.tried = memory.known.is_some().then(Instant::now);
         match self.discover(&slot.upstream).await {
             Ok(metadata) => {
@@ -194,6 +199,7 @@ impl Upstreams {
             }
             Err(fault) => {
                 tracing::warn!(upstream = %slot.upstream.id, %fault, "metadata of the identity provider");
+                memory.failed = Some((Instant::now(), fault.clone()));
                 memory
                     .known
                     .as_ref()
@@ -299,19 +305,19 @@ impl Upstreams {
     ) -> Result<Answer, UpstreamFault> {
         let slot = self.slot(id)?;
         let metadata = self.metadata(slot, None).await?;
-        let (token, access) = self
+        let (id_token, access) = self
             .exchange(slot, &metadata, code, &begun.verifier, redirect_uri)
             .await?;
         let nonce = Nonce::new(begun.nonce.clone());
-        match verify(&slot.upstream, &metadata, &token, &access, &nonce, now) {
-            Err(Verdict::UnknownKey) => {
+        match token::verify(&slot.upstream, &metadata, &id_token, &access, &nonce, now) {
+            Err(token::Verdict::UnknownKey) => {
                 let newer = self.metadata(slot, Some(&metadata)).await?;
-                verify(&slot.upstream, &newer, &token, &access, &nonce, now)
+                token::verify(&slot.upstream, &newer, &id_token, &access, &nonce, now)
             }
             verdict => verdict,
         }
         .map_err(|verdict| UpstreamFault::Invalid(verdict.to_string()))?;
-        answer(&token.to_string())
+        token::answer(&id_token.to_string())
     }
 
     async fn exchange(
@@ -413,83 +419,4 @@ fn passed_on(request: Option<&AuthorizeRequest>, again: bool) -> Vec<(&'static s
             .filter_map(|(n, v)| Some((n, v.filter(|v| !v.is_empty())?))),
     );
     pairs
-}
-
-/// What is wrong with an ID token.
-#[derive(Debug, thiserror::Error)]
-enum Verdict {
-    #[error("its ID token is signed with a key it does not publish")]
-    UnknownKey,
-    #[error("its ID token does not verify: {0}")]
-    Wrong(String),
-}
-
-fn verify(
-    upstream: &Upstream,
-    metadata: &Metadata,
-    token: &CoreIdToken,
-    access: &AccessToken,
-    nonce: &Nonce,
-    now: Timestamp,
-) -> Result<(), Verdict> {
-    let client = CoreClient::from_provider_metadata(
-        metadata.clone(),
-        ClientId::new(upstream.client_id.clone()),
-        secret(upstream),
-    );
-    // Asymmetric ones only: a shared secret proves nothing about who signed.
-    let verifier = client
-        .id_token_verifier()
-        .set_allowed_algs([
-            CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-            CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
-            CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
-            CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-            CoreJwsSigningAlgorithm::RsaSsaPssSha384,
-            CoreJwsSigningAlgorithm::RsaSsaPssSha512,
-            CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-            CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-            CoreJwsSigningAlgorithm::EdDsa,
-        ])
-        .set_time_fn(move || chrono::DateTime::from_timestamp_millis(now.millis()).unwrap_or_default());
-    let wrong = |e: &dyn std::error::Error| Verdict::Wrong(describe(e));
-    let claims = token.claims(&verifier, nonce).map_err(|e| match e {
-        ClaimsVerificationError::SignatureVerification(
-            SignatureVerificationError::NoMatchingKey | SignatureVerificationError::CryptoError(_),
-        ) => Verdict::UnknownKey,
-        other => wrong(&other),
-    })?;
-    if let Some(expected) = claims.access_token_hash() {
-        let algorithm = token.signing_alg().map_err(|e| wrong(&e))?;
-        let key = token.signing_key(&verifier).map_err(|e| wrong(&e))?;
-        let actual = AccessTokenHash::from_token(access, algorithm, key).map_err(|e| wrong(&e))?;
-        if actual != *expected {
-            return Err(Verdict::Wrong(
-                "at_hash is that of another access token".to_owned(),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Reads a token that has been verified.
-fn answer(token: &str) -> Result<Answer, UpstreamFault> {
-    let shape = || UpstreamFault::Invalid("its ID token has claims of the wrong kind".to_owned());
-    let payload = token.split('.').nth(1).ok_or_else(shape)?;
-    let octets = URL_SAFE_NO_PAD.decode(payload).map_err(|_| shape())?;
-    let claims: Map<String, Value> = serde_json::from_slice(&octets).map_err(|_| shape())?;
-    let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
-    let amr = claims.get("amr").and_then(Value::as_array).into_iter().flatten();
-    Ok(Answer {
-        sub: text("sub").ok_or_else(shape)?,
-        sid: text("sid").or_else(|| text("session_state")),
-        auth_time: claims
-            .get("auth_time")
-            .and_then(Value::as_i64)
-            .map(Timestamp::from_secs),
-        acr: text("acr"),
-        amr: amr.filter_map(Value::as_str).map(str::to_owned).collect(),
-        claims,
-        id_token: token.to_owned(),
-    })
 }

@@ -391,3 +391,20 @@ async fn cookies_are_host_only_and_secure_with_an_https_issuer() {
     }
     assert!(!line.contains("Domain"));
 }
+
+#[tokio::test]
+async fn a_client_introspects_its_own_tokens_and_others_only_where_it_may() {
+    let house = House::new().await;
+    let first = tokens(&house, &mut Browser::default(), &[]).await;
+    let ask = |client: &'static str, secret: &'static str| {
+        let form = [
+            ("client_id", client),
+            ("client_secret", secret),
+            ("token", text(&first, "access_token")),
+        ];
+        let request = house.http.post(house.url("/introspect")).form(&form);
+        async move { seen(request.send().await.unwrap()).await.json()["active"].clone() }
+    };
+    assert_eq!(ask("legacy", "legacy-secret").await, false);
+    assert_eq!(ask("gate", "gate-secret").await, true);
+}

@@ -313,7 +313,10 @@ fn clients() -> Vec<Client> {
     );
     let mut away = Client::public("away", REDIRECT, &["accounts:read"]);
     away.upstream = UpstreamId::parse("second");
-    vec![bank, legacy, old, admin, spa, away]
+    let mut gate = Client::confidential("gate", "gate-secret", REDIRECT, &["accounts:read"]);
+    gate.may_introspect = true;
+    gate.refresh = false;
+    vec![bank, legacy, old, admin, spa, away, gate]
 }
 
 /// Keys are made once for all tests: RSA takes its time.

@@ -106,6 +106,7 @@ async fn an_idp_that_is_down_is_said_to_be_and_comes_back() {
     let seen = log_in(&house, &mut Browser::default(), &[]).await;
     assert_eq!(seen.error(), "temporarily_unavailable");
     house.op.down(false);
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     code(&house, &mut Browser::default(), &[]).await;
     house.op.down(true);
     code(&house, &mut Browser::default(), &[]).await;
