@@ -255,6 +255,12 @@ async fn a_reset_is_a_reset_in_whichever_browser() {
             .any(|session| session.id == sid && session.clients == ["shop"])
     );
 
+    let own = sessions.iter().find(|session| session.id == sid).unwrap();
+    assert!(
+        own.began.secs() >= change.at.secs(),
+        "it began with the change: {own:?} {change:?}"
+    );
+
     let bob = world.user("bob").await;
     let (page, _) = world.open(&mut mine, "openid", None).await;
     assert!(page.is_stop(), "ann is logged in there");
@@ -483,6 +489,21 @@ async fn factors_added_and_removed_in_a_session() {
         (change.kind, change.factor),
         (ChangeKind::FactorAdded, Some(FactorClass::Otp))
     );
+    let told: Vec<String> = world
+        .realm
+        .events()
+        .await
+        .into_iter()
+        .rev()
+        .map(|event| event["type"].as_str().unwrap().to_owned())
+        .filter(|kind| kind == "LOGIN" || kind.starts_with("UPDATE"))
+        .collect();
+    // The twins come in either order.
+    assert_eq!(
+        (told[0].as_str(), told[3].as_str(), told.len()),
+        ("LOGIN", "LOGIN", 4)
+    );
+    assert!(told[1..3].iter().all(|kind| kind.starts_with("UPDATE")));
     // The password came with the account: enrolled in its making, so eligible from the first day.
     assert_eq!((&change.proof, &change.session), (&Proof::EligibleFactor, &None));
     let reading = world.idp.account(&ann).await.unwrap().account;
