@@ -95,6 +95,7 @@ async fn show(context: &Context, session: &Session, done: Option<Done>) -> Respo
         session,
         form: &form,
         done,
+        settings: &context.broker.settings,
     };
     pages::html(StatusCode::OK, page::page(&context.pages, &view, &looking))
 }

@@ -181,11 +181,12 @@ impl Pages {
             zone => self.wording.zone(),
             now => now.map(Wording::machine).unwrap_or_default(),
             reference,
+            heading => "",
         };
         let rendered = self
             .templates
             .get_template(template)
-            .and_then(|t| t.render(context! { ..frame, ..page }));
+            .and_then(|t| t.render(context! { ..page, ..frame }));
         rendered.unwrap_or_else(|error| {
             tracing::error!(%error, template, "a page cannot be rendered");
             crate::http::views::Plain.message(&Message {
@@ -242,6 +243,18 @@ impl Views for Pages {
         };
         self.render("confirm.html", "Sign out?", None, None, page)
     }
+}
+
+/// A sentence in which a time is said, with that time as a `<time>`.
+fn timed(wording: &Wording, sentence: &str, at: Option<Timestamp>) -> Value {
+    let sentence = escape(sentence);
+    let Some(at) = at else {
+        return Value::from_safe_string(sentence);
+    };
+    Value::from_safe_string(sentence.replace(
+        &escape(&wording.moment(at)),
+        &time(wording, at.millis(), false).to_string(),
+    ))
 }
 
 /// A `<time>`: the words stand by themselves, the attribute is for the script.

@@ -1,5 +1,7 @@
 //! The owner's page: what is limited and why, until when, who was told, where one is signed in.
 
+use std::collections::BTreeSet;
+
 use minijinja::context;
 use minijinja::value::Value;
 
@@ -12,6 +14,7 @@ use crate::domain::time::{Now, Timestamp};
 use crate::domain::wording::{self, Wording};
 use crate::flow::account::View;
 use crate::http::pages::{Pages, Tone};
+use crate::oidc::settings::BrokerSettings;
 
 /// Who is looking, and what the page's forms carry.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,8 @@ pub struct Looking<'a> {
     pub form: &'a str,
     /// What was just done, if anything.
     pub done: Option<Done>,
+    /// What applications are called.
+    pub settings: &'a BrokerSettings,
 }
 
 /// What was just done.
@@ -157,7 +162,8 @@ impl<'a> State<'a> {
             Self::Login { young } => context! { young => *young, ..named("login") },
             Self::Limited { allowed, from, until } => context! {
                 state => "limited",
-                restriction => words.restriction(allowed, Some(*until)),
+                restriction => super::timed(words, &words.restriction(allowed, Some(*until)), Some(*until)),
+                heading => super::timed(words, &self.title(words), Some(*until)),
                 works => works(words, allowed),
                 waits => words.waits(allowed),
                 line => line(*from, now, *until),
@@ -302,41 +308,58 @@ fn added(view: &View) -> Vec<Value> {
         .collect()
 }
 
-/// Sessions at the IdP, then ours that came from none of those, newest first.
+/// Sessions at the IdP with the applications in them, then ours that came from none of those, newest first.
 fn sessions(view: &View, looking: &Looking<'_>) -> Vec<Value> {
     let idp = view.idp_sessions.as_deref().unwrap_or_default();
-    let mut all: Vec<(Timestamp, Value)> = idp
-        .iter()
-        .map(|s| {
-            let clients: Vec<String> = s.clients.iter().map(|c| wording::plain(c)).collect();
-            let name = if clients.is_empty() { "Sign-in service".to_owned() } else { wording::list(&clients, "and") };
-            let name = if s.offline { format!("{name}, also while you are away") } else { name };
-            let this = looking.session.upstream_sid.as_deref() == Some(s.id.as_str());
-            (s.began, context! {
-                kind => "idp", id => &s.id, name, at => s.began.millis(), from => wording::plain(&s.ip), this,
-            })
-        })
-        .collect();
-    let ours = view.sessions.iter().filter(|s| {
-        !s.upstream_sid
-            .as_ref()
-            .is_some_and(|sid| idp.iter().any(|i| i.id == *sid))
-    });
-    all.extend(ours.map(|s| {
-        let clients: Vec<String> = s.clients.iter().map(|c| wording::plain(c)).collect();
-        let name = if clients.is_empty() {
-            "This page".to_owned()
+    let of = |s: &Session, id: &str| s.upstream_sid.as_deref() == Some(id);
+    let mut all: Vec<(Timestamp, Value)> = Vec::new();
+    for s in idp {
+        let ours = view
+            .sessions
+            .iter()
+            .filter(|o| of(o, &s.id))
+            .flat_map(|o| &o.clients);
+        let name = looking.applications(s.clients.iter().chain(ours));
+        let name = if s.offline {
+            format!("{name}, also while you are away")
         } else {
-            wording::list(&clients, "and")
+            name
         };
-        let this = looking.session.id == s.id;
-        (
+        let this = of(looking.session, &s.id);
+        all.push((
             s.began,
             context! {
-                kind => "own", id => &s.id, name, at => s.began.millis(), from => (), this,
+                kind => "idp", id => &s.id, name, at => s.began.millis(), from => wording::plain(&s.ip), this,
             },
-        )
-    }));
+        ));
+    }
+    let alone = view.sessions.iter().filter(|o| !idp.iter().any(|s| of(o, &s.id)));
+    for s in alone {
+        let name = looking.applications(s.clients.iter());
+        let this = looking.session.id == s.id;
+        all.push((
+            s.began,
+            context! { kind => "own", id => &s.id, name, at => s.began.millis(), from => (), this },
+        ));
+    }
     all.sort_by_key(|(began, _)| std::cmp::Reverse(*began));
     all.into_iter().map(|(_, value)| value).collect()
+}
+
+impl Looking<'_> {
+    /// Names of applications, as the deployment calls them; we ourselves are none.
+    fn applications<'a>(&self, clients: impl Iterator<Item = &'a String>) -> String {
+        let us = self
+            .settings
+            .upstream(&self.session.subject.upstream)
+            .map(|u| u.client_id.as_str());
+        let names: BTreeSet<String> = clients
+            .filter(|id| Some(id.as_str()) != us)
+            .map(|id| wording::plain(self.settings.client(id).map_or(id.as_str(), |c| c.name.as_str())))
+            .collect();
+        if names.is_empty() {
+            return "This page only".to_owned();
+        }
+        wording::list(&names.into_iter().collect::<Vec<_>>(), "and")
+    }
 }

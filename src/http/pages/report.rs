@@ -16,7 +16,10 @@ pub fn look(pages: &Pages, view: &View, token: &str) -> String {
         origin => cause.origin.as_deref().map(wording::plain).filter(|o| !o.is_empty()),
         frozen => view.frozen,
         effective => cause.enforced,
-        restriction => runs.then(|| pages.wording().restriction(&cause.allowed, Some(cause.end()))),
+        restriction => runs.then(|| {
+            let said = pages.wording().restriction(&cause.allowed, Some(cause.end()));
+            super::timed(pages.wording(), &said, Some(cause.end()))
+        }),
         action => super::address(&format!("{}/cancel/{token}", pages.base())),
     };
     pages.render(
