@@ -1,7 +1,7 @@
 //! Every safety property has a test that can fail: for each, a realistic fault is planted in a scratch copy of the
 //! domain and the ports, the copy is compiled, and the property's own test has to fail in it; without the fault it has
 //! to pass. The faults are unified diffs in `tests/faults/`.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

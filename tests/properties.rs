@@ -1,7 +1,6 @@
 //! The domain's safety properties, each a test of its name, on the functions that ship.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     reason = "tests fail by panicking"
 )]
