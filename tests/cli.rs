@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use reentry_test_support::mail::MailSink;
+use reentry_test_support::redis::Redis;
 use tempfile::TempDir;
 
 fn reentry(directory: &Path, arguments: &[&str]) -> Output {
@@ -332,4 +334,151 @@ fn wire_without_a_credential_or_a_terminal_says_where_to_put_it() {
     let output = reentry(directory.path(), &["wire", "keycloak"]);
     assert_eq!(code(&output), 1);
     assert!(err(&output).contains("--admin-password-file"), "{}", err(&output));
+}
+
+/// `doctor` on a real Redis and a real mail server: what it says about a part.
+fn examined(
+    directory: &Path,
+    redis: &Redis,
+    mail: &MailSink,
+    more: &[&str],
+) -> (i32, Vec<(String, String, String)>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_reentry"))
+        .args(["doctor", "--json"])
+        .args(more)
+        .current_dir(directory)
+        .env_clear()
+        .env("REENTRY__STORE__URL", redis.url())
+        .env("REENTRY__UPSTREAMS__0__URL", "http://127.0.0.1:1")
+        .env("REENTRY__MAIL__HOST", "127.0.0.1")
+        .env("REENTRY__MAIL__TLS", "none")
+        .env("REENTRY__MAIL__PORT", mail.port().to_string())
+        .env("REENTRY__SERVER__ISSUER", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let word = |f: &serde_json::Value, key: &str| f[key].as_str().unwrap().to_owned();
+    let findings = answer["findings"].as_array().unwrap().iter();
+    (
+        code(&output),
+        findings
+            .map(|f| (word(f, "part"), word(f, "level"), word(f, "text")))
+            .collect(),
+    )
+}
+
+fn initialised(directory: &Path, redis: &Redis) {
+    let output = Command::new(env!("CARGO_BIN_EXE_reentry"))
+        .args(["store", "init"])
+        .current_dir(directory)
+        .env_clear()
+        .env("REENTRY__STORE__URL", redis.url())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+}
+
+#[test]
+fn doctor_finds_a_sound_redis_keys_and_mail_good_and_sends_only_what_it_is_asked() {
+    let (directory, redis, mail) = (installed(), Redis::durable(), MailSink::start());
+    assert_eq!(code(&reentry(directory.path(), &["keys", "create"])), 0);
+    let (_, before) = examined(directory.path(), &redis, &mail, &[]);
+    assert!(
+        before
+            .iter()
+            .any(|(part, level, _)| part == "store" && level == "bad"),
+        "no markers yet: {before:?}"
+    );
+    initialised(directory.path(), &redis);
+    let (exit, findings) = examined(directory.path(), &redis, &mail, &[]);
+    for part in ["keys", "store", "clock", "mail"] {
+        let of_part: Vec<_> = findings.iter().filter(|(p, ..)| p == part).collect();
+        assert!(
+            !of_part.is_empty() && of_part.iter().all(|(_, level, _)| level == "good"),
+            "{part}: {findings:?}"
+        );
+    }
+    assert_eq!(exit, 4, "the identity provider is not there");
+    assert!(mail.all().is_empty(), "nothing is sent unasked");
+    examined(
+        directory.path(),
+        &redis,
+        &mail,
+        &["--send-test-mail", "me@example.com"],
+    );
+    assert_eq!(mail.to("me@example.com").len(), 1);
+}
+
+#[test]
+fn doctor_finds_a_redis_that_forgets() {
+    let (directory, mail) = (installed(), MailSink::start());
+    let redis = Redis::options()
+        .arg("--maxmemory-policy")
+        .arg("allkeys-lru")
+        .start();
+    initialised(directory.path(), &redis);
+    let (exit, findings) = examined(directory.path(), &redis, &mail, &[]);
+    assert_eq!(exit, 4);
+    let store: Vec<&String> = findings
+        .iter()
+        .filter(|(p, l, _)| p == "store" && l == "bad")
+        .map(|(.., t)| t)
+        .collect();
+    assert!(store.iter().any(|t| t.contains("noeviction")), "{store:?}");
+    assert!(store.iter().any(|t| t.contains("append")), "{store:?}");
+}
+
+#[test]
+fn serve_answers_probes_without_its_identity_provider_and_stops_when_told() {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+    let (directory, redis) = (installed(), Redis::durable());
+    assert_eq!(code(&reentry(directory.path(), &["keys", "create"])), 0);
+    initialised(directory.path(), &redis);
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (public, operations) = (free(), free());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_reentry"))
+        .arg("serve")
+        .current_dir(directory.path())
+        .env_clear()
+        .env("REENTRY__STORE__URL", redis.url())
+        .env("REENTRY__UPSTREAMS__0__URL", "http://127.0.0.1:1")
+        .env("REENTRY__SERVER__ISSUER", format!("http://{public}"))
+        .env("REENTRY__SERVER__LISTEN", public.to_string())
+        .env("REENTRY__SERVER__OPERATIONS", operations.to_string())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ask = |path: &str| -> Option<String> {
+        let mut stream = TcpStream::connect(operations).ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {operations}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    let begun = Instant::now();
+    while ask("/live").is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not listen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(ask("/live").unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        ask("/ready").unwrap().starts_with("HTTP/1.1 503"),
+        "the log was never read"
+    );
+    assert!(ask("/metrics").unwrap().contains("reentry_unreadable_total 0"));
+    let told = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(told.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(
+        log.contains(r#""route":"/live""#) && log.contains("SIGTERM"),
+        "{log}"
+    );
 }
