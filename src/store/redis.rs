@@ -29,7 +29,8 @@ use super::backend::{Backend, Batch, Cell, Committed, Due, Former, Line, Raw, Wa
 use super::marker::Marker;
 use super::retention::AUDIT_RETENTION;
 use super::seal::{HEADER_LEN, Keys};
-use super::shared::{Shared, order_span};
+use super::shared::Shared;
+use super::shared::form::order_span;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError};

@@ -1,5 +1,6 @@
 //! The rules that both adapters obey, written once.
 
+pub(crate) mod form;
 mod operate;
 
 use std::collections::BTreeSet;
@@ -8,29 +9,26 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::backend::{Backend, Batch, Cell, Committed, Due, Former, Raw, Waiting};
+use self::form::{Envelope, line, place};
+use super::backend::{Backend, Batch, Committed, Raw};
+use super::codec;
 use super::marker::{PARTITIONS, Seen};
-use super::seal::{Keys, Kind, hex};
-use super::{codec, retention};
+use super::seal::{Keys, Kind};
 use crate::domain::audit::Entry;
-use crate::domain::hold::Effect;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Change, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated, Write,
+    Change, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated,
 };
 
 /// How often an update runs again because another process was faster.
 const ATTEMPTS: u32 = 32;
 /// How often partitions are looked at to which this process committed nothing.
 const FULL_SCAN: Duration = Duration::from_secs(1);
-/// The most audit lines of one transition.
-const LINES: i64 = 1000;
 /// How long an outbox entry that cannot be read steps aside.
 const UNREADABLE_WAIT: Span = Span::from_mins(10);
 
@@ -45,33 +43,6 @@ pub(crate) struct Shared<B> {
     /// Partitions that this process put outbox entries into since they were last looked at.
     fresh: Vec<AtomicBool>,
     scanned: StdMutex<Option<Instant>>,
-}
-
-/// An outbox entry. Sealed whole: a notice holds an address.
-#[derive(Debug, Serialize, Deserialize)]
-struct Envelope {
-    subject: Subject,
-    id: String,
-    effect: Effect,
-    attempts: u32,
-    since: Timestamp,
-    failure: Option<String>,
-}
-
-/// An audit line with its subject.
-#[derive(Debug, Serialize, Deserialize)]
-struct Audited {
-    subject: Subject,
-    entry: Entry,
-}
-
-/// Where a value stands, as part of what its seal authenticates.
-fn place(key: &SubjectKey) -> String {
-    format!("{:03}:{}", key.partition(), hex(&key.0))
-}
-
-fn outbox_place(partition: u8) -> String {
-    format!("{partition:03}:out")
 }
 
 /// The real time, for what is not a decision: ages of effects without a record, expiry of single-use state.
@@ -131,75 +102,6 @@ impl<B: Backend> Shared<B> {
             store_time: raw.time,
         };
         Ok(Some((raw, loaded)))
-    }
-
-    /// The atomic step for what a closure wants stored. Everything that it saw is compared.
-    fn batch(
-        &self,
-        key: &SubjectKey,
-        parts: Parts,
-        raw: Raw,
-        write: &Write,
-        subject: Option<&Subject>,
-    ) -> Result<Batch, StoreError> {
-        let place = place(key);
-        let seal = |kind, plain: Vec<u8>| self.keys.seal(kind, &place, &plain);
-        let record = write.record.as_ref();
-        let account = write.account.as_ref().map(codec::encode).transpose()?;
-        let grants = write.grants.as_ref().map(codec::encode).transpose()?;
-        let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
-        batch.record = Cell {
-            former: Former::seen(raw.record),
-            put: record.map(codec::encode).transpose()?,
-            keep: record.and_then(retention::of_record),
-        };
-        batch.account = Cell {
-            former: seen(parts.account, raw.account),
-            put: account.map(|b| seal(Kind::Account, b)).transpose()?,
-            keep: None,
-        };
-        batch.grants = Cell {
-            former: seen(parts.grants, raw.grants),
-            put: grants.map(|b| seal(Kind::Grants, b)).transpose()?,
-            keep: write.grants.as_ref().map(retention::of_grants),
-        };
-        batch.due = record.map_or(Due::Leave, |r| r.due().map_or(Due::Never, Due::At));
-        if write.effects.is_empty() && write.audit.is_empty() {
-            return Ok(batch);
-        }
-        let subject = subject
-            .ok_or_else(|| StoreError::Unreadable("effects of a subject without a record".to_owned()))?;
-        let since = record.map(|r| r.updated).or(raw.time);
-        for (id, effect) in &write.effects {
-            batch.outbox.push(self.envelope(
-                key.partition(),
-                &Envelope {
-                    subject: subject.clone(),
-                    id: id.clone(),
-                    effect: effect.clone(),
-                    attempts: 0,
-                    since: since.unwrap_or_else(wall_clock),
-                    failure: None,
-                },
-            )?);
-        }
-        for (index, entry) in (0..LINES).zip(&write.audit) {
-            batch.audit.push(line(subject, entry, index)?);
-        }
-        Ok(batch)
-    }
-
-    /// The name of a mark in a key: the source stays readable, what it marks does not.
-    fn mark_name(&self, name: &str) -> String {
-        let source = name.split(':').next().unwrap_or_default();
-        let plain = |c: &char| c.is_ascii_lowercase() || *c == '_';
-        let source: String = source.chars().filter(plain).take(32).collect();
-        format!("{source}:{}", self.keys.name("mark", name))
-    }
-
-    fn envelope(&self, partition: u8, envelope: &Envelope) -> Result<Vec<u8>, StoreError> {
-        let plain = codec::encode(envelope)?;
-        self.keys.seal(Kind::Outbox, &outbox_place(partition), &plain)
     }
 
     /// One attempt at an update; `None` when somebody else was faster.
@@ -289,51 +191,6 @@ impl<B: Backend> Shared<B> {
         };
         (0..=u8::MAX).filter(|p| fresh(p) || all).collect()
     }
-
-    fn opened(&self, waiting: &Waiting) -> Result<Pending, StoreError> {
-        let place = outbox_place(waiting.at.partition);
-        let plain = self.keys.open(Kind::Outbox, &place, &waiting.sealed)?;
-        let envelope: Envelope = codec::decode("an outbox entry", &plain)?;
-        Ok(Pending {
-            at: waiting.at.clone(),
-            subject: envelope.subject,
-            id: envelope.id,
-            effect: envelope.effect,
-            attempts: envelope.attempts,
-            since: envelope.since,
-            failure: envelope.failure,
-        })
-    }
-}
-
-/// What a closure saw of a part that it may not have asked for.
-fn seen(asked: bool, value: Option<Vec<u8>>) -> Former {
-    if asked {
-        Former::seen(value)
-    } else {
-        Former::Unseen
-    }
-}
-
-/// An audit line and its place in the order of time.
-fn line(subject: &Subject, entry: &Entry, index: i64) -> Result<(i64, Vec<u8>), StoreError> {
-    let bytes = codec::encode_named(&Audited {
-        subject: subject.clone(),
-        entry: entry.clone(),
-    })?;
-    Ok((order(entry.at).saturating_add(index), bytes))
-}
-
-/// Instants as places in the order of audit lines: exact as a double for many thousand years, with room for the
-/// lines of one transition.
-pub(crate) fn order(at: Timestamp) -> i64 {
-    const LATEST: i64 = 9_000_000_000_000;
-    at.millis().clamp(0, LATEST) * LINES
-}
-
-/// A length of time in the order of audit lines.
-pub(crate) fn order_span(span: Span) -> i64 {
-    span.millis().saturating_mul(LINES)
 }
 
 /// Waits a little, not always equally long, so that two that collided do not collide again.

@@ -336,7 +336,7 @@ pub async fn p10_delayed_changes_end_the_same_or_stricter(house: &mut dyn House)
     // One hears of everything as it happens, the other of everything late, repeated, in another order; but not so
     // late that a change only tells any more (domain "End").
     let recent = |change: &Change| Change {
-        at: at(LATE - at(LATE).since(change.at).quarter().secs()),
+        at: at(LATE - at(LATE).since(change.at).secs() / 2),
         ..change.clone()
     };
     compare(house, recent, |change| change.at).await;

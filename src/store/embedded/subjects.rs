@@ -13,7 +13,8 @@ use crate::ports::store::{Parts, StoreError};
 use crate::store::backend::{Batch, Cell, Committed, Due, Former, Raw};
 use crate::store::marker::Marker;
 use crate::store::retention::AUDIT_RETENTION;
-use crate::store::shared::{order, order_span, wall_clock};
+use crate::store::shared::form::{order, order_span};
+use crate::store::shared::wall_clock;
 
 pub(super) fn read(
     t: &ReadTransaction,

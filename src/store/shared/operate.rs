@@ -1,6 +1,7 @@
 //! What operators ask of the store: audit lines, markers, fitness.
 
-use super::{Audited, Shared, order};
+use super::Shared;
+use super::form::{Audited, order};
 use crate::domain::audit::Entry;
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;

@@ -1,0 +1,160 @@
+//! What is stored looks like this: values sealed for their place, effects and audit lines with whose they are.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, wall_clock};
+use crate::domain::audit::Entry;
+use crate::domain::hold::Effect;
+use crate::domain::subject::Subject;
+use crate::domain::time::{Span, Timestamp};
+use crate::ports::seal::SubjectKey;
+use crate::ports::store::{Parts, Pending, StoreError, Write};
+use crate::store::backend::{Backend, Batch, Cell, Due, Former, Raw, Waiting};
+use crate::store::seal::{Kind, hex};
+use crate::store::{codec, retention};
+
+/// The most audit lines of one transition.
+const LINES: i64 = 1000;
+
+/// An outbox entry. Sealed whole: a notice holds an address.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Envelope {
+    pub(super) subject: Subject,
+    pub(super) id: String,
+    pub(super) effect: Effect,
+    pub(super) attempts: u32,
+    pub(super) since: Timestamp,
+    pub(super) failure: Option<String>,
+}
+
+/// An audit line with its subject.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Audited {
+    pub(super) subject: Subject,
+    pub(super) entry: Entry,
+}
+
+/// Where a value stands, as part of what its seal authenticates.
+pub(super) fn place(key: &SubjectKey) -> String {
+    format!("{:03}:{}", key.partition(), hex(&key.0))
+}
+
+fn outbox_place(partition: u8) -> String {
+    format!("{partition:03}:out")
+}
+
+impl<B: Backend> Shared<B> {
+    /// The atomic step for what a closure wants stored. Everything that it saw is compared.
+    pub(super) fn batch(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        raw: Raw,
+        write: &Write,
+        subject: Option<&Subject>,
+    ) -> Result<Batch, StoreError> {
+        let place = place(key);
+        let seal = |kind, plain: Vec<u8>| self.keys.seal(kind, &place, &plain);
+        let record = write.record.as_ref();
+        let account = write.account.as_ref().map(codec::encode).transpose()?;
+        let grants = write.grants.as_ref().map(codec::encode).transpose()?;
+        let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
+        batch.record = Cell {
+            former: Former::seen(raw.record),
+            put: record.map(codec::encode).transpose()?,
+            keep: record.and_then(retention::of_record),
+        };
+        batch.account = Cell {
+            former: seen(parts.account, raw.account),
+            put: account.map(|b| seal(Kind::Account, b)).transpose()?,
+            keep: None,
+        };
+        batch.grants = Cell {
+            former: seen(parts.grants, raw.grants),
+            put: grants.map(|b| seal(Kind::Grants, b)).transpose()?,
+            keep: write.grants.as_ref().map(retention::of_grants),
+        };
+        batch.due = record.map_or(Due::Leave, |r| r.due().map_or(Due::Never, Due::At));
+        if write.effects.is_empty() && write.audit.is_empty() {
+            return Ok(batch);
+        }
+        let subject = subject
+            .ok_or_else(|| StoreError::Unreadable("effects of a subject without a record".to_owned()))?;
+        let since = record.map(|r| r.updated).or(raw.time);
+        for (id, effect) in &write.effects {
+            batch.outbox.push(self.envelope(
+                key.partition(),
+                &Envelope {
+                    subject: subject.clone(),
+                    id: id.clone(),
+                    effect: effect.clone(),
+                    attempts: 0,
+                    since: since.unwrap_or_else(wall_clock),
+                    failure: None,
+                },
+            )?);
+        }
+        for (index, entry) in (0..LINES).zip(&write.audit) {
+            batch.audit.push(line(subject, entry, index)?);
+        }
+        Ok(batch)
+    }
+
+    /// The name of a mark in a key: the source stays readable, what it marks does not.
+    pub(super) fn mark_name(&self, name: &str) -> String {
+        let source = name.split(':').next().unwrap_or_default();
+        let plain = |c: &char| c.is_ascii_lowercase() || *c == '_';
+        let source: String = source.chars().filter(plain).take(32).collect();
+        format!("{source}:{}", self.keys.name("mark", name))
+    }
+
+    pub(super) fn envelope(&self, partition: u8, envelope: &Envelope) -> Result<Vec<u8>, StoreError> {
+        let plain = codec::encode(envelope)?;
+        self.keys.seal(Kind::Outbox, &outbox_place(partition), &plain)
+    }
+
+    pub(super) fn opened(&self, waiting: &Waiting) -> Result<Pending, StoreError> {
+        let place = outbox_place(waiting.at.partition);
+        let plain = self.keys.open(Kind::Outbox, &place, &waiting.sealed)?;
+        let envelope: Envelope = codec::decode("an outbox entry", &plain)?;
+        Ok(Pending {
+            at: waiting.at.clone(),
+            subject: envelope.subject,
+            id: envelope.id,
+            effect: envelope.effect,
+            attempts: envelope.attempts,
+            since: envelope.since,
+            failure: envelope.failure,
+        })
+    }
+}
+
+/// What a closure saw of a part that it may not have asked for.
+fn seen(asked: bool, value: Option<Vec<u8>>) -> Former {
+    if asked {
+        Former::seen(value)
+    } else {
+        Former::Unseen
+    }
+}
+
+/// An audit line and its place in the order of time.
+pub(super) fn line(subject: &Subject, entry: &Entry, index: i64) -> Result<(i64, Vec<u8>), StoreError> {
+    let bytes = codec::encode_named(&Audited {
+        subject: subject.clone(),
+        entry: entry.clone(),
+    })?;
+    Ok((order(entry.at).saturating_add(index), bytes))
+}
+
+/// Instants as places in the order of audit lines: exact as a double for many thousand years, with room for the
+/// lines of one transition.
+pub(crate) fn order(at: Timestamp) -> i64 {
+    const LATEST: i64 = 9_000_000_000_000;
+    at.millis().clamp(0, LATEST) * LINES
+}
+
+/// A length of time in the order of audit lines.
+pub(crate) fn order_span(span: Span) -> i64 {
+    span.millis().saturating_mul(LINES)
+}
