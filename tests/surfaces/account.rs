@@ -247,7 +247,7 @@ async fn only_what_was_added_since_can_be_removed() {
             .get_mut(ANA)
             .unwrap()
             .factors
-            .push(f)
+            .push(f);
     };
     give(factor("of-before", world.clock.now().minus(Span::from_days(60))));
     world.reset(ANA).await;

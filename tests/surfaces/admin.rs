@@ -66,7 +66,7 @@ async fn only_our_own_token_for_the_api_opens_it() {
                     c.as_object_mut()
                         .unwrap()
                         .remove("recovery_scope")
-                        .map_or((), drop)
+                        .expect("it was there");
                 })
                 .await,
         ),

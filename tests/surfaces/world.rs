@@ -70,8 +70,8 @@ impl World {
         let mut people = People::new(clock.now());
         for (sub, name) in [(DINA, "dina"), (ELI, "eli")] {
             let mut admin = people.people[CLEO].clone();
-            admin.sub = sub.to_owned();
-            admin.username = name.to_owned();
+            sub.clone_into(&mut admin.sub);
+            name.clone_into(&mut admin.username);
             admin.email = format!("{name}@example.com");
             people.people.insert(sub.to_owned(), admin);
         }
