@@ -64,8 +64,8 @@ async fn company(patch: Value) -> Realm {
         let id = realm.post("client-scopes", &body).await;
         for name in ["shop", "asks", "narrow", "machine"] {
             let client = realm.client_uuid(name).await;
-            let path = format!("clients/{client}/optional-client-scopes/{id}");
-            realm.put(&path, &json!({})).await;
+            let link = format!("clients/{client}/optional-client-scopes/{id}");
+            realm.put(&link, &json!({})).await;
         }
     }
     realm
