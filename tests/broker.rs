@@ -2,7 +2,6 @@
 //! in, so that it can misbehave. The same on a real Keycloak is in `tests/e2e_keycloak.rs`.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "tests fail by panicking"

@@ -443,7 +443,7 @@ impl House {
         self.store.down.store(down, Ordering::SeqCst);
     }
 
-    pub fn subject(&self) -> Subject {
+    pub fn subject() -> Subject {
         Subject::new(UpstreamId::parse("kc").unwrap(), SUB).unwrap()
     }
 
@@ -491,7 +491,7 @@ impl House {
     /// Somebody reported a hijack: frozen.
     pub async fn freeze(&self) {
         use reentry::domain::subject::account::Contact;
-        let key = self.flow.key(&self.subject());
+        let key = self.flow.key(&Self::subject());
         let id = self.flow.seal.channel(ContactKind::Email, "alice@example.com");
         let contact = Contact {
             id: id.clone(),

@@ -115,7 +115,7 @@ async fn a_logout_that_is_wrong_redirects_nowhere_and_ends_nothing() {
     let mut browser = Browser::default();
     let first = tokens(&house, &mut browser, &[]).await;
     let hint = text(&first, "id_token");
-    let modified = format!("{}x", hint);
+    let modified = format!("{hint}x");
     for params in [
         vec![
             ("id_token_hint", hint),

@@ -176,7 +176,12 @@ async fn contract4_what_was_asked_for_goes_to_the_idp_and_is_checked_on_the_way_
     );
     assert_eq!(asked["code_challenge_method"], "S256");
     assert!(!asked.contains_key("id_token_hint"));
+}
 
+#[tokio::test]
+async fn contract4_what_the_idp_does_not_prove_is_not_asserted() {
+    let house = House::new().await;
+    let claims = r#"{"id_token":{"acr":{"essential":true,"values":["silver"]}}}"#;
     for (word, changes, error) in [
         (
             Word {

@@ -120,7 +120,7 @@ pub async fn log_in(house: &House, browser: &mut Browser, changes: &[(&str, &str
         };
         match &seen.location {
             Some(next) if next.starts_with(&house.issuer) || next.starts_with(&house.op.issuer) => {
-                url.clone_from(next)
+                url.clone_from(next);
             }
             _ => return seen,
         }
