@@ -83,7 +83,7 @@ async fn a_limited_account_says_what_works_what_waits_and_who_was_told() {
         "send money",
         "change your password",
         "Changed</strong>",
-        "Everything works again</strong>",
+        "Works again</strong>",
         "in 18 hours",
         "Your password was reset",
         "from this computer",
