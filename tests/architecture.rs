@@ -212,6 +212,38 @@ const BAD_NAMES: [&str; 5] = ["util", "common", "helpers", "types", "error"];
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 60;
 
+/// What reads better in one piece: file, function (or the whole file), its most lines, and why. May only shrink; an
+/// entry that is needed no more fails.
+const LARGER: [(&str, &str, usize, &str); 4] = [
+    (
+        "demo.rs",
+        "fn run",
+        83,
+        "the wiring of the demo from top to bottom, without a branch",
+    ),
+    ("demo/idp.rs", "", 408, "the demo's IdP is one page of routes"),
+    (
+        "idp/keycloak/wire/change.rs",
+        "fn fmt",
+        92,
+        "one exhaustive match, a line for each kind of change",
+    ),
+    (
+        "idp/keycloak/wire/record.rs",
+        "fn note",
+        81,
+        "one match, an arm for each kind of change",
+    ),
+];
+
+/// Whether a size was agreed on; says so to `used`.
+fn agreed(path: &str, what: &str, lines: usize, used: &mut BTreeSet<usize>) -> bool {
+    let found = LARGER
+        .iter()
+        .position(|(p, w, most, _)| *p == path && *w == what && lines <= *most);
+    found.is_some_and(|index| used.insert(index) || used.contains(&index))
+}
+
 /// One file with its path below `src/`.
 struct Source<'a> {
     path: &'a str,
@@ -220,7 +252,12 @@ struct Source<'a> {
 
 /// Everything that is wrong, each with where and why.
 fn faults(sources: &[Source<'_>]) -> Vec<String> {
-    let mut found = Vec::new();
+    examined(sources).0
+}
+
+/// The same, and which agreed sizes were needed.
+fn examined(sources: &[Source<'_>]) -> (Vec<String>, BTreeSet<usize>) {
+    let (mut found, mut used) = (Vec::new(), BTreeSet::new());
     let tests: BTreeSet<String> = sources.iter().flat_map(|s| test_files(s)).collect();
     for source in sources {
         let module = module_of(source.path);
@@ -241,12 +278,12 @@ fn faults(sources: &[Source<'_>]) -> Vec<String> {
             faults: Vec::new(),
         };
         scan.stream(tokens);
-        scan.shape(source);
+        scan.shape(source, &mut used);
         for fault in scan.faults {
             say(fault);
         }
     }
-    found
+    (found, used)
 }
 
 /// Files that exist for tests alone: `#[cfg(test)] mod name;`.
@@ -427,7 +464,7 @@ impl Scan {
     }
 
     /// Sizes, names, re-exports.
-    fn shape(&mut self, source: &Source<'_>) {
+    fn shape(&mut self, source: &Source<'_>, used: &mut BTreeSet<usize>) {
         if let Some(last) = self.module.last().cloned() {
             self.named(&last);
         }
@@ -453,6 +490,7 @@ impl Scan {
                 .found
                 .into_iter()
                 .filter(|(_, lines)| *lines > MAX_FUNCTION)
+                .filter(|(name, lines)| !agreed(source.path, &format!("fn {name}"), *lines, used))
             {
                 self.faults
                     .push(format!("fn {name} has {lines} lines, over {MAX_FUNCTION}"));
@@ -462,7 +500,7 @@ impl Scan {
         let counted = lines
             .filter(|(n, line)| code.contains(&(n + 1)) && is_code(line))
             .count();
-        if counted > MAX_FILE {
+        if counted > MAX_FILE && !agreed(source.path, "", counted, used) {
             self.faults
                 .push(format!("{counted} lines of code, over {MAX_FILE}"));
         }
@@ -614,7 +652,11 @@ fn the_house_stands_as_drawn() {
     let house = house();
     assert!(house.len() > 30, "only {} files were read", house.len());
     let sources: Vec<Source<'_>> = house.iter().map(|(path, text)| Source { path, text }).collect();
-    let found = faults(&sources);
+    let (mut found, used) = examined(&sources);
+    let stale = LARGER.iter().enumerate().filter(|(n, _)| !used.contains(n));
+    found.extend(
+        stale.map(|(_, (path, what, ..))| format!("src/{path}: {what} needs no larger size any more")),
+    );
     assert!(found.is_empty(), "{} faults:\n{}", found.len(), found.join("\n"));
 }
 
