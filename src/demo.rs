@@ -12,6 +12,7 @@ pub mod mailbox;
 pub mod page;
 pub mod people;
 pub mod provider;
+pub mod reset;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -99,10 +100,7 @@ pub async fn run(
 
     let people = Arc::new(Mutex::new(People::new(clock.now())));
     let mailbox = Arc::new(Mailbox::default());
-    let secrets = Secrets {
-        idp: random(entropy.as_ref()),
-        bank: random(entropy.as_ref()),
-    };
+    let secrets = Secrets::new(entropy.as_ref());
     let ring = ring(&scratch.0.join("keys"), &clock)?;
     let idp_ring = self::ring(&scratch.0.join("idp-keys"), &clock)?;
     let context = sidecar(&Parts {
@@ -116,7 +114,6 @@ pub async fn run(
         entropy: &entropy,
     })
     .await?;
-    let moved = Arc::new(tokio::sync::Notify::new());
     let demo_clock: Arc<dyn Clock> = clock.clone();
 
     let idp = idp::Idp {
@@ -138,30 +135,22 @@ pub async fn run(
         mailbox: places.mailbox.clone(),
         issuer: places.issuer.clone(),
         clock,
-        moved,
     };
-    let mut side = tokio::task::JoinSet::new();
-    for (listener, router) in [
-        (guide_at, guide::router(guide)),
-        (bank_at, bank::router(bank)),
-        (idp_at, idp::router(idp)),
-        (mailbox_at, mailbox::router(mailbox)),
-    ] {
-        let stop = stop.clone();
-        side.spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-            if let Err(error) = served.await {
-                tracing::error!(%error, "a place of the demo stopped");
-            }
-        });
-    }
-    let upstream = upstream()?;
+    let mut side = beside(
+        [
+            (guide_at, guide::router(guide)),
+            (bank_at, bank::router(bank)),
+            (idp_at, idp::router(idp)),
+            (mailbox_at, mailbox::router(mailbox)),
+        ],
+        &stop,
+    );
     let serving = Serving {
         context,
         public: issuer_at,
         operations: operations_at,
         pace: Pace {
-            poll: BTreeMap::from([(upstream, Duration::from_millis(400))]),
+            poll: BTreeMap::from([(upstream()?, Duration::from_millis(400))]),
             sweep: Duration::from_millis(400),
         },
         drain: Duration::from_secs(5),
@@ -172,9 +161,33 @@ pub async fn run(
     served
 }
 
+/// Serves the places beside the sidecar until `stop` is cancelled.
+fn beside(places: [(TcpListener, axum::Router); 4], stop: &CancellationToken) -> tokio::task::JoinSet<()> {
+    let mut side = tokio::task::JoinSet::new();
+    for (listener, router) in places {
+        let stop = stop.clone();
+        side.spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "a place of the demo stopped");
+            }
+        });
+    }
+    side
+}
+
 struct Secrets {
     idp: String,
     bank: String,
+}
+
+impl Secrets {
+    fn new(entropy: &dyn Entropy) -> Self {
+        Self {
+            idp: random(entropy),
+            bank: random(entropy),
+        }
+    }
 }
 
 struct Parts<'a> {

@@ -15,15 +15,16 @@ use minijinja::context;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::demo::mailbox::{Letter, Mailbox};
+use crate::demo::mailbox::Mailbox;
 use crate::demo::page::{cookie, page, see_other, set_cookie, style};
-use crate::demo::people::{CODE_LIFE, Code, People, RESET_LIFE, Session};
+use crate::demo::people::{CODE_LIFE, Code, People, Session};
 use crate::demo::provider::locked;
+use crate::demo::reset;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::clock::{Clock, Entropy};
 use crate::ports::signer::{Algorithm, Signer};
 
-const COOKIE: &str = "demo_idp";
+pub(crate) const COOKIE: &str = "demo_idp";
 
 /// What the provider's pages work on.
 #[derive(Clone)]
@@ -51,13 +52,13 @@ pub struct Idp {
 }
 
 impl Idp {
-    fn random(&self) -> String {
+    pub(crate) fn random(&self) -> String {
         let mut buffer = [0; 24];
         self.entropy.fill(&mut buffer);
         URL_SAFE_NO_PAD.encode(buffer)
     }
 
-    fn begin_session(&self, sub: &str) -> String {
+    pub(crate) fn begin_session(&self, sub: &str) -> String {
         let id = self.random();
         let session = Session {
             sub: sub.to_owned(),
@@ -77,8 +78,8 @@ pub fn router(idp: Idp) -> Router {
         .route("/jwks", get(jwks))
         .route("/authorize", get(authorize))
         .route("/login", post(log_in))
-        .route("/forgot", get(forgot).post(send_reset))
-        .route("/reset", get(show_reset).post(reset))
+        .route("/forgot", get(reset::forgot).post(reset::send))
+        .route("/reset", get(reset::show).post(reset::set))
         .route("/token", post(token))
         .route("/logout", get(log_out))
         .with_state(idp)
@@ -232,114 +233,7 @@ async fn log_in(State(idp): State<Idp>, Form(form): Form<Login>) -> Response {
     set_cookie(see_other(&format!("/authorize?{query}")), COOKIE, &session)
 }
 
-async fn forgot(State(_): State<Idp>) -> Response {
-    page(
-        StatusCode::OK,
-        "forgot.html",
-        context! { place => "Example Identity", title => "Forgot your password?" },
-    )
-}
-
-#[derive(Deserialize)]
-struct Forgot {
-    username: String,
-}
-
-async fn send_reset(State(idp): State<Idp>, Form(form): Form<Forgot>) -> Response {
-    let name = form.username.trim().to_lowercase();
-    let token = idp.random();
-    let until = idp.clock.now().plus(RESET_LIFE);
-    let found = {
-        let mut people = locked(&idp.people);
-        let person = people
-            .people
-            .values()
-            .find(|p| p.username == name || p.email == name)
-            .cloned();
-        if let Some(person) = &person {
-            people.resets.insert(token.clone(), (person.sub.clone(), until));
-        }
-        person
-    };
-    if let Some(person) = found {
-        let text = format!(
-            "Hello {},\n\nsomebody asked for a new password for your account. If it was you, choose one here:\n\n{}/reset?token={token}\n\nThe link works for 30 minutes.\n",
-            person.name, idp.issuer
-        );
-        idp.mailbox.put(Letter::plain(
-            &person.email,
-            "Example Identity",
-            "Choose a new password",
-            &text,
-            idp.clock.now(),
-        ));
-    }
-    // The same words whether the account exists or not.
-    note(
-        StatusCode::OK,
-        "Look into your mailbox",
-        "If there is an account of that name, a link to choose a new password is on its way.",
-    )
-}
-
-#[derive(Deserialize)]
-struct ResetLink {
-    token: String,
-}
-
-async fn show_reset(State(idp): State<Idp>, Query(link): Query<ResetLink>) -> Response {
-    let known = locked(&idp.people)
-        .resets
-        .get(&link.token)
-        .is_some_and(|(_, until)| idp.clock.now() < *until);
-    if !known {
-        return note(
-            StatusCode::GONE,
-            "This link is used up",
-            "Ask for a new one if you still need it.",
-        );
-    }
-    page(
-        StatusCode::OK,
-        "reset.html",
-        context! { place => "Example Identity", title => "Choose a new password", token => link.token },
-    )
-}
-
-#[derive(Deserialize)]
-struct Reset {
-    token: String,
-    password: String,
-}
-
-async fn reset(State(idp): State<Idp>, Form(form): Form<Reset>) -> Response {
-    let now = idp.clock.now();
-    if form.password.chars().count() < 8 {
-        return note(
-            StatusCode::BAD_REQUEST,
-            "That is too short",
-            "A password needs at least 8 characters. Go back and choose a longer one.",
-        );
-    }
-    let taken = locked(&idp.people)
-        .resets
-        .remove(&form.token)
-        .filter(|(_, until)| now < *until);
-    let Some((sub, _)) = taken else {
-        return note(
-            StatusCode::GONE,
-            "This link is used up",
-            "Ask for a new one if you still need it.",
-        );
-    };
-    // As most providers do, the reset signs its user in.
-    let session = idp.begin_session(&sub);
-    locked(&idp.people).set_password(&sub, &form.password, true, &session, now);
-    let done = context! { place => "Example Identity", title => "Your password was changed", text => "You are signed in with it now.", link => idp.bank, link_text => "Go to the bank" };
-    set_cookie(page(StatusCode::OK, "note.html", done), COOKIE, &session)
-}
-
-fn note(status: StatusCode, title: &str, text: &str) -> Response {
+pub(crate) fn note(status: StatusCode, title: &str, text: &str) -> Response {
     page(
         status,
         "note.html",

@@ -315,6 +315,16 @@ impl fmt::Display for List<'_> {
 
 impl fmt::Display for Change {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each writes what it knows, and nothing about the others'.
+        self.clients_and_roles(out)?;
+        self.scopes(out)?;
+        self.groups_and_realm(out)
+    }
+}
+
+impl Change {
+    /// Clients, the record, roles.
+    fn clients_and_roles(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateClient { client } => {
                 write!(out, "+ client `{}`: {}", client.client_id, client.description)
@@ -352,6 +362,13 @@ impl fmt::Display for Change {
             Self::RemoveChildren { role, children } => {
                 write!(out, "~ role `{role}`: - {}", List(children))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Client scopes, their gates and defaults.
+    fn scopes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::CreateScope { scope } => {
                 write!(
                     out,
@@ -387,6 +404,13 @@ impl fmt::Display for Change {
             Self::RemoveClientDefaults { client_id, scopes } => {
                 write!(out, "~ client `{client_id}`: - default scopes {}", Names(scopes))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Groups, events, attributes and flows of the realm.
+    fn groups_and_realm(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::CreateGroup { path, .. } => write!(out, "+ group {path}"),
             Self::SetGroupAttributes { path, .. } => write!(out, "~ group {path}: attributes"),
             Self::DeleteGroup { path } => write!(out, "- group {path}"),
@@ -404,6 +428,7 @@ impl fmt::Display for Change {
             Self::ForceLogin { flow } => write!(out, "~ flow `{flow}`: Force login after reset"),
             Self::SetResetFlow { flow } => write!(out, "~ realm: reset flow `{flow}`"),
             Self::DeleteFlow { flow } => write!(out, "- flow `{flow}`"),
+            _ => Ok(()),
         }
     }
 }

@@ -81,6 +81,13 @@ impl Record {
     /// ours already needs no note: it goes as a whole. The first `before` of a setting stands.
     pub fn note(&mut self, change: &Change, snapshot: &Snapshot) {
         self.version = VERSION;
+        self.note_made(change);
+        self.note_joined(change);
+        self.note_realm(change, snapshot);
+    }
+
+    /// Objects that are ours as a whole.
+    fn note_made(&mut self, change: &Change) {
         match change {
             Change::CreateClient { client } => {
                 self.clients.insert(client.client_id.clone());
@@ -97,6 +104,13 @@ impl Record {
             Change::CopyFlow { to, .. } => {
                 self.flows.insert(to.clone());
             }
+            _ => {}
+        }
+    }
+
+    /// What was put into objects that are not ours.
+    fn note_joined(&mut self, change: &Change) {
+        match change {
             Change::AddChildren { role, children } if !self.roles.contains(role) => {
                 self.children
                     .entry(role.clone())
@@ -127,6 +141,13 @@ impl Record {
             Change::GrantRuntime { client_id, role } if !self.clients.contains(client_id) => {
                 self.runtime_roles.insert(role.clone());
             }
+            _ => {}
+        }
+    }
+
+    /// Settings of the realm, with what they were.
+    fn note_realm(&mut self, change: &Change, snapshot: &Snapshot) {
+        match change {
             Change::SetRealmAttribute { name, value } => {
                 let before = snapshot.attribute(name).map(str::to_owned);
                 let entry = self.realm_attributes.entry(name.clone());
