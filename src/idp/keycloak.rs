@@ -188,15 +188,9 @@ impl Keycloak {
 
     /// Those of `types` that the server knows: it fails on a name that it does not.
     async fn known(&self, types: &[&str]) -> Result<Vec<String>, IdpError> {
-        let mut believed = self.believed.lock().await;
-        if !fresh(believed.types.as_ref()) {
-            let info = self.admin.server_info().await.map_err(idp)?;
-            let names = info.enums.get("eventType").cloned().unwrap_or_default();
-            believed.types = Some((Instant::now(), names.into_iter().collect()));
-        }
-        let server = believed.types.as_ref().map(|(_, names)| names);
+        let server = self.types().await?;
         // A server that hides its enumerations gets the whole list: every name in it is as old as 26.2.
-        let knows = |name: &str| server.is_none_or(|names| names.is_empty() || names.contains(name));
+        let knows = |name: &str| server.is_empty() || server.contains(name);
         Ok(types
             .iter()
             .filter(|name| knows(name))
@@ -204,21 +198,29 @@ impl Keycloak {
             .collect())
     }
 
-    async fn admin_only(&self) -> Result<AdminOnly, AdminError> {
-        let mut believed = self.believed.lock().await;
-        if !fresh(believed.profile.as_ref()) {
-            let profile = match self.admin.admin_only_attributes().await {
-                // A realm that does not show its profile has no attribute that we could trust.
-                Err(AdminError::Forbidden { .. } | AdminError::NotFound { .. }) => AdminOnly::default(),
-                other => other?,
-            };
-            believed.profile = Some((Instant::now(), profile));
+    // The lock is never held while the server is asked: callers must not queue behind one that hangs.
+    async fn types(&self) -> Result<BTreeSet<String>, IdpError> {
+        if let Some(types) = fresh(self.believed.lock().await.types.as_ref()) {
+            return Ok(types);
         }
-        Ok(believed
-            .profile
-            .as_ref()
-            .map(|(_, profile)| profile.clone())
-            .unwrap_or_default())
+        let info = self.admin.server_info().await.map_err(idp)?;
+        let names = info.enums.get("eventType").cloned().unwrap_or_default();
+        let types: BTreeSet<String> = names.into_iter().collect();
+        self.believed.lock().await.types = Some((Instant::now(), types.clone()));
+        Ok(types)
+    }
+
+    async fn admin_only(&self) -> Result<AdminOnly, AdminError> {
+        if let Some(profile) = fresh(self.believed.lock().await.profile.as_ref()) {
+            return Ok(profile);
+        }
+        let profile = match self.admin.admin_only_attributes().await {
+            // A realm that does not show its profile has no attribute that we could trust.
+            Err(AdminError::Forbidden { .. } | AdminError::NotFound { .. }) => AdminOnly::default(),
+            other => other?,
+        };
+        self.believed.lock().await.profile = Some((Instant::now(), profile.clone()));
+        Ok(profile)
     }
 
     /// How far Keycloak's clock is ahead of ours, and who we are there.
@@ -255,8 +257,11 @@ impl Keycloak {
     }
 }
 
-fn fresh<T>(believed: Option<&(Instant, T)>) -> bool {
-    believed.is_some_and(|(read, _)| read.elapsed() < BELIEVE)
+/// What was read within [`BELIEVE`].
+fn fresh<T: Clone>(believed: Option<&(Instant, T)>) -> Option<T> {
+    believed
+        .filter(|(read, _)| read.elapsed() < BELIEVE)
+        .map(|(_, value)| value.clone())
 }
 
 /// What an admin error means to the use cases.

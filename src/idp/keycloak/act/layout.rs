@@ -91,16 +91,12 @@ impl Layout {
 
 /// The layout, read at most once a minute.
 pub(in crate::idp::keycloak) async fn layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
-    let mut believed = keycloak.believed.lock().await;
-    if !fresh(believed.layout.as_ref()) {
-        let layout = read_layout(keycloak).await?;
-        believed.layout = Some((Instant::now(), layout));
+    if let Some(layout) = fresh(keycloak.believed.lock().await.layout.as_ref()) {
+        return Ok(layout);
     }
-    Ok(believed
-        .layout
-        .as_ref()
-        .map(|(_, layout)| layout.clone())
-        .unwrap_or_default())
+    let layout = read_layout(keycloak).await?;
+    keycloak.believed.lock().await.layout = Some((Instant::now(), layout.clone()));
+    Ok(layout)
 }
 
 pub(super) async fn forget_layout(keycloak: &Keycloak) {
