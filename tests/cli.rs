@@ -357,8 +357,8 @@ fn examined(
         .output()
         .unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let word = |f: &serde_json::Value, key: &str| f[key].as_str().unwrap().to_owned();
-    let findings = answer["findings"].as_array().unwrap().iter();
+    let word = |f: &serde_json::Value, key: &str| f.get(key).unwrap().as_str().unwrap().to_owned();
+    let findings = answer.get("findings").unwrap().as_array().unwrap().iter();
     (
         code(&output),
         findings
@@ -429,6 +429,10 @@ fn doctor_finds_a_redis_that_forgets() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test that waits for another process may block its thread"
+)]
 fn serve_answers_probes_without_its_identity_provider_and_stops_when_told() {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};

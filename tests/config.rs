@@ -215,212 +215,213 @@ fn plain_http_issuers_are_for_loopback_only() {
     );
 }
 
+/// What is written for what, and what is said.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "https://id.example.com",
+        "ftp://id.example.com",
+        "`server.issuer` is `ftp://id.example.com` with scheme ftp",
+    ),
+    (
+        "https://id.example.com",
+        "https://user:pw@id.example.com",
+        "`server.issuer` has a user or password",
+    ),
+    (
+        "https://id.example.com",
+        "https://id.example.com?x=1",
+        "leave out what follows `?` or `#`",
+    ),
+    (
+        "https://id.example.com",
+        "https://ID.example.com",
+        "write it in its normal form, `https://id.example.com`",
+    ),
+    (
+        "#listen: 127.0.0.1:8080",
+        "listen: 8080",
+        "`server.listen` is `8080`, not an address and port",
+    ),
+    (
+        "#operations: 127.0.0.1:9090",
+        "operations: 127.0.0.1:8080",
+        "`server.operations` is the public address too",
+    ),
+    (
+        "#body_limit: 64KiB",
+        "body_limit: 1GiB",
+        "`server.body_limit` is `1GiB`, not a size",
+    ),
+    (
+        "#request_timeout: 10s",
+        "request_timeout: 10",
+        "`server.request_timeout` is `10`, not a length of time; write for example 300s, 24h or 7d",
+    ),
+    (
+        "#request_timeout: 10s",
+        "request_timeout: 1h",
+        "`server.request_timeout` is 1h; the most is 5m",
+    ),
+    (
+        "#claim_alias: https://example.com/recovery_scope",
+        "claim_alias: recovery",
+        "`server.claim_alias` is `recovery`, not a URL",
+    ),
+    (
+        "#upstream: keycloak",
+        "upstream: staff",
+        "`clients[0].upstream` is `staff`, and there is no upstream of that id",
+    ),
+    (
+        "#unknown_prompt: refuse",
+        "unknown_prompt: refused",
+        "not one of refuse, ignore; did you mean `refuse`?",
+    ),
+    (
+        "redis://localhost:6379/0",
+        "redis://:secret@localhost/0",
+        "`store.url` has a password in it",
+    ),
+    (
+        "#kind: redis",
+        "kind: embedded",
+        "`store.path` is missing; write for example `path: reentry.redb`",
+    ),
+    (
+        "id: keycloak",
+        "id: Key Cloak",
+        "`upstreams[0].id` is `Key Cloak`; write 1 to 32 of a-z, 0-9 and -",
+    ),
+    (
+        "url: https://login.example.com",
+        "url: https://login.example.com/realms/customers",
+        "the realm stands in `realm`",
+    ),
+    (
+        "#poll_interval: 2s",
+        "poll_interval: 1h",
+        "`upstreams[0].poll_interval` is 1h; the most is 5m",
+    ),
+    (
+        "#auth: client_secret_basic",
+        "auth: none",
+        "`clients[0].auth` is none, but there is a secret",
+    ),
+    (
+        "https://bank.example.com/callback",
+        "http://bank.example.com/callback",
+        "`clients[0].redirect_uris[0]` is `http://bank.example.com/callback`; plain http is allowed on loopback only",
+    ),
+    (
+        "https://bank.example.com/callback",
+        "https://*.example.com/callback",
+        "wildcards are not accepted",
+    ),
+    (
+        "https://bank.example.com/callback",
+        "\"https://bank.example.com/callback#x\"",
+        "a redirect URI has no fragment",
+    ),
+    (
+        "https://bank.example.com/callback",
+        "/callback",
+        "not an absolute URI",
+    ),
+    (
+        "https://bank.example.com/callback",
+        "javascript:alert(1)",
+        "with scheme `javascript`",
+    ),
+    (
+        "[openid, profile, email, offline_access]",
+        "[openid, reentry-hold.read]",
+        "`clients[0].scopes[1]` is `reentry-hold.read`; scopes that start with `reentry-`",
+    ),
+    (
+        "[openid, profile, email, offline_access]",
+        "[openid, \"reentry:write\"]",
+        "only `reentry:admin` may be used",
+    ),
+    (
+        "[openid, profile, email, offline_access]",
+        "[openid, a b]",
+        "not an OAuth scope",
+    ),
+    (
+        "#tls: starttls",
+        "tls: tls",
+        "`mail.tls` is `tls`, not one of none, starttls, implicit",
+    ),
+    (
+        "#user: reentry",
+        "user: reentry",
+        "`mail.password_file` is missing, but there is a user",
+    ),
+    ("#branding:", "branding: {name: \"\"}", "`branding.name` is empty"),
+    (
+        "#branding:",
+        "branding: {accent_light: \"#ffff00\", accent_dark: \"#ffff00\"}",
+        "`branding.accent_light` is #ffff00, whose contrast on #ffffff is 1.1:1; it must be at least 4.5:1",
+    ),
+    (
+        "#branding:",
+        "branding: {accent_light: \"#0b57d0\", accent_dark: \"#0b57d0\"}",
+        "`branding.accent_dark` is #0b57d0, whose contrast",
+    ),
+    ("#branding:", "branding: {accent_light: blue}", "not a colour"),
+    (
+        "#branding:",
+        "branding: {logo: logo.gif}",
+        "neither .svg nor .png",
+    ),
+    (
+        "#branding:",
+        "branding: {time_zone: Mars/Base}",
+        "not a time zone",
+    ),
+    (
+        "#branding:",
+        "branding: {words: {paying: x}}",
+        "`branding.words.paying` is `paying`, not an action class",
+    ),
+    (
+        "#policy_file: policy.yaml",
+        "policy_file: nowhere.yaml",
+        "`policy_file` names ",
+    ),
+    (
+        "#telemetry:",
+        "telemetry: {level: loud}",
+        "`telemetry.level` is `loud`",
+    ),
+    (
+        "#admin:",
+        "admin: {read_key: abc}",
+        "`admin.read_key` is a secret in the configuration file; put it into a file and name that with `read_key_file`",
+    ),
+    (
+        "secret_file: bank-secret",
+        "secret: hunter2",
+        "`clients[0].secret` is a secret in the configuration file",
+    ),
+    (
+        "secret_file: bank-secret",
+        "secret_file: nowhere",
+        "`clients[0].secret_file` names ",
+    ),
+];
+
 // Bad input: wrong config. Each refused value, what is said, and where.
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_refused_value_is_named_with_its_key() {
-    let cases = [
-        (
-            "https://id.example.com",
-            "ftp://id.example.com",
-            "`server.issuer` is `ftp://id.example.com` with scheme ftp",
-        ),
-        (
-            "https://id.example.com",
-            "https://user:pw@id.example.com",
-            "`server.issuer` has a user or password",
-        ),
-        (
-            "https://id.example.com",
-            "https://id.example.com?x=1",
-            "leave out what follows `?` or `#`",
-        ),
-        (
-            "https://id.example.com",
-            "https://ID.example.com",
-            "write it in its normal form, `https://id.example.com`",
-        ),
-        (
-            "#listen: 127.0.0.1:8080",
-            "listen: 8080",
-            "`server.listen` is `8080`, not an address and port",
-        ),
-        (
-            "#operations: 127.0.0.1:9090",
-            "operations: 127.0.0.1:8080",
-            "`server.operations` is the public address too",
-        ),
-        (
-            "#body_limit: 64KiB",
-            "body_limit: 1GiB",
-            "`server.body_limit` is `1GiB`, not a size",
-        ),
-        (
-            "#request_timeout: 10s",
-            "request_timeout: 10",
-            "`server.request_timeout` is `10`, not a length of time; write for example 300s, 24h or 7d",
-        ),
-        (
-            "#request_timeout: 10s",
-            "request_timeout: 1h",
-            "`server.request_timeout` is 1h; the most is 5m",
-        ),
-        (
-            "#claim_alias: https://example.com/recovery_scope",
-            "claim_alias: recovery",
-            "`server.claim_alias` is `recovery`, not a URL",
-        ),
-        (
-            "#upstream: keycloak",
-            "upstream: staff",
-            "`clients[0].upstream` is `staff`, and there is no upstream of that id",
-        ),
-        (
-            "#unknown_prompt: refuse",
-            "unknown_prompt: refused",
-            "not one of refuse, ignore; did you mean `refuse`?",
-        ),
-        (
-            "redis://localhost:6379/0",
-            "redis://:secret@localhost/0",
-            "`store.url` has a password in it",
-        ),
-        (
-            "#kind: redis",
-            "kind: embedded",
-            "`store.path` is missing; write for example `path: reentry.redb`",
-        ),
-        (
-            "id: keycloak",
-            "id: Key Cloak",
-            "`upstreams[0].id` is `Key Cloak`; write 1 to 32 of a-z, 0-9 and -",
-        ),
-        (
-            "url: https://login.example.com",
-            "url: https://login.example.com/realms/customers",
-            "the realm stands in `realm`",
-        ),
-        (
-            "#poll_interval: 2s",
-            "poll_interval: 1h",
-            "`upstreams[0].poll_interval` is 1h; the most is 5m",
-        ),
-        (
-            "#auth: client_secret_basic",
-            "auth: none",
-            "`clients[0].auth` is none, but there is a secret",
-        ),
-        (
-            "https://bank.example.com/callback",
-            "http://bank.example.com/callback",
-            "`clients[0].redirect_uris[0]` is `http://bank.example.com/callback`; plain http is allowed on loopback only",
-        ),
-        (
-            "https://bank.example.com/callback",
-            "https://*.example.com/callback",
-            "wildcards are not accepted",
-        ),
-        (
-            "https://bank.example.com/callback",
-            "\"https://bank.example.com/callback#x\"",
-            "a redirect URI has no fragment",
-        ),
-        (
-            "https://bank.example.com/callback",
-            "/callback",
-            "not an absolute URI",
-        ),
-        (
-            "https://bank.example.com/callback",
-            "javascript:alert(1)",
-            "with scheme `javascript`",
-        ),
-        (
-            "[openid, profile, email, offline_access]",
-            "[openid, reentry-hold.read]",
-            "`clients[0].scopes[1]` is `reentry-hold.read`; scopes that start with `reentry-`",
-        ),
-        (
-            "[openid, profile, email, offline_access]",
-            "[openid, \"reentry:write\"]",
-            "only `reentry:admin` may be used",
-        ),
-        (
-            "[openid, profile, email, offline_access]",
-            "[openid, a b]",
-            "not an OAuth scope",
-        ),
-        (
-            "#tls: starttls",
-            "tls: tls",
-            "`mail.tls` is `tls`, not one of none, starttls, implicit",
-        ),
-        (
-            "#user: reentry",
-            "user: reentry",
-            "`mail.password_file` is missing, but there is a user",
-        ),
-        ("#branding:", "branding: {name: \"\"}", "`branding.name` is empty"),
-        (
-            "#branding:",
-            "branding: {accent_light: \"#ffff00\", accent_dark: \"#ffff00\"}",
-            "`branding.accent_light` is #ffff00, whose contrast on #ffffff is 1.1:1; it must be at least 4.5:1",
-        ),
-        (
-            "#branding:",
-            "branding: {accent_light: \"#0b57d0\", accent_dark: \"#0b57d0\"}",
-            "`branding.accent_dark` is #0b57d0, whose contrast",
-        ),
-        ("#branding:", "branding: {accent_light: blue}", "not a colour"),
-        (
-            "#branding:",
-            "branding: {logo: logo.gif}",
-            "neither .svg nor .png",
-        ),
-        (
-            "#branding:",
-            "branding: {time_zone: Mars/Base}",
-            "not a time zone",
-        ),
-        (
-            "#branding:",
-            "branding: {words: {paying: x}}",
-            "`branding.words.paying` is `paying`, not an action class",
-        ),
-        (
-            "#policy_file: policy.yaml",
-            "policy_file: nowhere.yaml",
-            "`policy_file` names ",
-        ),
-        (
-            "#telemetry:",
-            "telemetry: {level: loud}",
-            "`telemetry.level` is `loud`",
-        ),
-        (
-            "#admin:",
-            "admin: {read_key: abc}",
-            "`admin.read_key` is a secret in the configuration file; put it into a file and name that with `read_key_file`",
-        ),
-        (
-            "secret_file: bank-secret",
-            "secret: hunter2",
-            "`clients[0].secret` is a secret in the configuration file",
-        ),
-        (
-            "secret_file: bank-secret",
-            "secret_file: nowhere",
-            "`clients[0].secret_file` names ",
-        ),
-    ];
-    for (from, to, expected) in cases {
+    for (from, to, expected) in REFUSED {
         let text = with(from, to);
         let shown = faults(&text);
         assert!(
             shown.contains(expected),
             "for {to:?} expected {expected:?} in\n{shown}"
         );
-        let line = text.lines().position(|l| l.contains(to)).unwrap() + 1;
+        let line = text.lines().position(|l| l.contains(*to)).unwrap() + 1;
         let named_elsewhere = expected.contains("missing");
         assert!(
             named_elsewhere || shown.contains(&format!("line {line}, column ")),
@@ -714,109 +715,110 @@ fn all_faults_of_a_policy_come_at_once() {
     assert!(shown.contains("did you mean `write`?"), "{shown}");
 }
 
+/// What is written for what, and what is said.
+const REFUSED_POLICIES: &[(&str, &str, &str)] = &[
+    (
+        "exits: [thaw, lapse]",
+        "exits: [lapse]",
+        "would freeze an account for good",
+    ),
+    (
+        "exits: [thaw, lapse]",
+        "exits: []",
+        "would freeze an account for good",
+    ),
+    (
+        "admin_roles: [reentry-admin]",
+        "admin_roles: []",
+        "could never be thawed",
+    ),
+    (
+        "  restricted: 5m",
+        "  restricted: 6m",
+        "`lifetimes.restricted` is 6m; the most is 5m",
+    ),
+    (
+        "  access: 15m",
+        "  access: 1h",
+        "set `allow_long_access: true` if you accept that",
+    ),
+    (
+        "told_min: 6h",
+        "told_min: 0s",
+        "`told_min` is 0s; the least is 1s",
+    ),
+    (
+        "veto_min: 30d",
+        "veto_min: 7d",
+        "`veto_min` is 7d, not longer than the probation (7d)",
+    ),
+    (
+        "{for: 24h, allow: [read, write]}",
+        "{for: 24h, allow: [full]}",
+        "is `full`, not an action class",
+    ),
+    (
+        "{for: 24h, allow: [read, write]}",
+        "{for: 24h, allow: [reading]}",
+        "is `reading`, not an action class",
+    ),
+    (
+        "{for: 24h, allow: [read, write]}",
+        "{for: 24h}",
+        "`tiers[0].holds.password_reset.allow` is missing",
+    ),
+    (
+        "{for: 24h, allow: [read, write]}",
+        "{allow: [read]}",
+        "`tiers[0].holds.password_reset.for` is missing",
+    ),
+    (
+        "{for: 24h, allow: [read, write]}",
+        "nothing",
+        "`tiers[0].holds.password_reset` is `nothing`, not one of notice",
+    ),
+    (
+        "      password_reset_proven: notice\n",
+        "",
+        "`tiers[0].holds` leaves out password_reset_proven",
+    ),
+    (
+        "scopes: {}",
+        "scopes: {pay: [openid]}",
+        "only says who somebody is",
+    ),
+    (
+        "scopes: {}",
+        "scopes: {pay: [reentry-hold.read]}",
+        "are never asked for",
+    ),
+    (
+        "scopes: {}",
+        "scopes: {paying: [x]}",
+        "`scopes.paying` is `paying`, not an action class",
+    ),
+    (
+        "roles: {}",
+        "roles: {read: [reentry-full]}",
+        "which holds are made of",
+    ),
+    ("enforce: on", "enforce: {cohort: 110%}", "more than everybody"),
+    ("enforce: on", "enforce: {cohort: ten}", "not a share"),
+    (
+        "name: b2b_user",
+        "name: consumer",
+        "`tiers[1].name` is `consumer`, as another's",
+    ),
+    (
+        "    when: \"'reentry-b2b-user' in roles\"\n",
+        "",
+        "`tiers[1].when` is missing, and another tier has none either",
+    ),
+];
+
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn policies_that_could_hold_nobody_or_somebody_for_good_are_refused() {
-    let cases = [
-        (
-            "exits: [thaw, lapse]",
-            "exits: [lapse]",
-            "would freeze an account for good",
-        ),
-        (
-            "exits: [thaw, lapse]",
-            "exits: []",
-            "would freeze an account for good",
-        ),
-        (
-            "admin_roles: [reentry-admin]",
-            "admin_roles: []",
-            "could never be thawed",
-        ),
-        (
-            "  restricted: 5m",
-            "  restricted: 6m",
-            "`lifetimes.restricted` is 6m; the most is 5m",
-        ),
-        (
-            "  access: 15m",
-            "  access: 1h",
-            "set `allow_long_access: true` if you accept that",
-        ),
-        (
-            "told_min: 6h",
-            "told_min: 0s",
-            "`told_min` is 0s; the least is 1s",
-        ),
-        (
-            "veto_min: 30d",
-            "veto_min: 7d",
-            "`veto_min` is 7d, not longer than the probation (7d)",
-        ),
-        (
-            "{for: 24h, allow: [read, write]}",
-            "{for: 24h, allow: [full]}",
-            "is `full`, not an action class",
-        ),
-        (
-            "{for: 24h, allow: [read, write]}",
-            "{for: 24h, allow: [reading]}",
-            "is `reading`, not an action class",
-        ),
-        (
-            "{for: 24h, allow: [read, write]}",
-            "{for: 24h}",
-            "`tiers[0].holds.password_reset.allow` is missing",
-        ),
-        (
-            "{for: 24h, allow: [read, write]}",
-            "{allow: [read]}",
-            "`tiers[0].holds.password_reset.for` is missing",
-        ),
-        (
-            "{for: 24h, allow: [read, write]}",
-            "nothing",
-            "`tiers[0].holds.password_reset` is `nothing`, not one of notice",
-        ),
-        (
-            "      password_reset_proven: notice\n",
-            "",
-            "`tiers[0].holds` leaves out password_reset_proven",
-        ),
-        (
-            "scopes: {}",
-            "scopes: {pay: [openid]}",
-            "only says who somebody is",
-        ),
-        (
-            "scopes: {}",
-            "scopes: {pay: [reentry-hold.read]}",
-            "are never asked for",
-        ),
-        (
-            "scopes: {}",
-            "scopes: {paying: [x]}",
-            "`scopes.paying` is `paying`, not an action class",
-        ),
-        (
-            "roles: {}",
-            "roles: {read: [reentry-full]}",
-            "which holds are made of",
-        ),
-        ("enforce: on", "enforce: {cohort: 110%}", "more than everybody"),
-        ("enforce: on", "enforce: {cohort: ten}", "not a share"),
-        (
-            "name: b2b_user",
-            "name: consumer",
-            "`tiers[1].name` is `consumer`, as another's",
-        ),
-        (
-            "    when: \"'reentry-b2b-user' in roles\"\n",
-            "",
-            "`tiers[1].when` is missing, and another tier has none either",
-        ),
-    ];
-    for (from, to, expected) in cases {
+    for (from, to, expected) in REFUSED_POLICIES {
         let shown = policy_faults(&policy_with(from, to));
         assert!(
             shown.contains(expected),
@@ -864,7 +866,7 @@ fn a_policy_may_stand_in_the_configuration_or_in_a_file() {
         .config
         .policy;
     assert_eq!(from_file.thaw_wait.to_string(), "25h");
-    let indented = format!("  {}\n", DEFAULT_POLICY.trim_end().replace('\n', "\n  "));
+    let indented: String = DEFAULT_POLICY.lines().map(|l| ["  ", l, "\n"].concat()).collect();
     let inline = with("#policy: {}", &format!("policy:\n{indented}"));
     let loaded = config::load(&inline, no_environment(), directory.path()).unwrap();
     assert_eq!(loaded.config.policy.tiers.len(), 4);
@@ -925,9 +927,8 @@ fn keys_of(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 /// Keys that are secrets: they come from the environment, and stand neither in the default nor in the schema.
 fn is_secret(key: &str) -> bool {
-    ["secret", "password", "read_key"]
-        .iter()
-        .any(|s| key.ends_with(&format!(".{s}")))
+    let last = key.rsplit_once('.').map_or("", |(_, last)| last);
+    ["secret", "password", "read_key"].contains(&last)
 }
 
 #[test]
@@ -979,7 +980,7 @@ fn schema_keys(schema: &Value, root: &Value, path: &str, found: &mut BTreeSet<St
         .into_iter()
         .flatten()
     {
-        let rows = path.rsplit('.').next() == Some("holds");
+        let rows = path.ends_with(".holds");
         let name = if rows { "*" } else { key };
         let here = if path.is_empty() {
             name.to_owned()
