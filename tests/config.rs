@@ -980,7 +980,7 @@ fn schema_keys(schema: &Value, root: &Value, path: &str, found: &mut BTreeSet<St
         .into_iter()
         .flatten()
     {
-        let rows = path.ends_with(".holds");
+        let rows = path.rsplit('.').next() == Some("holds");
         let name = if rows { "*" } else { key };
         let here = if path.is_empty() {
             name.to_owned()
