@@ -129,36 +129,50 @@ pub async fn run(
         entropy: Arc::clone(&entropy),
     };
     let bank = bank(&places, &secrets, ring, &demo_clock, &entropy)?;
-    let guide = guide::Guide {
-        bank: places.bank.clone(),
-        idp: places.idp.clone(),
-        mailbox: places.mailbox.clone(),
-        issuer: places.issuer.clone(),
-        clock,
-    };
     let mut side = beside(
         [
-            (guide_at, guide::router(guide)),
+            (guide_at, guide::router(guide(&places, clock))),
             (bank_at, bank::router(bank)),
             (idp_at, idp::router(idp)),
             (mailbox_at, mailbox::router(mailbox)),
         ],
         &stop,
     );
-    let serving = Serving {
-        context,
-        public: issuer_at,
-        operations: operations_at,
-        pace: Pace {
-            poll: BTreeMap::from([(upstream()?, Duration::from_millis(400))]),
-            sweep: Duration::from_millis(400),
-        },
-        drain: Duration::from_secs(5),
-    };
+    let serving = serving(context, issuer_at, operations_at)?;
     ready(&places);
     let served = serving::run(serving, stop).await;
     while side.join_next().await.is_some() {}
     served
+}
+
+/// The first page.
+fn guide(places: &Places, clock: Arc<DemoClock>) -> guide::Guide {
+    guide::Guide {
+        bank: places.bank.clone(),
+        idp: places.idp.clone(),
+        mailbox: places.mailbox.clone(),
+        issuer: places.issuer.clone(),
+        clock,
+    }
+}
+
+/// Where the sidecar listens, and how often its workers look.
+fn serving(
+    context: crate::http::context::Context,
+    public: TcpListener,
+    operations: TcpListener,
+) -> anyhow::Result<Serving> {
+    let pace = Pace {
+        poll: BTreeMap::from([(upstream()?, Duration::from_millis(400))]),
+        sweep: Duration::from_millis(400),
+    };
+    Ok(Serving {
+        context,
+        public,
+        operations,
+        pace,
+        drain: Duration::from_secs(5),
+    })
 }
 
 /// Serves the places beside the sidecar until `stop` is cancelled.

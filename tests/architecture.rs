@@ -212,38 +212,6 @@ const BAD_NAMES: [&str; 5] = ["util", "common", "helpers", "types", "error"];
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 60;
 
-/// What reads better in one piece: file, function (or the whole file), its most lines, and why. May only shrink; an
-/// entry that is needed no more fails.
-const LARGER: [(&str, &str, usize, &str); 4] = [
-    (
-        "demo.rs",
-        "fn run",
-        83,
-        "the wiring of the demo from top to bottom, without a branch",
-    ),
-    ("demo/idp.rs", "", 408, "the demo's IdP is one page of routes"),
-    (
-        "idp/keycloak/wire/change.rs",
-        "fn fmt",
-        92,
-        "one exhaustive match, a line for each kind of change",
-    ),
-    (
-        "idp/keycloak/wire/record.rs",
-        "fn note",
-        81,
-        "one match, an arm for each kind of change",
-    ),
-];
-
-/// Whether a size was agreed on; says so to `used`.
-fn agreed(path: &str, what: &str, lines: usize, used: &mut BTreeSet<usize>) -> bool {
-    let found = LARGER
-        .iter()
-        .position(|(p, w, most, _)| *p == path && *w == what && lines <= *most);
-    found.is_some_and(|index| used.insert(index) || used.contains(&index))
-}
-
 /// One file with its path below `src/`.
 struct Source<'a> {
     path: &'a str,
@@ -252,12 +220,7 @@ struct Source<'a> {
 
 /// Everything that is wrong, each with where and why.
 fn faults(sources: &[Source<'_>]) -> Vec<String> {
-    examined(sources).0
-}
-
-/// The same, and which agreed sizes were needed.
-fn examined(sources: &[Source<'_>]) -> (Vec<String>, BTreeSet<usize>) {
-    let (mut found, mut used) = (Vec::new(), BTreeSet::new());
+    let mut found = Vec::new();
     let tests: BTreeSet<String> = sources.iter().flat_map(|s| test_files(s)).collect();
     for source in sources {
         let module = module_of(source.path);
@@ -278,12 +241,12 @@ fn examined(sources: &[Source<'_>]) -> (Vec<String>, BTreeSet<usize>) {
             faults: Vec::new(),
         };
         scan.stream(tokens);
-        scan.shape(source, &mut used);
+        scan.shape(source);
         for fault in scan.faults {
             say(fault);
         }
     }
-    (found, used)
+    found
 }
 
 /// Files that exist for tests alone: `#[cfg(test)] mod name;`.
@@ -464,7 +427,7 @@ impl Scan {
     }
 
     /// Sizes, names, re-exports.
-    fn shape(&mut self, source: &Source<'_>, used: &mut BTreeSet<usize>) {
+    fn shape(&mut self, source: &Source<'_>) {
         if let Some(last) = self.module.last().cloned() {
             self.named(&last);
         }
@@ -490,7 +453,6 @@ impl Scan {
                 .found
                 .into_iter()
                 .filter(|(_, lines)| *lines > MAX_FUNCTION)
-                .filter(|(name, lines)| !agreed(source.path, &format!("fn {name}"), *lines, used))
             {
                 self.faults
                     .push(format!("fn {name} has {lines} lines, over {MAX_FUNCTION}"));
@@ -500,7 +462,7 @@ impl Scan {
         let counted = lines
             .filter(|(n, line)| code.contains(&(n + 1)) && is_code(line))
             .count();
-        if counted > MAX_FILE && !agreed(source.path, "", counted, used) {
+        if counted > MAX_FILE {
             self.faults
                 .push(format!("{counted} lines of code, over {MAX_FILE}"));
         }
@@ -652,11 +614,7 @@ fn the_house_stands_as_drawn() {
     let house = house();
     assert!(house.len() > 30, "only {} files were read", house.len());
     let sources: Vec<Source<'_>> = house.iter().map(|(path, text)| Source { path, text }).collect();
-    let (mut found, used) = examined(&sources);
-    let stale = LARGER.iter().enumerate().filter(|(n, _)| !used.contains(n));
-    found.extend(
-        stale.map(|(_, (path, what, ..))| format!("src/{path}: {what} needs no larger size any more")),
-    );
+    let found = faults(&sources);
     assert!(found.is_empty(), "{} faults:\n{}", found.len(), found.join("\n"));
 }
 
