@@ -62,7 +62,7 @@ async fn keycloak_down_at_start_and_again_in_the_middle_misses_nothing() {
     // In the middle: the reset happens while Reentry cannot see Keycloak.
     world.proxy.cut();
     reset_at_keycloak(&world, "ana", CHANGED).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(
         world
             .mails
