@@ -18,40 +18,8 @@ use super::reader::{Findings, Section};
 use super::values::span_between;
 use super::words::filled;
 use crate::domain::ceiling::{Class, STANDARD};
-use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy};
+use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy, RESERVED_CLAIMS};
 use crate::domain::time::Span;
-
-/// Claims that an upstream may never set in our tokens (contract section 3).
-pub(super) const RESERVED_CLAIMS: [&str; 28] = [
-    "iss",
-    "aud",
-    "exp",
-    "iat",
-    "nbf",
-    "jti",
-    "nonce",
-    "azp",
-    "client_id",
-    "scope",
-    "sid",
-    "acr",
-    "amr",
-    "auth_time",
-    "at_hash",
-    "c_hash",
-    "s_hash",
-    "cnf",
-    "act",
-    "may_act",
-    "events",
-    "typ",
-    "sub",
-    "recovery_scope",
-    "recovery_lift",
-    "recovery_until",
-    "recovery_epoch",
-    "recovery_ref",
-];
 
 const YEAR: Span = Span::from_days(366);
 const INSTANT: Span = Span::from_secs(1);

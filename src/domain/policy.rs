@@ -194,6 +194,38 @@ pub const IDENTITY_SCOPES: [&str; 5] = ["openid", "profile", "email", "address",
 /// Asks for a refresh token that outlives the session: never in a hold, whatever class a policy puts it in (ISS-4).
 pub const OFFLINE_ACCESS: &str = "offline_access";
 
+/// Claims an upstream may never decide (contract section 3, "Broker claims").
+pub const RESERVED_CLAIMS: [&str; 28] = [
+    "iss",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "nonce",
+    "azp",
+    "client_id",
+    "scope",
+    "sid",
+    "acr",
+    "amr",
+    "auth_time",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "cnf",
+    "act",
+    "may_act",
+    "events",
+    "typ",
+    "sub",
+    "recovery_scope",
+    "recovery_lift",
+    "recovery_until",
+    "recovery_epoch",
+    "recovery_ref",
+];
+
 impl Policy {
     /// The rule set by its name; the strictest when there is none of that name any more.
     #[must_use]

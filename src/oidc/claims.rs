@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::ceiling::Ceiling;
 use crate::domain::entitlement::{Entitlement, Issued};
+use crate::domain::policy::RESERVED_CLAIMS;
 use crate::domain::session::Session;
-use crate::oidc::settings::RESERVED_CLAIMS;
 
 /// Standard claims that need a scope (OIDC Core §5.4).
 const SCOPED: [(&str, &[&str]); 4] = [

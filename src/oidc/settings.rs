@@ -10,37 +10,6 @@ use crate::domain::subject::{Subject, UpstreamId};
 use crate::oidc::digest;
 use crate::ports::signer::Algorithm;
 
-/// Claims an upstream may never decide (contract section 3, "Broker claims").
-pub const RESERVED_CLAIMS: [&str; 28] = [
-    "iss",
-    "aud",
-    "exp",
-    "iat",
-    "nbf",
-    "jti",
-    "nonce",
-    "azp",
-    "client_id",
-    "scope",
-    "sid",
-    "acr",
-    "amr",
-    "auth_time",
-    "at_hash",
-    "c_hash",
-    "s_hash",
-    "cnf",
-    "act",
-    "may_act",
-    "events",
-    "typ",
-    "sub",
-    "recovery_scope",
-    "recovery_lift",
-    "recovery_until",
-    "recovery_epoch",
-    "recovery_ref",
-];
 /// The scope that opens the admin API, for clients that are allowed it.
 pub const ADMIN_SCOPE: &str = "reentry:admin";
 /// The scope for refresh tokens that outlive the session.
