@@ -35,6 +35,9 @@ pub enum Told {
     At(Timestamp),
     /// Several causes folded into one, which ends here.
     Settled(Timestamp),
+    /// It was heard of when even an untold hold would have been over: it only tells (domain "End"). It holds again as
+    /// part of a case that it would have been part of, if one comes up.
+    Late,
 }
 
 /// One change that holds, or that was told about.
@@ -97,6 +100,7 @@ impl Cause {
             Told::NoChannel => nominal,
             Told::At(accepted) => nominal.max(accepted.plus(self.told_min)),
             Told::Settled(end) => end,
+            Told::Late => self.at,
         };
         self.cap.map_or(end, |cap| end.min(cap))
     }
@@ -113,7 +117,7 @@ impl Cause {
     /// Whether it restricts anything, as opposed to having only told.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.length > Span::ZERO && !self.allowed.is_full()
+        self.length > Span::ZERO && !self.allowed.is_full() && self.told != Told::Late
     }
 }
 

@@ -34,6 +34,7 @@ fn any_told() -> impl Strategy<Value = Told> {
     prop_oneof![
         Just(Told::Pending),
         Just(Told::NoChannel),
+        Just(Told::Late),
         (-200..400_i64).prop_map(|h| Told::At(hour(h))),
         (-200..400_i64).prop_map(|h| Told::Settled(hour(h))),
     ]
@@ -236,6 +237,7 @@ fn over(cause: &Cause) -> i64 {
         Told::NoChannel => start + length,
         Told::At(accepted) => (start + length).max(accepted.millis() + cause.told_min.millis()),
         Told::Settled(end) => end.millis(),
+        Told::Late => start,
     };
     cause.cap.map_or(end, |cap| end.min(cap.millis()))
 }
@@ -257,7 +259,7 @@ fn oracle(record: Option<&Record>, asked: &Asked, now: Now) -> Set {
     for cause in record
         .causes
         .iter()
-        .filter(|c| c.enforced && c.length > Span::ZERO && c.allowed != Ceiling::Full)
+        .filter(|c| c.enforced && c.told != Told::Late && c.length > Span::ZERO && c.allowed != Ceiling::Full)
     {
         let wants = match cause.at_end {
             AtEnd::Auto => 0,

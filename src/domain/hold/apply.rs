@@ -1,10 +1,16 @@
 //! A change arrives: what it does to the record (domain "Start", "End", "Merge"), and the steps that time and
 //! delivery take afterwards. Every function here is pure and may run several times for one commit.
 
-use super::{Cause, Effect, MAX_CAUSES, RETENTION, Record, Told, Transition};
+mod derived;
+mod late;
+
+use derived::derived;
+use late::{bound, revive};
+
+use super::{Cause, Effect, RETENTION, Record, Told, Transition};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
-use crate::domain::change::{Change, ChangeKind, Row};
+use crate::domain::change::{Change, Row};
 use crate::domain::notice;
 use crate::domain::policy::{Policy, Response, Tier};
 use crate::domain::subject::Subject;
@@ -44,30 +50,15 @@ pub fn apply(
     let account = merged(before, after, change, setting.now);
     let mut transition = Transition::new(old.cloned().unwrap_or_else(|| Record::new(subject.clone())));
     transition.record.touch(setting.now);
-    let mut changes = vec![change.clone()];
-    let (baseline, probation) = (
-        baseline(&transition.record, change, setting.now),
-        setting.policy.probation,
+    let mut stored = take(
+        &mut transition,
+        account.as_ref(),
+        change,
+        setting.reference,
+        setting,
     );
-    let all = account
-        .as_ref()
-        .is_some_and(|a| a.all_replaced(baseline, change.start(), probation));
-    if change.kind != ChangeKind::CredentialInitialised && all {
-        changes.push(Change {
-            kind: ChangeKind::AllFactorsReplaced,
-            id: format!("{}#all", change.id),
-            factor: None,
-            ..change.clone()
-        });
-    }
-    let mut stored = false;
-    for (index, one) in changes.iter().enumerate() {
-        let reference = if index == 0 {
-            setting.reference.to_owned()
-        } else {
-            format!("{}-{index}", setting.reference)
-        };
-        stored |= take(&mut transition, account.as_ref(), one, &reference, setting);
+    for (one, reference) in derived(&transition.record, account.as_ref(), change, setting) {
+        stored |= take(&mut transition, account.as_ref(), &one, &reference, setting);
     }
     if !stored {
         return None;
@@ -91,19 +82,6 @@ fn merged(before: Option<&Account>, after: Option<&Account>, change: &Change, no
         (Some(before), Some(after)) => Some(before.refreshed(after, seen)),
         (before, after) => before.or(after).cloned(),
     }
-}
-
-/// The instant before which a factor counts as "before": the start of the episode that this change falls in or that
-/// is under way, or of this change.
-fn baseline(record: &Record, change: &Change, now: Now) -> Timestamp {
-    let start = change.start();
-    let episodes = record.episodes(|_| true);
-    let near = episodes
-        .iter()
-        .filter(|e| now.earliest() < e.end() || (e.start() <= start && start < e.end()));
-    near.map(super::Episode::start)
-        .min()
-        .map_or(start, |at| at.min(start))
 }
 
 /// Puts one change into the record. Says whether anything has to be stored.
@@ -144,7 +122,11 @@ fn take(t: &mut Transition, account: Option<&Account>, change: &Change, case: &s
             let _ = write!(id, ":{stamp}");
         }
     }
+    let episode = cause.holds().then_some(cause.episode);
     t.record.causes.push(cause);
+    if let Some(episode) = episode {
+        revive(&mut t.record, episode, s.now);
+    }
     bound(&mut t.record);
     true
 }
@@ -188,13 +170,13 @@ fn widen_contest(record: &mut Record, cause: &Cause) {
 
 /// Whether `new` restricts more than what is `known` of the same change.
 fn stricter(new: &Cause, known: &Cause) -> bool {
-    new.length > known.length || !known.allowed.within(&new.allowed)
+    new.length > known.length || !known.allowed.within(&new.allowed) || (new.holds() && !known.holds())
 }
 
 /// The cause that a change is, by today's policy.
 fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &str, s: Setting<'_>) -> Cause {
     let (row, start) = (change.row(), change.start());
-    let (mut length, mut allowed) = match s.tier.response(row) {
+    let (length, allowed) = match s.tier.response(row) {
         Response::Notice => (Span::ZERO, Ceiling::Full),
         Response::Hold { length, allow } => (length, allow),
     };
@@ -207,9 +189,7 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
         .iter()
         .filter(running)
         .any(|e| e.start() <= untold && start < e.end());
-    if s.now.earliest() > untold && !part {
-        (length, allowed) = (Span::ZERO, Ceiling::Full);
-    }
+    let late = length > Span::ZERO && s.now.earliest() > untold && !part;
     let known = account.is_some_and(|a| record.channels_before(a, start, s.policy).next().is_some());
     let repeated = held_by(record, change, start) >= length.times(2);
     let enforced = s.tier.enforce.enforces(s.place);
@@ -224,21 +204,21 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
         length,
         allowed,
         sources: vec![change.source.clone()],
-        told: if known && enforced {
-            Told::Pending
-        } else {
-            Told::NoChannel
+        told: match known && enforced {
+            _ if late => Told::Late,
+            true => Told::Pending,
+            false => Told::NoChannel,
         },
         told_min: s.policy.told_min.min(length.quarter()),
         tier: s.tier.name.clone(),
         at_end: s.tier.at_end,
         digest: s.policy.digest.clone(),
         channel: change.channel.clone(),
-        bounded: length > Span::ZERO && change.channel.is_some() && repeated,
+        bounded: length > Span::ZERO && !late && change.channel.is_some() && repeated,
         rollout: s.tier.enforce,
         enforced,
         episode: inside.map_or(0, |e| e.number),
-        swept: length == Span::ZERO,
+        swept: late || length == Span::ZERO,
         contest_length: contest_length(s.tier, row),
         cap: cap.and_then(|e| capped(e, length)),
         origin: change.origin.clone(),
@@ -335,44 +315,6 @@ fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, caus
     t.audit.push(entry);
     if restricts {
         t.converge();
-    }
-}
-
-/// Keeps the record small without ever loosening it: the two oldest causes become one, with the later end, the
-/// smaller ceiling, the earlier start. A report about a case that was folded away speaks to the one it went into.
-fn bound(record: &mut Record) {
-    while record.causes.len() > MAX_CAUSES {
-        let first = record.causes.remove(0);
-        let Some(second) = record.causes.first_mut() else {
-            return;
-        };
-        let end = match (first.holds(), second.holds()) {
-            (true, true) => first.end().max(second.end()),
-            (true, false) => first.end(),
-            (false, _) => second.end(),
-        };
-        if first.holds() && first.kind.is_contact() {
-            second.kind = first.kind;
-        }
-        if first.holds() {
-            let both = second.holds();
-            second.swept = first.swept && (second.swept || !both);
-            second.episode = second.episode.max(first.episode);
-            second.at_end = second.at_end.max(first.at_end);
-            second.enforced = first.enforced || (both && second.enforced);
-        }
-        second.at = second.at.min(first.at);
-        second.length = second.length.max(first.length);
-        second.allowed = second.allowed.intersect(&first.allowed);
-        second.told = Told::Settled(end);
-        second.cap = None;
-        second.contest_length = second.contest_length.max(first.contest_length);
-        let number = second.episode;
-        if first.holds() && first.episode != number {
-            for cause in record.causes.iter_mut().filter(|c| c.episode == first.episode) {
-                cause.episode = number;
-            }
-        }
     }
 }
 
