@@ -4,6 +4,7 @@ pub mod assemble;
 pub mod clock;
 pub mod doctor;
 pub mod keys;
+pub mod listener;
 pub mod serving;
 pub mod wire;
 pub mod workers;
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
 use crate::config::Config;
 use crate::oidc::keys::KeyRing;
@@ -52,6 +54,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
         time: server.request_timeout,
+        body_time: server.body_timeout,
         ..crate::http::context::Limits::default()
     });
     tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
@@ -63,6 +66,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             operations,
             pace,
             drain: server.shutdown_grace,
+            bounds: Bounds {
+                connections: server.connections,
+                head: server.header_timeout,
+                rest: server.keep_alive,
+                ..Bounds::default()
+            },
         },
         stop,
     )

@@ -172,6 +172,7 @@ fn serving(
         operations,
         pace,
         drain: Duration::from_secs(5),
+        bounds: crate::app::listener::Bounds::default(),
     })
 }
 

@@ -107,6 +107,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("futures_util", RUNNING),
     ("humantime", &["config", "cli"]),
+    // The accept loop, in one file: the web framework's own has no bounds.
+    ("hyper", &["app::listener"]),
+    ("hyper_util", &["app::listener"]),
     // Only to say times in words, with a zone that is handed in; clocks are forbidden below.
     (
         "jiff",
@@ -140,6 +143,8 @@ const CRATES: &[(&str, &[&str])] = &[
         "rustls",
         &["store", "notify", "idp", "oidc", "http", "app", "demo"],
     ),
+    // The limit of open files, where connections are accepted.
+    ("rustix", &["app::listener"]),
     ("schemars", &["config"]),
     (
         "secrecy",

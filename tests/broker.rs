@@ -15,6 +15,8 @@ mod happy;
 mod holds;
 #[path = "broker/house.rs"]
 mod house;
+#[path = "broker/listener.rs"]
+mod listener;
 #[path = "broker/logout.rs"]
 mod logout;
 #[path = "broker/op.rs"]

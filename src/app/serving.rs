@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::listener::{self, Bounds};
 use crate::app::workers::{self, Pace};
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
@@ -27,13 +28,15 @@ pub struct Serving {
     pub pace: Pace,
     /// How long requests under way may take after the signal to stop, and workers after that.
     pub drain: Duration,
+    /// Bounds of the public listener.
+    pub bounds: Bounds,
 }
 
 /// Serves until `stop` is cancelled: then accepts nothing new, lets requests under way end, and stops the workers
 /// after the step each is in.
 ///
 /// # Errors
-/// When a listener fails.
+/// None at present: a connection that fails is no error.
 pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()> {
     let Serving {
         context,
@@ -41,6 +44,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
         operations,
         pace,
         drain,
+        bounds,
     } = serving;
     let readiness = Arc::clone(&context.readiness);
     let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
@@ -48,23 +52,20 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     let mut tasks = workers::start(&context.flow, &pace, &report, &stop);
     let (outer, inner) = (http::public(context.clone()), http::operations(context));
     let ends = async {
-        tokio::try_join!(
-            serve(public, outer, stop.clone()),
-            // Probes and metrics answer until the very end.
-            serve(operations, inner, stop.clone()),
+        tokio::join!(
+            listener::serve(public, outer, bounds.within_files(), stop.clone()),
+            // Probes and metrics answer until the very end, however crowded the other listener is.
+            listener::serve(operations, inner, Bounds::few(), stop.clone()),
         )
     };
     let deadline = async {
         stop.cancelled().await;
         tokio::time::sleep(drain).await;
     };
-    let result = tokio::select! {
-        ended = ends => ended.map(|_| ()),
-        () = deadline => {
-            tracing::warn!("requests were still under way at the end of the drain");
-            Ok(())
-        }
-    };
+    tokio::select! {
+        _ = ends => {}
+        () = deadline => tracing::warn!("requests were still under way at the end of the drain"),
+    }
     stop.cancel();
     let rest = async {
         while tasks.join_next().await.is_some() {}
@@ -73,7 +74,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     if tokio::time::timeout(drain, rest).await.is_err() {
         tracing::warn!("a worker did not stop in time; what it was doing comes again at the next start");
     }
-    result
+    Ok(())
 }
 
 /// Asks the store how it stands, for readiness and for the log: often until it is sound, then now and then.
@@ -108,14 +109,6 @@ async fn watch_store(context: Context, stop: CancellationToken) {
             () = stop.cancelled() => {}
         }
     }
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
-    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await?;
-    Ok(())
 }
 
 /// The handlers' context over the wired use cases, with the deployment's look and words.

@@ -84,6 +84,12 @@ fn claim_alias(text: &str) -> Result<String, String> {
     }
 }
 
+/// How many connections a listener may have.
+fn connections(text: &str) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|n| (16..=1_000_000).contains(n));
+    found.ok_or_else(|| format!("is `{text}`; write a number from 16 to 1000000"))
+}
+
 /// What to do with a `prompt` value that nobody knows (contract section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPrompt {
@@ -108,6 +114,14 @@ pub struct Server {
     pub body_limit: usize,
     /// Longest time a request may take.
     pub request_timeout: Duration,
+    /// Longest time in which a body has to arrive.
+    pub body_timeout: Duration,
+    /// Longest time in which the head of a request has to arrive.
+    pub header_timeout: Duration,
+    /// Longest rest of a connection between two requests.
+    pub keep_alive: Duration,
+    /// Most connections at once.
+    pub connections: usize,
     /// How long requests under way may finish after SIGTERM.
     pub shutdown_grace: Duration,
     /// Unknown `prompt` values.
@@ -122,6 +136,10 @@ impl Server {
         let claim_alias = s.optional("claim_alias", claim_alias);
         let body_limit = s.or("body_limit", 64 * 1024, size);
         let request_timeout = s.or("request_timeout", Duration::from_secs(10), deadline);
+        let body_timeout = s.or("body_timeout", Duration::from_secs(5), deadline);
+        let header_timeout = s.or("header_timeout", Duration::from_secs(10), deadline);
+        let keep_alive = s.or("keep_alive", Duration::from_secs(75), deadline);
+        let connections = s.or("connections", 8192, connections);
         let shutdown_grace = s.or("shutdown_grace", Duration::from_secs(20), deadline);
         let unknown_prompt = s.choice(
             "unknown_prompt",
@@ -155,6 +173,10 @@ impl Server {
             claim_alias: claim_alias?,
             body_limit: body_limit?,
             request_timeout: request_timeout?,
+            body_timeout: body_timeout?,
+            header_timeout: header_timeout?,
+            keep_alive: keep_alive?,
+            connections: connections?,
             shutdown_grace: shutdown_grace?,
             unknown_prompt: unknown_prompt?,
         })

@@ -18,6 +18,8 @@ pub struct Limits {
     pub body: usize,
     /// Longest handling; 503 afterwards.
     pub time: Duration,
+    /// Longest time in which a body has to arrive; 408 afterwards.
+    pub body_time: Duration,
     /// Most requests at once on one listener; the rest are shed with 503 and `Retry-After`.
     pub concurrent: usize,
 }
@@ -27,6 +29,7 @@ impl Default for Limits {
         Self {
             body: 64 * 1024,
             time: Duration::from_secs(20),
+            body_time: Duration::from_secs(10),
             concurrent: 1024,
         }
     }

@@ -1,5 +1,7 @@
 //! Extractors whose rejections are problem documents too.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -31,6 +33,9 @@ pub struct Path<T>(pub T);
 #[derive(Clone, Debug)]
 pub struct Sent(pub Params);
 
+/// As long as nobody says otherwise.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
 /// The kind of body in lower case, without parameters.
 fn kind(headers: &HeaderMap) -> String {
     let value = headers
@@ -40,16 +45,22 @@ fn kind(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
+/// How long the body of a request may take to arrive; the guard writes it down.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyTime(pub Duration);
+
 async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state)
-        .await
-        .map_err(|rejection: BytesRejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::too_large()
-            } else {
-                Problem::bad_request("the body did not arrive whole")
-            }
-        })
+    let most = request.extensions().get::<BodyTime>().map_or(BODY_TIME, |t| t.0);
+    let Ok(read) = tokio::time::timeout(most, Bytes::from_request(request, state)).await else {
+        return Err(Problem::too_slow());
+    };
+    read.map_err(|rejection: BytesRejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Problem::too_large()
+        } else {
+            Problem::bad_request("the body did not arrive whole")
+        }
+    })
 }
 
 fn fields<T: DeserializeOwned>(params: Result<Params, Fault>) -> Result<T, Problem> {

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 
 use crate::http::context::Context;
+use crate::http::extract::BodyTime;
 use crate::http::problem::{Fault, Problem, fault_document};
 use crate::telemetry::request::Line;
 
@@ -41,13 +42,16 @@ pub struct LogWords {
 pub async fn around(
     State(context): State<Context>,
     matched: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let trace_id = context.flow.random::<12>();
     let method = request.method().clone();
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
+    request
+        .extensions_mut()
+        .insert(BodyTime(context.limits.body_time));
     let mut response = match context.places.clone().try_acquire_owned() {
         Ok(_place) => {
             let work =

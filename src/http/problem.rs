@@ -110,6 +110,16 @@ impl Problem {
         )
     }
 
+    /// 408: the body did not arrive in time.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "too-slow",
+            "The request did not arrive in time",
+        )
+    }
+
     /// 413.
     #[must_use]
     pub fn too_large() -> Self {

@@ -72,6 +72,14 @@ pub const METRICS: &[Metric] = &[
         "reentry_login_checks_failed_total",
         "Log-ins after which the identity provider did not answer: their tokens say `none`.",
     ),
+    counter(
+        "reentry_connections_evicted_total",
+        "Connections that did nothing and were closed to make room.",
+    ),
+    counter(
+        "reentry_connections_shed_total",
+        "Connections that found no place, because all others were being answered.",
+    ),
     histogram(
         "reentry_http_seconds",
         "Time from a request to its response, by `route`, `method` and `status`.",

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use reentry::app::clock::SystemEntropy;
+use reentry::app::listener::{self, Bounds};
 use reentry::domain::audit::Entry;
 use reentry::domain::ceiling::Class;
 use reentry::domain::change::{Change, ChangeKind, Proof, Source};
@@ -37,6 +38,7 @@ use reentry::ports::store::{
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::op::{Op, Word};
 
@@ -401,8 +403,7 @@ impl House {
         let context = Context::new(Arc::clone(&flow), Arc::new(broker), Arc::new(pages));
         let router = reentry::http::public(context.clone());
         tokio::spawn(async move {
-            let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
-            axum::serve(listener, service).await.unwrap();
+            listener::serve(listener, router, Bounds::default(), CancellationToken::new()).await;
         });
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())

@@ -1,0 +1,283 @@
+//! Open connections without number, and ones on which next to nothing arrives.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use reentry::app::listener::{Bounds, serve};
+use reentry::http::context::Limits;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::house::{BASE, House};
+
+struct Door {
+    at: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+async fn door(house: &House, bounds: Bounds, body_time: Duration) -> Door {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let limits = Limits {
+        body_time,
+        ..Limits::default()
+    };
+    let router = reentry::http::public(house.context.clone().with_limits(limits));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, router, bounds, stop.clone()));
+    Door { at, stop, task }
+}
+
+fn head(path: &str, more: &str) -> String {
+    format!("GET {BASE}{path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n")
+}
+
+/// One request on a connection of its own; the status line.
+async fn asked(at: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream
+        .write_all(head("/jwks", "connection: close\r\n").as_bytes())
+        .await
+        .unwrap();
+    rest(&mut stream).await.lines().next().unwrap_or("").to_owned()
+}
+
+/// What still comes until the other side closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut octets = Vec::new();
+    // A reset is a close too.
+    let _ = stream.read_to_end(&mut octets).await;
+    String::from_utf8_lossy(&octets).into_owned()
+}
+
+/// One answer with its body, on a connection that stays open.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut octets = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&octets).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|l| {
+                l.to_ascii_lowercase()
+                    .strip_prefix("content-length: ")?
+                    .parse::<usize>()
+                    .ok()
+            });
+            if body.len() >= length.unwrap() {
+                return text;
+            }
+        }
+        let read = stream.read(&mut part).await.unwrap();
+        assert!(read > 0, "closed after {text}");
+        octets.extend_from_slice(&part[..read]);
+    }
+}
+
+/// How long the other side lets a connection live on which `trickle` is written every 50 ms.
+async fn lives(stream: &mut TcpStream, trickle: &[u8]) -> Duration {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(8), "never closed");
+        let written = stream.write_all(trickle).await;
+        let read = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut [0; 64])).await;
+        if written.is_err() || matches!(read, Ok(Ok(0) | Err(_))) {
+            return began.elapsed();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_open_connections_keep_nobody_out() {
+    const CROWD: usize = 10_000;
+    const PLACES: usize = 4_096;
+    let enough = Bounds {
+        connections: CROWD + PLACES + 512,
+        ..Bounds::default()
+    };
+    assert_eq!(
+        enough.within_files(),
+        enough,
+        "this machine allows too few open files"
+    );
+    let house = House::new().await;
+    let bounds = Bounds {
+        connections: PLACES,
+        head: Duration::from_mins(2),
+        ..Bounds::default()
+    };
+    let door = door(&house, bounds, Duration::from_secs(5)).await;
+    let mut crowd = Vec::with_capacity(CROWD);
+    for i in 0..CROWD {
+        let mut stream = TcpStream::connect(door.at).await.unwrap();
+        match i % 3 {
+            0 => {}
+            1 => stream.write_all(b"GET /jwks HTT").await.unwrap(),
+            _ => stream.write_all(head("/jwks", "").as_bytes()).await.unwrap(),
+        }
+        crowd.push(stream);
+        if i % 1000 == 999 {
+            let began = Instant::now();
+            assert_eq!(asked(door.at).await, "HTTP/1.1 200 OK", "with {i} open");
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+    }
+    // The youngest were not sacrificed, the oldest were.
+    let youngest = crowd.last_mut().unwrap();
+    let open = tokio::time::timeout(Duration::from_millis(100), youngest.read(&mut [0; 16])).await;
+    assert!(!matches!(open, Ok(Ok(0) | Err(_))), "{open:?}");
+    let closed = tokio::time::timeout(Duration::from_secs(2), rest(&mut crowd[0])).await;
+    assert_eq!(closed.unwrap(), "");
+    drop(crowd);
+    assert_eq!(asked(door.at).await, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn when_every_place_is_busy_a_connection_is_told_so() {
+    let house = House::new().await;
+    let bounds = Bounds {
+        connections: 2,
+        ..Bounds::default()
+    };
+    let door = door(&house, bounds, Duration::from_secs(3)).await;
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(door.at).await.unwrap();
+        let head = format!(
+            "POST {BASE}/token HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 9\r\n\r\na="
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        busy.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut late = TcpStream::connect(door.at).await.unwrap();
+    let told = rest(&mut late).await;
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    assert!(told.contains("retry-after: 1"), "{told}");
+    for stream in &mut busy {
+        stream.write_all(b"b&c=ddd").await.unwrap();
+        assert!(
+            answer(stream).await.starts_with("HTTP/1.1 401 "),
+            "those under way are answered"
+        );
+    }
+    assert_eq!(asked(door.at).await, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn slow_loris_is_cut_off() {
+    let house = House::new().await;
+    let bounds = Bounds {
+        head: Duration::from_millis(400),
+        rest: Duration::from_millis(900),
+        ..Bounds::default()
+    };
+    let door = door(&house, bounds, Duration::from_millis(400)).await;
+    // Nothing at all, a head by the octet, and a second head by the octet.
+    let mut silent = TcpStream::connect(door.at).await.unwrap();
+    let lived = lives(&mut silent, b"").await;
+    assert!(lived < Duration::from_millis(1500), "{lived:?}");
+    let mut slow = TcpStream::connect(door.at).await.unwrap();
+    slow.write_all(b"GET /jwks HTTP/1.1\r\nhost: ").await.unwrap();
+    let lived = lives(&mut slow, b"x").await;
+    assert!(lived < Duration::from_millis(1500), "{lived:?}");
+    let mut second = TcpStream::connect(door.at).await.unwrap();
+    second.write_all(head("/jwks", "").as_bytes()).await.unwrap();
+    answer(&mut second).await;
+    let lived = lives(&mut second, b"G").await;
+    assert!(lived < Duration::from_millis(1500), "{lived:?}");
+    // A body by the octet is answered, and the connection closed.
+    let mut body = TcpStream::connect(door.at).await.unwrap();
+    let head = format!(
+        "POST {BASE}/token HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 1000\r\n\r\na="
+    );
+    body.write_all(head.as_bytes()).await.unwrap();
+    let began = Instant::now();
+    let (mut read, mut write) = body.into_split();
+    let trickle = tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let mut octets = Vec::new();
+    let _ = read.read_to_end(&mut octets).await;
+    let text = String::from_utf8_lossy(&octets);
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+    assert!(text.contains("invalid_request"), "{text}");
+    assert!(
+        began.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        began.elapsed()
+    );
+    trickle.abort();
+}
+
+#[tokio::test]
+async fn a_connection_rests_no_longer_than_it_may() {
+    let house = House::new().await;
+    let bounds = Bounds {
+        head: Duration::from_millis(300),
+        rest: Duration::from_millis(700),
+        age: Duration::from_secs(2),
+        ..Bounds::default()
+    };
+    let door = door(&house, bounds, Duration::from_secs(5)).await;
+    let mut stream = TcpStream::connect(door.at).await.unwrap();
+    let began = Instant::now();
+    let mut answers = 0;
+    // Within its rest it stays, also longer than a head may take; then it is too old.
+    while began.elapsed() < Duration::from_secs(6) {
+        if stream.write_all(head("/jwks", "").as_bytes()).await.is_err() {
+            break;
+        }
+        let mut part = [0; 8192];
+        if stream.read(&mut part).await.unwrap_or(0) == 0 {
+            break;
+        }
+        answers += 1;
+        tokio::time::sleep(Duration::from_millis(450)).await;
+    }
+    assert!(
+        (3..=10).contains(&answers),
+        "{answers} answers in {:?}",
+        began.elapsed()
+    );
+    let mut idle = TcpStream::connect(door.at).await.unwrap();
+    idle.write_all(head("/jwks", "").as_bytes()).await.unwrap();
+    answer(&mut idle).await;
+    let began = Instant::now();
+    rest(&mut idle).await;
+    let lived = began.elapsed();
+    assert!((600..1500).contains(&lived.as_millis()), "{lived:?}");
+}
+
+#[tokio::test]
+async fn a_stop_answers_what_is_under_way_and_closes_what_rests() {
+    let house = House::new().await;
+    let door = door(&house, Bounds::default(), Duration::from_secs(5)).await;
+    let mut resting = TcpStream::connect(door.at).await.unwrap();
+    resting.write_all(head("/jwks", "").as_bytes()).await.unwrap();
+    answer(&mut resting).await;
+    let mut silent = TcpStream::connect(door.at).await.unwrap();
+    let mut busy = TcpStream::connect(door.at).await.unwrap();
+    let head = format!(
+        "POST {BASE}/token HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 4\r\n\r\na="
+    );
+    busy.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    door.stop.cancel();
+    let soon = Duration::from_secs(1);
+    tokio::time::timeout(soon, rest(&mut resting)).await.unwrap();
+    tokio::time::timeout(soon, rest(&mut silent)).await.unwrap();
+    assert!(!door.task.is_finished(), "a request is under way");
+    assert!(
+        TcpStream::connect(door.at).await.is_err(),
+        "nothing new is accepted"
+    );
+    busy.write_all(b"bb").await.unwrap();
+    let told = rest(&mut busy).await;
+    assert!(told.starts_with("HTTP/1.1 401 "), "{told}");
+    tokio::time::timeout(soon, door.task).await.unwrap().unwrap();
+}
