@@ -2,6 +2,7 @@
 //! so that an operator sees that somebody could not be told.
 
 pub mod mail;
+pub mod outbound;
 pub mod smtp;
 
 use async_trait::async_trait;

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod idp;
 pub mod notifier;
+pub mod outbound;
 pub mod seal;
 pub mod signer;
 pub mod store;

@@ -52,13 +52,14 @@ fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
             at: Timestamp::from_secs(AT),
             origin: change.map(|_| "Lisbon".to_owned()),
             allowed: match message {
-                Message::FreezeEnded => Some(Ceiling::of(&["read"])),
+                Message::FreezeEnded | Message::RestrictionKept => Some(Ceiling::of(&["read"])),
                 _ => about_a_change.then(|| Ceiling::of(&["read", "write"])),
             },
             until: (about_a_change || matches!(message, Message::FreezeEnding | Message::FreezeEnded))
                 .then(|| Timestamp::from_secs(AT + 86_400)),
             locale: None,
             name: "Ana Sousa".to_owned(),
+            count: None,
         },
     }
 }
@@ -118,6 +119,8 @@ fn every() -> Vec<(String, Notice)> {
         (Message::AccountFrozen, &[]),
         (Message::FreezeEnding, &[]),
         (Message::FreezeEnded, &[]),
+        (Message::ReportRepeated, &[]),
+        (Message::RestrictionKept, &[]),
     ];
     let mut all = Vec::new();
     for (message, kinds) in changes {

@@ -6,9 +6,11 @@
 //! loosens a running hold.
 
 pub mod apply;
+pub mod attempt;
 pub mod contest;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,7 @@ use crate::domain::subject::account::{Account, ChannelId, Contact};
 use crate::domain::tier::TierName;
 use crate::domain::time::{Now, Span, Timestamp};
 
+use attempt::Attempts;
 use contest::Contest;
 
 /// Whether somebody on a channel of before has been told, which sets the end (domain "End").
@@ -175,6 +178,9 @@ pub struct Record {
     pub reports: Vec<(ChannelId, Timestamp)>,
     /// The open recovery request, if any; its case lives in a key of its own.
     pub recovery: Option<String>,
+    /// Attempts that changed nothing, as they were told.
+    #[serde(default)]
+    pub attempts: Vec<Attempts>,
 }
 
 /// The restriction in force.
@@ -213,6 +219,7 @@ impl Record {
             elevations: Vec::new(),
             reports: Vec::new(),
             recovery: None,
+            attempts: Vec::new(),
         }
     }
 
@@ -532,6 +539,16 @@ impl Transition {
                 notice.channel.0
             );
             self.effects.push((id, Effect::Notice(Box::new(notice))));
+        }
+    }
+
+    /// Notices that a case may send more than once: the instant of the transition tells them apart.
+    fn notices_at(&mut self, notices: Vec<Notice>) {
+        let (before, stamp) = (self.effects.len(), self.record.updated.millis());
+        self.notices(notices);
+        for (id, _) in self.effects.iter_mut().skip(before) {
+            // Writing to a String cannot fail.
+            let _ = write!(id, ":{stamp}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Who is told what. `IDPro`'s eight kinds (rows C1 to C8), and what happens around a freeze.
+//! Who is told what. `IDPro`'s eight kinds (rows C1 to C8), what happens around a freeze, and attempts that changed
+//! nothing.
 //!
 //! A notice goes to every channel known before the change, each as an effect of its own, so that one refusing
 //! mail server never silences another channel; a channel that came with the change is told too, without a link.
@@ -40,11 +41,15 @@ pub enum Message {
     FreezeEnding,
     /// The freeze is over; what follows.
     FreezeEnded,
+    /// A channel that had spoken before said so again: nothing changes by it.
+    ReportRepeated,
+    /// Somebody at the IdP tried to take the limits away: they stand.
+    RestrictionKept,
 }
 
 impl Message {
     /// Every message.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::EmailChanged,
         Self::PhoneChanged,
         Self::PasswordChanged,
@@ -56,6 +61,8 @@ impl Message {
         Self::AccountFrozen,
         Self::FreezeEnding,
         Self::FreezeEnded,
+        Self::ReportRepeated,
+        Self::RestrictionKept,
     ];
 
     /// The name of its folder.
@@ -73,6 +80,8 @@ impl Message {
             Self::AccountFrozen => "account_frozen",
             Self::FreezeEnding => "freeze_ending",
             Self::FreezeEnded => "freeze_ended",
+            Self::ReportRepeated => "report_repeated",
+            Self::RestrictionKept => "restriction_kept",
         }
     }
 
@@ -120,6 +129,9 @@ pub struct Content {
     pub locale: Option<String>,
     /// Name for the greeting; may be empty.
     pub name: String,
+    /// How many attempts it tells of, for messages about attempts.
+    #[serde(default)]
+    pub count: Option<u32>,
 }
 
 /// One message to one channel.
@@ -191,5 +203,6 @@ pub fn content_of(change: &Change, allowed: Option<Ceiling>, until: Option<Times
         until,
         locale: None,
         name: String::new(),
+        count: None,
     }
 }

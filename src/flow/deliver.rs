@@ -167,6 +167,8 @@ async fn accepted(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<(), F
             let transition = match notice.content.message {
                 _ if !notice.before => None,
                 Message::AccountFrozen => freeze_told(record, now),
+                // They tell of an attempt, not of the change itself.
+                Message::ReportRepeated | Message::RestrictionKept => None,
                 _ => told(record, &notice.case, now),
             };
             let mut write = transition.map_or_else(Write::default, Write::from);

@@ -3,10 +3,9 @@
 //! The mark of an event is set in the same atomic step as what it did, so a line may be read any number of
 //! times, by the poller and by the log-in-time check, in any order.
 
-use crate::domain::audit::Entry;
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
-use crate::domain::hold::{Effect, Record};
+use crate::domain::hold::{Record, attempt};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
@@ -339,34 +338,20 @@ pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result
     Ok(updated)
 }
 
-/// Somebody moved what holds the account at the IdP: agree with the record again, at once, and say so.
+/// Somebody moved what holds the account at the IdP: agree with the record again, at once, and tell everyone.
 async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Result<Updated, FlowError> {
     let key = flow.key(subject);
     let mark = Mark {
         name: format!("{}:{id}", Source::AdminEvents.as_str()),
         keep: MARK_KEEP,
     };
+    let policy = flow.policy.load_full();
     let updated = flow
         .store
-        .update(&key, Parts::RECORD, Some(&mark), &|loaded| {
-            let record = loaded.record.as_ref()?;
+        .update(&key, Parts::ACCOUNT, Some(&mark), &|loaded| {
+            let (record, account) = (loaded.record.as_ref()?, loaded.account.as_ref());
             let now = flow.now(loaded.store_time);
-            let restriction = record.restriction(now)?;
-            let entry = Entry::system(
-                format!("tampered:{id}"),
-                now.latest(),
-                "tampered",
-                Some(&restriction.reference),
-            )
-            .alarming()
-            .with("what", what);
-            let effects = vec![(format!("converge:tampered:{id}"), Effect::Converge)];
-            Some(Write {
-                record: Some(record.clone()),
-                effects,
-                audit: vec![entry],
-                ..Write::default()
-            })
+            attempt::tampered(record, account, id, what, now, &policy).map(Write::from)
         })
         .await?;
     if matches!(updated, Updated::Stored) {

@@ -54,7 +54,7 @@ macro_rules! folder {
     };
 }
 
-const TEMPLATES: [(&str, &str); 33] = folder![
+const TEMPLATES: [(&str, &str); 39] = folder![
     "email_changed",
     "phone_changed",
     "password_changed",
@@ -66,6 +66,8 @@ const TEMPLATES: [(&str, &str); 33] = folder![
     "account_frozen",
     "freeze_ending",
     "freeze_ended",
+    "report_repeated",
+    "restriction_kept",
 ];
 
 impl Messages {
@@ -120,6 +122,7 @@ impl Messages {
             support => self.sender.support.as_deref(),
             brand => &self.sender.name,
             accent => &self.sender.accent,
+            count => content.count.unwrap_or(1),
             reference => &notice.case,
         };
         let text = self
@@ -144,7 +147,7 @@ impl Messages {
     fn restriction(&self, outgoing: &Outgoing<'_>) -> Option<String> {
         let content = &outgoing.notice.content;
         match (&content.allowed, content.message) {
-            (_, Message::AccountFrozen | Message::FreezeEnding) => None,
+            (_, Message::AccountFrozen | Message::FreezeEnding | Message::ReportRepeated) => None,
             (Some(allowed), _) if !allowed.is_full() => {
                 Some(self.wording.restriction(allowed, content.until))
             }

@@ -158,6 +158,7 @@ fn with_addresses_everywhere() -> Write {
             until: None,
             locale: None,
             name: "Alice".to_owned(),
+            count: None,
         },
     };
     Write {

@@ -75,6 +75,101 @@ async fn looking_changes_nothing_and_pressing_freezes() {
     );
 }
 
+// Domain "Cancel": a second report is recorded and told, without effect; told once an hour at most.
+#[tokio::test]
+async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
+    assert_eq!(post(&world, &link).await.0, 200);
+    world.deliver().await;
+    let (frozen, mails) = (world.record(ANA).await.unwrap(), world.mails_to("ana").len());
+    for _ in 0..5 {
+        let (status, page) = post(&world, &link).await;
+        assert!(
+            status == 200 && page.contains("You have told us already"),
+            "{page}"
+        );
+    }
+    world.deliver().await;
+    let record = world.record(ANA).await.unwrap();
+    assert_eq!(record.contest, frozen.contest, "the freeze is as it was");
+    assert_eq!((record.epoch, &record.reports), (frozen.epoch, &frozen.reports));
+    let told = world.mails_to("ana");
+    assert_eq!(told.len(), mails + 1, "one message, not one for each attempt");
+    let mail = told.last().unwrap();
+    assert!(mail.subject.contains("told again"), "{}", mail.subject);
+    assert!(mail.text.contains("nothing has changed by it") && !mail.text.contains("/cancel/"));
+    world.clock.advance(Span::from_mins(61));
+    post(&world, &link).await;
+    world.deliver().await;
+    let told = world.mails_to("ana");
+    assert_eq!(told.len(), mails + 2);
+    assert!(
+        told.last()
+            .unwrap()
+            .text
+            .contains("5 times since our last message"),
+        "{}",
+        told.last().unwrap().text
+    );
+}
+
+// Reference 5.4: an attempt to take a hold away is undone, alarmed and told, once an hour at most.
+#[tokio::test]
+async fn a_hold_that_was_tampered_with_is_told_once_an_hour() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    world.deliver().await;
+    let (held, mails) = (world.record(ANA).await.unwrap(), world.mails_to("ana").len());
+    for n in 0..40 {
+        world.tamper(ANA, n).await;
+    }
+    world.deliver().await;
+    let record = world.record(ANA).await.unwrap();
+    assert_eq!(
+        record.restriction(world.now()),
+        held.restriction(world.now()),
+        "nothing was gained by it"
+    );
+    assert_eq!(record.causes, held.causes, "and its messages shorten no hold");
+    let told = world.mails_to("ana");
+    assert_eq!(told.len(), mails + 1, "one message, not forty");
+    let mail = told.last().unwrap();
+    assert!(
+        mail.subject.contains("tried to take away the limits"),
+        "{}",
+        mail.subject
+    );
+    assert!(
+        mail.text.contains("you can sign in, look at everything"),
+        "{}",
+        mail.text
+    );
+    let lines = world
+        .flow
+        .store
+        .audit(None, reentry::domain::time::Timestamp::from_millis(i64::MAX), 500)
+        .await
+        .unwrap();
+    let alarms = lines
+        .iter()
+        .filter(|(_, l)| l.action == "tampered" && l.alarm)
+        .count();
+    assert_eq!(alarms, 40, "each is written down");
+    world.clock.advance(Span::from_mins(61));
+    world.tamper(ANA, 100).await;
+    world.deliver().await;
+    let told = world.mails_to("ana");
+    assert_eq!(told.len(), mails + 2);
+    assert!(
+        told.last()
+            .unwrap()
+            .text
+            .contains("40 times since our last message")
+    );
+}
+
 #[tokio::test]
 async fn a_tampered_or_shortened_link_is_nobodys() {
     let world = World::start().await;

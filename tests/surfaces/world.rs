@@ -17,6 +17,7 @@ use reentry::domain::session::{Family, Session};
 use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::{Now, Span};
 use reentry::domain::wording::Wording;
+use reentry::flow::ingest::{self, Era};
 use reentry::flow::{Flow, deliver, import, poll, sweep};
 use reentry::http;
 use reentry::http::context::Context;
@@ -28,6 +29,7 @@ use reentry::oidc::Broker;
 use reentry::oidc::keys::{self, KeyRing};
 use reentry::oidc::settings::{BrokerSettings, Client, SecretHash, Upstream};
 use reentry::ports::clock::Clock;
+use reentry::ports::idp::{Heard, Line};
 use reentry::ports::seal::Seal;
 use reentry::ports::signer::Algorithm;
 use reentry::ports::store::{Parts, Store, Write};
@@ -159,6 +161,20 @@ impl World {
             .await
             .unwrap();
         self.deliver().await;
+    }
+
+    /// Somebody at the identity provider takes the hold away, for the `n`th time.
+    pub async fn tamper(&self, sub: &str, n: u32) {
+        let line = Line {
+            sub: sub.to_owned(),
+            heard: Heard::Tampered {
+                id: format!("tampering-{n}"),
+                what: "group removed".to_owned(),
+            },
+        };
+        ingest::line(&self.flow, &self.upstream, &line, Era::Ours)
+            .await
+            .unwrap();
     }
 
     /// Delivers what waits.

@@ -7,11 +7,10 @@ mod after;
 pub mod exit;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, RETENTION, Record, Transition};
+use super::{Cause, RETENTION, Record, Transition, attempt};
 use crate::domain::audit::{Actor, Entry};
 use crate::domain::notice::{self, Content, Message};
 use crate::domain::policy::{ContestedAtIdp, Exit, Policy, Tier};
@@ -133,6 +132,7 @@ pub fn report(
     };
     if spent(old, contact, now, policy) {
         t.audit.push(line("report_repeated"));
+        tell_again(&mut t, account, cause, now, policy);
         return Ok(t);
     }
     let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(policy.report_window));
@@ -218,6 +218,16 @@ fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, polic
     send(t, account, &case, since, &content, policy);
 }
 
+/// Tells everyone, the channel itself too, that its second word has changed nothing (domain "Cancel").
+fn tell_again(t: &mut Transition, account: &Account, cause: &Cause, now: Now, policy: &Policy) {
+    let message = Message::ReportRepeated;
+    let Some(count) = attempt::counted(&mut t.record, message, now).filter(|_| cause.enforced) else {
+        return;
+    };
+    let content = attempt::content(message, count, now);
+    send(t, account, &cause.reference, cause.at, &content, policy);
+}
+
 /// A message that is about no change.
 const fn plain(message: Message, now: Now) -> Content {
     Content {
@@ -229,6 +239,7 @@ const fn plain(message: Message, now: Now) -> Content {
         until: None,
         locale: None,
         name: String::new(),
+        count: None,
     }
 }
 
@@ -245,13 +256,8 @@ fn send(
     for notice in &mut notices {
         notice.link = false;
     }
-    let stamp = t.record.updated.millis();
-    let before = t.effects.len();
-    t.notices(notices);
-    // A freeze may be told more than once (another channel, another freeze): the instant tells them apart.
-    for (id, _) in t.effects.iter_mut().skip(before) {
-        let _ = write!(id, ":{stamp}");
-    }
+    // A freeze may be told more than once: another channel, another freeze.
+    t.notices_at(notices);
 }
 
 /// Why an administrator's word was not taken.

@@ -298,6 +298,8 @@ const fn subject(message: Message) -> &'static str {
         Message::AccountFrozen => "Account frozen",
         Message::FreezeEnding => "End of the freeze decided",
         Message::FreezeEnded => "Freeze ended",
+        Message::ReportRepeated => "Reported once more",
+        Message::RestrictionKept => "Attempt to take the limits away",
     }
 }
 
