@@ -104,7 +104,9 @@ pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
     } else {
         Keys::create(path)
     };
-    let keys = keys.with_context(|| format!("the key file {}", path.display()))?;
+    let keys = keys
+        .with_context(|| format!("the key file {}", path.display()))?
+        .of(config.upstreams.iter().map(|u| &u.id));
     let store = assemble::store(config, std::sync::Arc::new(keys)).await?;
     Ok(store.init().await?)
 }

@@ -45,7 +45,8 @@ const ACCENT: &str = "#1d4f91";
 pub async fn flow(config: &Config) -> anyhow::Result<Arc<Flow>> {
     let keys = Arc::new(
         Keys::load(&config.store.keys_file)
-            .context("the store's keys cannot be used; `reentry store init` makes them")?,
+            .context("the store's keys cannot be used; `reentry store init` makes them")?
+            .of(config.upstreams.iter().map(|u| &u.id)),
     );
     let store = store(config, Arc::clone(&keys)).await?;
     let upstreams = config

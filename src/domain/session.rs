@@ -165,6 +165,19 @@ impl Grants {
         self.families.iter().find(|f| f.id == id && f.revoked.is_none())
     }
 
+    /// Without what began at or before `floor`, nor what came from it (P5: a store that went back in time no longer
+    /// knows what was ended since).
+    #[must_use]
+    pub fn since(mut self, floor: Timestamp) -> Self {
+        self.sessions.retain(|s| s.began > floor);
+        let sessions = &self.sessions;
+        self.families
+            .retain(|f| f.began > floor && sessions.iter().any(|s| s.id == f.session));
+        self.codes
+            .retain(|c| sessions.iter().any(|s| s.id == c.session));
+        self
+    }
+
     /// Drops what is over, and the oldest beyond the bounds.
     pub fn prune(&mut self, now: Timestamp, session_life: Span) {
         self.codes.retain(|c| now < c.expires.plus(CODE_MEMORY));

@@ -29,6 +29,11 @@ pub trait Seal: Send + Sync {
     /// The key of a subject in the store: partition and keyed hash. No `sub` can be read from it.
     fn subject(&self, subject: &Subject) -> SubjectKey;
 
+    /// The name of the case that a change of this id opens: the same from every source and every time, also after the
+    /// store was lost, so that links in messages that were sent stay good. 22 of `A-Z a-z 0-9 - _`; nothing can be
+    /// read from it.
+    fn case(&self, subject: &Subject, change: &str) -> String;
+
     /// The keyed name of an address, after normalisation (e-mail: trimmed, lower case; phone: digits and `+`).
     fn channel(&self, kind: ContactKind, address: &str) -> ChannelId;
 }

@@ -24,6 +24,15 @@ pub enum StoreError {
     /// a due entry without a record, a value of another type (P5).
     #[error("the store cannot be believed: {0}")]
     Unsound(String),
+    /// A whole partition cannot be decided on: it lost its values, went back in time, is another store's, or is
+    /// being rebuilt (P5). Everything in it is restricted until it was rebuilt.
+    #[error("the store cannot be believed: partition {partition:03}: {loss}")]
+    Lost {
+        /// The partition.
+        partition: u8,
+        /// Why.
+        loss: Loss,
+    },
     /// A record of a newer version than this program reads, or one that does not decode. Nothing is overwritten.
     #[error("the store holds what this version cannot read: {0}")]
     Unreadable(String),
@@ -35,6 +44,72 @@ pub enum StoreError {
     StaleLease(String),
 }
 
+/// Why a partition cannot be decided on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    /// No marker.
+    #[error("its marker is missing: flushed, evicted, or another database")]
+    Missing,
+    /// A fence lower than one that was seen.
+    #[error(
+        "its fence is lower than one seen before: the store went back in time (an old backup, or a failover that lost writes)"
+    )]
+    RolledBack,
+    /// A marker with another incarnation.
+    #[error("its marker belongs to another installation")]
+    OtherInstallation,
+    /// A marker with another key's fingerprint.
+    #[error("its marker belongs to other keys: wrong key file or wrong store")]
+    OtherKeys,
+    /// Ids of IdPs that are configured and that the store does not know; then those it knows.
+    #[error(
+        "it was made for the upstream ids `{known}` and knows nothing of `{configured}`: if an identity provider was added, run `reentry store init`; if an id was changed, change it back, since accounts are found by it"
+    )]
+    OtherUpstreams {
+        /// Those of the configuration that are missing from it.
+        configured: String,
+        /// Those the store was made for.
+        known: String,
+    },
+    /// A subject is due and has no record.
+    #[error("a subject of it is due but has no record: values were lost")]
+    Values,
+    /// Being rebuilt.
+    #[error("it is being rebuilt from the identity provider")]
+    Rebuilding,
+}
+
+impl Loss {
+    /// Whether it is rebuilt without being asked. A store of other keys or other IdPs is somebody's mistake, and
+    /// nothing is written into it.
+    #[must_use]
+    pub const fn heals(&self) -> bool {
+        !matches!(self, Self::OtherKeys | Self::OtherUpstreams { .. })
+    }
+}
+
+/// A partition that cannot be decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The partition.
+    pub partition: u8,
+    /// Why.
+    pub loss: Loss,
+    /// Whether it is rebuilt without being asked; otherwise an operator has to look ([`Loss`] says what to do).
+    pub heals: bool,
+}
+
+/// A rebuild of one partition that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The partition.
+    pub partition: u8,
+    /// Its generation: whoever begins it again makes another.
+    pub generation: u64,
+    /// Changes that began before this were told to their owners before the loss, as far as anybody knows.
+    pub told_before: Timestamp,
+}
+
 /// Which of a subject's values are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -42,6 +117,8 @@ pub struct Parts {
     pub account: bool,
     /// Sessions, codes, families.
     pub grants: bool,
+    /// Also where a partition is being rebuilt: for taking changes in, never for issuing anything.
+    pub rebuilding: bool,
 }
 
 impl Parts {
@@ -49,22 +126,36 @@ impl Parts {
     pub const RECORD: Self = Self {
         account: false,
         grants: false,
+        rebuilding: false,
     };
     /// Record and snapshot.
     pub const ACCOUNT: Self = Self {
         account: true,
         grants: false,
+        rebuilding: false,
     };
     /// Record and grants.
     pub const GRANTS: Self = Self {
         account: false,
         grants: true,
+        rebuilding: false,
     };
     /// Everything.
     pub const ALL: Self = Self {
         account: true,
         grants: true,
+        rebuilding: false,
     };
+
+    /// The same, also where a partition is being rebuilt. What is read there may be less than was true: it is for
+    /// making it stricter, and nothing is issued on it.
+    #[must_use]
+    pub const fn while_rebuilding(self) -> Self {
+        Self {
+            rebuilding: true,
+            ..self
+        }
+    }
 }
 
 /// A subject's values as stored.
@@ -78,6 +169,14 @@ pub struct Loaded {
     pub grants: Option<Grants>,
     /// The store's own clock at the read, when it has one.
     pub store_time: Option<Timestamp>,
+    /// The partition was lost once: changes that began before this are told, as far as anybody knows, although their
+    /// marks are gone.
+    pub told_before: Option<Timestamp>,
+    /// The partition is being rebuilt: what is here may be less than was true.
+    pub rebuilding: bool,
+    /// The due queue has the subject and there is no record: it was held or frozen. Only while rebuilding; at any
+    /// other time this is an error.
+    pub witnessed: bool,
 }
 
 /// What to store; what is `None` stays as it is.
@@ -297,6 +396,52 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Unsound`] when there are markers of another installation.
     async fn init(&self) -> Result<bool, StoreError>;
+
+    /// Partitions that cannot be decided on, each with why. Empty when all is well.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the markers cannot be read.
+    async fn lost(&self) -> Result<Vec<Lost>, StoreError>;
+
+    /// Begins to rebuild a partition: its marker says so from now on, under a fence above any that was ever seen.
+    /// Reading and changing stays refused, but with [`Parts::rebuilding`]. What is left of its values stays; effects
+    /// of before that nobody can tell done from undone are dropped, and grants of before never count again.
+    /// `told_before` is when it was last known to be sound, `now` the present. A rebuild that somebody else began is
+    /// taken over, and can no longer be finished by them.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] when it does not heal by itself.
+    async fn begin_rebuild(
+        &self,
+        partition: u8,
+        told_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rebuild, StoreError>;
+
+    /// Ends a rebuild: the partition counts again. `false` when somebody else has begun it anew, or it was lost again
+    /// meanwhile: nothing is released then.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it is not released, or the answer got lost.
+    async fn finish_rebuild(&self, rebuild: &Rebuild) -> Result<bool, StoreError>;
+
+    /// Whether a notice of this effect id was delivered by this process (`Some(true)`), is known to be undelivered
+    /// (`Some(false)`), or is unknown here.
+    fn told(&self, effect: &str) -> Option<bool> {
+        let _ = effect;
+        None
+    }
+
+    /// What this process has seen of the fences, as one line of text to be kept where a loss of the store does not
+    /// reach it; `None` until anything was seen.
+    fn witness(&self) -> Option<String> {
+        None
+    }
+
+    /// Takes such a line in. A line that is not one, or of another installation, says nothing.
+    fn remember(&self, witness: &str) {
+        let _ = witness;
+    }
 
     /// Checks everything that makes the store fit to decide on.
     ///

@@ -196,6 +196,17 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Creates the marker of every partition that has none.
     async fn create_markers(&self, marker: &Marker) -> Result<(), StoreError>;
 
+    /// Makes `marker` the marker of a partition, in a generation above the one that is there, if that is higher. A
+    /// fingerprint that is there stays; one of other keys keeps the whole marker as it is. Of two rebuilds in a row
+    /// the earlier memory of what was told counts. Gives the marker as it is now.
+    async fn begin(&self, partition: u8, marker: &Marker) -> Result<Option<Marker>, StoreError>;
+
+    /// Ends the rebuild of this generation and gives the fence; nothing if it is another's, or over.
+    async fn finish(&self, partition: u8, generation: u64) -> Result<Option<u64>, StoreError>;
+
+    /// Gives this fingerprint to every marker of the same keys, and to the installation's note.
+    async fn widen(&self, fingerprint: &str) -> Result<(), StoreError>;
+
     /// Faults that are the adapter's own business.
     async fn check(&self) -> Result<Soundness, StoreError>;
 }

@@ -203,8 +203,10 @@ impl Backend for File {
 
     async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {
         self.reading(|t| {
+            let markers = t.open_table(tables::MARKERS).map_err(fault)?;
+            let losses = t.open_table(tables::LOSSES).map_err(fault)?;
             (0..=u8::MAX)
-                .map(|p| subjects::marker(&t.open_table(tables::MARKERS).map_err(fault)?, p))
+                .map(|p| subjects::marker(&markers, &losses, p))
                 .collect()
         })
         .await
@@ -219,6 +221,23 @@ impl Backend for File {
     async fn create_markers(&self, marker: &Marker) -> Result<(), StoreError> {
         let marker = marker.clone();
         self.writing(move |t| Ok(((), subjects::create_markers(t, &marker)?)))
+            .await
+    }
+
+    async fn begin(&self, partition: u8, marker: &Marker) -> Result<Option<Marker>, StoreError> {
+        let marker = marker.clone();
+        self.writing(move |t| subjects::begin(t, partition, &marker))
+            .await
+    }
+
+    async fn finish(&self, partition: u8, generation: u64) -> Result<Option<u64>, StoreError> {
+        self.writing(move |t| subjects::finish(t, partition, generation))
+            .await
+    }
+
+    async fn widen(&self, fingerprint: &str) -> Result<(), StoreError> {
+        let fingerprint = fingerprint.to_owned();
+        self.writing(move |t| Ok(((), subjects::widen(t, &fingerprint)?)))
             .await
     }
 

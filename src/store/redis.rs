@@ -26,7 +26,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use self::link::{Connect, Link};
 use super::backend::{Backend, Batch, Cell, Committed, Due, Former, Line, Raw, Waiting};
-use super::marker::Marker;
+use super::marker::{GENERATION, Marker, Past};
 use super::retention::AUDIT_RETENTION;
 use super::seal::{HEADER_LEN, Keys};
 use super::shared::Shared;
@@ -184,16 +184,31 @@ fn marker(fields: Value) -> Result<Option<Marker>, StoreError> {
         return Ok(None);
     };
     let fence = fence.parse().map_err(|_| strange("a marker"))?;
+    let rebuilding = field()?.as_deref() == Some("r");
+    let mut instant = || {
+        let text = field()?.filter(|t| !t.is_empty());
+        let millis = text.map(|t| t.parse().map_err(|_| strange("a marker")));
+        millis.transpose().map(|at| at.map(Timestamp::from_millis))
+    };
+    let loss = match (instant()?, instant()?) {
+        (Some(told_before), Some(begun)) => Some(Past { told_before, begun }),
+        _ => None,
+    };
     Ok(Some(Marker {
         incarnation,
         fingerprint,
         fence,
+        rebuilding,
+        loss,
     }))
 }
 
+/// The fields of a marker; see [`keys`].
+const MARKER: [&str; 6] = ["i", "f", "n", "s", "l", "b"];
+
 fn read_marker(partition: u8) -> Cmd {
     let mut command = redis::cmd("HMGET");
-    command.arg(keys::epoch(partition)).arg(&["i", "f", "n"]);
+    command.arg(keys::epoch(partition)).arg(&MARKER);
     command
 }
 
@@ -251,7 +266,7 @@ impl Server {
         ];
         let mut call = script::call(&script::COMMIT, &touched);
         call.arg(batch.marker.incarnation.as_deref().unwrap_or_default())
-            .arg(&batch.marker.fingerprint)
+            .arg(batch.marker.keys())
             .arg(batch.marker.fence);
         match &batch.mark {
             Some((_, keep)) => call.arg(keep.millis().max(1)),
@@ -275,6 +290,7 @@ impl Server {
         for (place, line) in &batch.audit {
             call.arg(*place).arg(line);
         }
+        call.arg(if batch.marker.rebuilding { "r" } else { "" });
         call
     }
 }
@@ -409,7 +425,7 @@ impl Backend for Server {
             call
         } else {
             let mut command = redis::cmd("HMGET");
-            command.arg(keys::INSTALLATION).arg(&["i", "f", "n"]);
+            command.arg(keys::INSTALLATION).arg(&MARKER);
             command
         };
         marker(self.link.one(&command).await?)
@@ -420,6 +436,32 @@ impl Backend for Server {
         for partition in 0..=u8::MAX {
             let mut call = script::call(&script::MARKER, &[keys::epoch(partition)]);
             add_marker(&mut call, marker);
+            asked.add_command(call);
+        }
+        self.link.together(&asked).await.map(|_| ())
+    }
+
+    async fn begin(&self, partition: u8, fresh: &Marker) -> Result<Option<Marker>, StoreError> {
+        let mut call = script::call(&script::BEGIN, &[keys::epoch(partition)]);
+        add_marker(&mut call, fresh);
+        let millis = |at: fn(&Past) -> Timestamp| fresh.loss.as_ref().map_or(0, |past| at(past).millis());
+        call.arg(millis(|p| p.told_before)).arg(millis(|p| p.begun));
+        marker(self.link.one(&call).await?)
+    }
+
+    async fn finish(&self, partition: u8, generation: u64) -> Result<Option<u64>, StoreError> {
+        let mut call = script::call(&script::FINISH, &[keys::epoch(partition)]);
+        call.arg(generation << GENERATION);
+        let fence = integer("a rebuild", &self.link.one(&call).await?)?;
+        Ok((fence > 0).then_some(fence.unsigned_abs()))
+    }
+
+    async fn widen(&self, fingerprint: &str) -> Result<(), StoreError> {
+        let names = (0..=u8::MAX).map(keys::epoch);
+        let mut asked = Pipeline::with_capacity(257);
+        for name in names.chain([keys::INSTALLATION.to_owned()]) {
+            let mut call = script::call(&script::WIDEN, &[name]);
+            call.arg(fingerprint);
             asked.add_command(call);
         }
         self.link.together(&asked).await.map(|_| ())

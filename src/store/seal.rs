@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use crate::domain::subject::Subject;
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::subject::account::{ChannelId, ContactKind};
 use crate::ports::seal::{Purpose, Seal, SubjectKey};
 use crate::ports::store::StoreError;
@@ -122,6 +122,8 @@ pub struct Keys {
     newest: Sealing,
     /// Those before it, oldest first.
     older: Vec<Sealing>,
+    /// Ids of the IdPs that are configured, in order.
+    upstreams: Vec<String>,
 }
 
 impl fmt::Debug for Keys {
@@ -179,13 +181,34 @@ impl Keys {
         };
         let mut older = seals.iter().map(Sealing::derive).collect::<Result<Vec<_>, _>>()?;
         let newest = older.pop().ok_or(KeyFault::Whole("has no `seal` key"))?;
-        Ok(Self { names, newest, older })
+        Ok(Self {
+            names,
+            newest,
+            older,
+            upstreams: Vec::new(),
+        })
     }
 
-    /// What the markers remember of the names key, in hexadecimal.
+    /// The same keys for a store of these IdPs: the markers remember them, because accounts are found by the ids of
+    /// their IdPs, and an account under another id looks like one to which nothing happened (P5).
+    #[must_use]
+    pub fn of<'a>(mut self, upstreams: impl IntoIterator<Item = &'a UpstreamId>) -> Self {
+        self.upstreams = upstreams.into_iter().map(ToString::to_string).collect();
+        self.upstreams.sort();
+        self.upstreams.dedup();
+        self
+    }
+
+    /// What the markers remember: of the names key, in hexadecimal, and a colon and the ids of the IdPs if there are
+    /// any, separated by commas.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        hex(&self.names.fingerprint)
+        let keys = hex(&self.names.fingerprint);
+        if self.upstreams.is_empty() {
+            keys
+        } else {
+            format!("{keys}:{}", self.upstreams.join(","))
+        }
     }
 
     /// The ids of the keys that seal, oldest first; the last one is used.
@@ -309,6 +332,16 @@ impl Seal for Keys {
     fn subject(&self, subject: &Subject) -> SubjectKey {
         let parts = [subject.upstream.as_str().as_bytes(), subject.sub.as_bytes()];
         SubjectKey(first(&keyed(&self.names.subject, &parts)))
+    }
+
+    fn case(&self, subject: &Subject, change: &str) -> String {
+        let parts = [
+            b"case".as_slice(),
+            subject.upstream.as_str().as_bytes(),
+            subject.sub.as_bytes(),
+            change.as_bytes(),
+        ];
+        URL_SAFE_NO_PAD.encode(first::<16>(&keyed(&self.names.other, &parts)))
     }
 
     fn channel(&self, kind: ContactKind, address: &str) -> ChannelId {

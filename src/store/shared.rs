@@ -1,6 +1,8 @@
 //! The rules that both adapters obey, written once.
 
 pub(crate) mod form;
+mod loss;
+mod memory;
 mod operate;
 
 use std::collections::BTreeSet;
@@ -13,16 +15,19 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use self::form::{Envelope, line, place};
+use self::memory::Memory;
 use super::backend::{Backend, Batch, Committed, Raw};
 use super::codec;
-use super::marker::{PARTITIONS, Seen};
+use super::marker::{Expected, PARTITIONS, Seen};
 use super::seal::{Keys, Kind};
 use crate::domain::audit::Entry;
+use crate::domain::session::Grants;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Change, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError, Updated,
+    Change, Lease, Loaded, Loss, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store, StoreError,
+    Updated,
 };
 
 /// How often an update runs again because another process was faster.
@@ -43,6 +48,8 @@ pub(crate) struct Shared<B> {
     /// Partitions that this process put outbox entries into since they were last looked at.
     fresh: Vec<AtomicBool>,
     scanned: StdMutex<Option<Instant>>,
+    /// What this process knows of effects, also when the store does not any more.
+    memory: Memory,
 }
 
 /// The real time, for what is not a decision: ages of effects without a record, expiry of single-use state.
@@ -64,6 +71,7 @@ impl<B: Backend> Shared<B> {
             work: Notify::new(),
             fresh: (0..PARTITIONS).map(|_| AtomicBool::new(true)).collect(),
             scanned: StdMutex::default(),
+            memory: Memory::default(),
             backend,
             keys,
         }
@@ -76,13 +84,16 @@ impl<B: Backend> Shared<B> {
         parts: Parts,
         mark: Option<&str>,
     ) -> Result<Option<(Raw, Loaded)>, StoreError> {
-        let expected = self.seen.expected(key.partition());
+        let partition = key.partition();
+        let expected = self.expected(partition, parts);
         let raw = self.backend.read(key, parts, mark).await?;
-        self.seen.judge(key.partition(), &expected, raw.marker.as_ref())?;
-        if raw.due && raw.record.is_none() {
-            return Err(StoreError::Unsound(
-                "a subject is due but has no record: values were lost".to_owned(),
-            ));
+        self.seen.judge(partition, &expected, raw.marker.as_ref())?;
+        let rebuilding = raw.marker.as_ref().is_some_and(|m| m.rebuilding);
+        let witnessed = raw.due && raw.record.is_none();
+        if witnessed && !rebuilding {
+            self.seen.damaged(partition, true);
+            let loss = Loss::Values;
+            return Err(StoreError::Lost { partition, loss });
         }
         if raw.marked {
             return Ok(None);
@@ -95,11 +106,20 @@ impl<B: Backend> Shared<B> {
         let account = sealed(Kind::Account, &raw.account)?;
         let grants = sealed(Kind::Grants, &raw.grants)?;
         let record = raw.record.as_deref();
+        let past = raw.marker.as_ref().and_then(|m| m.loss);
+        let grants: Option<Grants> = grants.map(|b| codec::decode("grants", &b)).transpose()?;
         let loaded = Loaded {
             record: record.map(|b| codec::decode("a record", b)).transpose()?,
             account: account.map(|b| codec::decode("a snapshot", &b)).transpose()?,
-            grants: grants.map(|b| codec::decode("grants", &b)).transpose()?,
+            // Nobody knows which of them were ended since: none is honoured.
+            grants: match past {
+                Some(past) => grants.map(|g| g.since(past.begun)),
+                None => grants,
+            },
             store_time: raw.time,
+            told_before: past.map(|p| p.told_before),
+            rebuilding,
+            witnessed,
         };
         Ok(Some((raw, loaded)))
     }
@@ -125,6 +145,7 @@ impl<B: Backend> Shared<B> {
         let blind = Parts {
             account: write.account.is_some() && !parts.account,
             grants: write.grants.is_some() && !parts.grants,
+            rebuilding: false,
         };
         if blind.account || blind.grants {
             // Nothing is overwritten unseen: the closure runs again, with the value before its eyes.
@@ -143,6 +164,14 @@ impl<B: Backend> Shared<B> {
             Committed::Stored(_) => Some(Updated::Stored),
             Committed::Conflict | Committed::Unsound(_) => None,
         })
+    }
+
+    /// What a marker has to be for a command that is sent now.
+    fn expected(&self, partition: u8, parts: Parts) -> Expected {
+        Expected {
+            rebuilding: parts.rebuilding,
+            ..self.seen.expected(partition)
+        }
     }
 
     /// Commits, and remembers the fence and the work that there is now.
@@ -251,9 +280,12 @@ impl<B: Backend> Store for Shared<B> {
             self.look_at(*partition);
         }
         let mut pending = Vec::new();
-        for one in waiting {
+        for one in self.believed(waiting).await? {
             match self.opened(&one) {
-                Ok(entry) => pending.push(entry),
+                Ok(entry) => {
+                    self.memory.found(&entry);
+                    pending.push(entry);
+                }
                 Err(error) => {
                     // It is kept, for whoever can read it, and steps aside so that it does not hold up the others.
                     tracing::error!(partition = one.at.partition, entry = %one.at.entry, %error, "an outbox entry cannot be read");
@@ -276,7 +308,9 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn done(&self, at: &PendingId) -> Result<(), StoreError> {
-        self.backend.remove(at).await
+        self.backend.remove(at).await?;
+        self.memory.done(at);
+        Ok(())
     }
 
     async fn retry(&self, entry: &Pending, at: Timestamp, failure: &str) -> Result<(), StoreError> {
@@ -339,13 +373,43 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
-        let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
+        let parts = Parts::RECORD.while_rebuilding();
+        let mut batch = Batch::new(*key, self.expected(key.partition(), parts));
         batch.audit.push(line(subject, entry, 0)?);
         self.commit(batch).await.map(|_| ())
     }
 
     async fn init(&self) -> Result<bool, StoreError> {
         self.install().await
+    }
+
+    async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
+        self.losses().await
+    }
+
+    async fn begin_rebuild(
+        &self,
+        partition: u8,
+        told_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rebuild, StoreError> {
+        self.begin(partition, told_before, now).await
+    }
+
+    async fn finish_rebuild(&self, rebuild: &Rebuild) -> Result<bool, StoreError> {
+        self.finish(rebuild).await
+    }
+
+    fn told(&self, effect: &str) -> Option<bool> {
+        self.memory.told(effect)
+    }
+
+    fn witness(&self) -> Option<String> {
+        self.seen.witness()
+    }
+
+    fn remember(&self, witness: &str) {
+        self.seen.remember(witness);
     }
 
     async fn check(&self) -> Result<Soundness, StoreError> {

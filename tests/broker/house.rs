@@ -32,8 +32,8 @@ use reentry::ports::notifier::{Notifier, NotifyError, Outgoing};
 use reentry::ports::seal::SubjectKey;
 use reentry::ports::signer::Algorithm;
 use reentry::ports::store::{
-    Change as StoreChange, Lease, Loaded, Mark, Parts, Pending, PendingId, Soundness, Store, StoreError,
-    Updated,
+    Change as StoreChange, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store,
+    StoreError, Updated,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -226,6 +226,20 @@ impl Store for Fickle {
     }
     async fn init(&self) -> Result<bool, StoreError> {
         self.up()?.init().await
+    }
+    async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
+        self.up()?.lost().await
+    }
+    async fn begin_rebuild(
+        &self,
+        partition: u8,
+        told_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rebuild, StoreError> {
+        self.up()?.begin_rebuild(partition, told_before, now).await
+    }
+    async fn finish_rebuild(&self, rebuild: &Rebuild) -> Result<bool, StoreError> {
+        self.up()?.finish_rebuild(rebuild).await
     }
     async fn check(&self) -> Result<Soundness, StoreError> {
         self.up()?.check().await

@@ -8,11 +8,12 @@ use reentry::domain::session::Grants;
 use reentry::domain::subject::account::{ChannelId, ContactKind};
 use reentry::domain::time::Span;
 use reentry::ports::seal::Seal as _;
-use reentry::ports::store::{Parts, StoreError, Write};
+use reentry::domain::subject::UpstreamId;
+use reentry::ports::store::{Loss, Parts, StoreError, Write};
 use reentry::store::seal::Keys;
 
 use crate::house::{House, Spoil, keys_with_other_seal};
-use crate::values::{ADDRESS, END, account, at, held, is_unsound, record, session, subject, write};
+use crate::values::{ADDRESS, END, account, at, effect_ids, held, is_unsound, record, session, subject, write};
 
 /// Both a reading and an update refuse; the update's closure is never asked.
 async fn refused(house: &dyn House, sub: &str) -> [StoreError; 2] {
@@ -24,7 +25,7 @@ async fn refused(house: &dyn House, sub: &str) -> [StoreError; 2] {
 }
 
 fn all_unsound(errors: &[StoreError; 2]) -> bool {
-    errors.iter().all(|e| matches!(e, StoreError::Unsound(_)))
+    errors.iter().all(|e| matches!(e, StoreError::Unsound(_) | StoreError::Lost { .. }))
 }
 
 async fn store_one(house: &dyn House, sub: &str, record: Record) {
@@ -70,7 +71,9 @@ pub async fn p5_a_flushed_store_is_not_believed(house: &mut dyn House) {
     assert!(all_unsound(&refused(house, "u").await));
     let soundness = house.store().check().await.unwrap();
     assert_eq!(soundness.restricted_partitions.len(), 256);
-    assert!(soundness.faults.iter().any(|f| f.contains("store init")));
+    // A process that knows what was there begins to rebuild; one that does not says what could be meant.
+    let says = |f: &String| f.contains("store init") || f.contains("being rebuilt");
+    assert!(soundness.faults.iter().any(says), "{:?}", soundness.faults);
 }
 
 pub async fn p5_a_due_subject_without_a_record_is_not_believed(house: &mut dyn House) {
@@ -215,4 +218,131 @@ pub async fn init_is_for_the_first_time_and_confirms_afterwards(house: &mut dyn 
     let key = house.keys().subject(&subject("u"));
     let loaded = house.store().read(&key, Parts::RECORD).await.unwrap();
     assert_eq!(loaded.record, Some(held("u")));
+}
+
+/// Everything of an account: a hold, a snapshot, a session, an effect that waits.
+async fn store_all(house: &dyn House, sub: &str) {
+    let key = house.keys().subject(&subject(sub));
+    let write = Write {
+        record: Some(held(sub)),
+        grants: Some(Grants {
+            sessions: vec![session()],
+            ..Grants::default()
+        }),
+        ..write(sub, 1)
+    };
+    let store = house.store();
+    store
+        .update(&key, Parts::ALL, None, &|_| Some(write.clone()))
+        .await
+        .unwrap();
+}
+
+pub async fn p5_a_lost_partition_is_refused_until_it_was_rebuilt(house: &mut dyn House) {
+    store_all(house, "u").await;
+    let key = house.keys().subject(&subject("u"));
+    house.spoil(Spoil::DropMarker(key.partition())).await;
+    let store = house.store();
+    let lost = store.lost().await.unwrap();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!(
+        (lost[0].partition, &lost[0].loss, lost[0].heals),
+        (key.partition(), &Loss::Missing, true)
+    );
+    let blind = store.read(&key, Parts::RECORD.while_rebuilding()).await;
+    assert!(is_unsound(&blind), "not before the rebuild was begun: {blind:?}");
+
+    let begun = session().began.plus(Span::from_secs(1));
+    let rebuild = store
+        .begin_rebuild(key.partition(), begun, begun)
+        .await
+        .unwrap();
+    assert!(all_unsound(&refused(house, "u").await), "nothing is issued meanwhile");
+    let loaded = store
+        .read(&key, Parts::ALL.while_rebuilding())
+        .await
+        .unwrap();
+    assert_eq!(loaded.record, Some(held("u")), "what is left stays");
+    assert!(loaded.rebuilding && loaded.told_before == Some(begun));
+    assert!(loaded.grants.unwrap().sessions.is_empty(), "no session counts again");
+    assert!(store.pending(END, 9).await.unwrap().is_empty(), "no effect is done meanwhile");
+    let soundness = store.check().await.unwrap();
+    assert_eq!(soundness.restricted_partitions, [key.partition()]);
+    let parts = Parts::RECORD.while_rebuilding();
+    let taken_in = Write {
+        record: Some(record("u", 7)),
+        ..Write::default()
+    };
+    store
+        .update(&key, parts, None, &|_| Some(taken_in.clone()))
+        .await
+        .unwrap();
+
+    // Somebody else takes it over: the first one can no longer release it.
+    let again = store
+        .begin_rebuild(key.partition(), begun.plus(Span::from_secs(60)), begun)
+        .await
+        .unwrap();
+    assert_eq!(again.told_before, begun, "what was told before the loss stays what it was");
+    assert!(!store.finish_rebuild(&rebuild).await.unwrap());
+    assert!(all_unsound(&refused(house, "u").await));
+    assert!(store.finish_rebuild(&again).await.unwrap());
+    assert!(!store.finish_rebuild(&again).await.unwrap(), "once");
+    let loaded = store.read(&key, Parts::ALL).await.unwrap();
+    assert_eq!(loaded.record, Some(record("u", 7)));
+    assert!(loaded.grants.unwrap().sessions.is_empty());
+    assert!(store.lost().await.unwrap().is_empty());
+    assert_eq!(effect_ids(&*store).await, ["effect:u:1"], "what waited still waits");
+    // ... and it stays released for a process that starts now.
+    drop(store);
+    house.crash().await;
+    assert!(house.store().read(&key, Parts::ALL).await.is_ok());
+}
+
+// P5: an account under another id of its IdP looks like one to which nothing happened.
+pub async fn p5_a_store_made_for_other_upstreams_is_not_believed_and_says_what_to_do(house: &mut dyn House) {
+    let ids = ["company", "staff"].map(|id| UpstreamId::parse(id).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    Keys::create(&path).unwrap();
+    let of = |ids: &[UpstreamId]| Arc::new(Keys::load(&path).unwrap().of(ids));
+    house.spoil(Spoil::Flush).await;
+    let store = house.with_keys(of(&ids[..1])).await;
+    store.init().await.unwrap();
+    let key = of(&ids).subject(&subject("u"));
+    drop(store);
+    let store = house.with_keys(of(&ids)).await;
+    let refused = store.read(&key, Parts::RECORD).await.unwrap_err().to_string();
+    for word in ["`company`", "`staff`", "store init", "change it back"] {
+        assert!(refused.contains(word), "{word} in {refused}");
+    }
+    let lost = store.lost().await.unwrap();
+    assert!(lost.len() == 256 && lost.iter().all(|l| !l.heals), "never rebuilt by itself");
+    let begun = store.begin_rebuild(0, at(1), at(1)).await;
+    assert!(is_unsound(&begun), "{begun:?}");
+    // The operator says that it is a new one.
+    assert!(!store.init().await.unwrap());
+    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+    drop(store);
+    let store = house.with_keys(of(&ids[..1])).await;
+    assert!(store.read(&key, Parts::RECORD).await.is_ok(), "one less is no harm");
+}
+
+// P5: a process that starts after the loss knows what was there before.
+pub async fn p5_what_was_seen_outlives_the_process(house: &mut dyn House) {
+    store_one(house, "u", held("u")).await;
+    let witness = house.store().witness().unwrap();
+    house.spoil(Spoil::Flush).await;
+    let store = house.with_keys(house.keys()).await;
+    let lost = store.lost().await.unwrap();
+    assert!(lost.iter().all(|l| !l.heals), "a first install looks like this too");
+    store.remember(&witness);
+    let lost = store.lost().await.unwrap();
+    assert!(lost.len() == 256 && lost.iter().all(|l| l.heals), "and this is none");
+    for partition in 0..=u8::MAX {
+        let rebuild = store.begin_rebuild(partition, at(1), at(1)).await.unwrap();
+        assert!(store.finish_rebuild(&rebuild).await.unwrap());
+    }
+    assert!(store.lost().await.unwrap().is_empty());
+    assert!(!store.init().await.unwrap(), "the same installation");
 }

@@ -5,13 +5,14 @@ use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 use super::fault;
 use super::queues;
 use super::tables::{
-    ACCOUNT, AUDIT, DUE, DUE_ORDER, EXPIRING, GRANTS, INSTALLATION, MARKERS, Name, OUTBOX, RECORD,
+    ACCOUNT, AUDIT, DUE, DUE_ORDER, EXPIRING, GRANTS, INSTALLATION, LOSSES, MARKERS, Name, OUTBOX, RECORD,
     StoredMarker, VALUES, bytes, number,
 };
+use crate::domain::time::Timestamp;
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, StoreError};
 use crate::store::backend::{Batch, Cell, Committed, Due, Former, Raw};
-use crate::store::marker::Marker;
+use crate::store::marker::{GENERATION, Marker, Past, keys_of, next_generation, united};
 use crate::store::retention::AUDIT_RETENTION;
 use crate::store::shared::form::{order, order_span};
 use crate::store::shared::wall_clock;
@@ -36,7 +37,11 @@ pub(super) fn read(
     };
     let due = t.open_table(DUE).map_err(fault)?;
     Ok(Raw {
-        marker: marker(&t.open_table(MARKERS).map_err(fault)?, key.partition())?,
+        marker: marker(
+            &t.open_table(MARKERS).map_err(fault)?,
+            &t.open_table(LOSSES).map_err(fault)?,
+            key.partition(),
+        )?,
         marked,
         due: due.get(key.0).map_err(fault)?.is_some(),
         record: value(RECORD, true)?,
@@ -48,24 +53,106 @@ pub(super) fn read(
 
 pub(super) fn marker(
     table: &impl ReadableTable<u8, StoredMarker>,
+    losses: &impl ReadableTable<u8, (u8, i64, i64)>,
     partition: u8,
 ) -> Result<Option<Marker>, StoreError> {
     let found = table.get(partition).map_err(fault)?;
+    let loss = losses.get(partition).map_err(fault)?.map(|loss| loss.value());
     Ok(found.map(|found| {
         let (incarnation, fingerprint, fence) = found.value();
         Marker {
             incarnation: incarnation.to_owned(),
             fingerprint: fingerprint.to_owned(),
             fence,
+            rebuilding: loss.is_some_and(|(state, ..)| state == 1),
+            loss: loss.map(|(_, told_before, begun)| Past {
+                told_before: Timestamp::from_millis(told_before),
+                begun: Timestamp::from_millis(begun),
+            }),
         }
     }))
+}
+
+fn put_loss(t: &WriteTransaction, partition: u8, rebuilding: bool, past: Past) -> Result<(), StoreError> {
+    let value = (
+        u8::from(rebuilding),
+        past.told_before.millis(),
+        past.begun.millis(),
+    );
+    let mut losses = t.open_table(LOSSES).map_err(fault)?;
+    losses.insert(partition, value).map_err(fault)?;
+    Ok(())
+}
+
+fn known(t: &WriteTransaction, partition: u8) -> Result<Option<Marker>, StoreError> {
+    marker(
+        &t.open_table(MARKERS).map_err(fault)?,
+        &t.open_table(LOSSES).map_err(fault)?,
+        partition,
+    )
+}
+
+pub(super) fn begin(
+    t: &WriteTransaction,
+    partition: u8,
+    fresh: &Marker,
+) -> Result<(Option<Marker>, bool), StoreError> {
+    let known = known(t, partition)?;
+    let mut next = fresh.clone();
+    if let Some(known) = known {
+        if keys_of(&known.fingerprint) != keys_of(&fresh.fingerprint) {
+            return Ok((Some(known), false));
+        }
+        next.fence = next.fence.max(next_generation(known.fence));
+        if let (true, Some(old), Some(new)) = (known.rebuilding, known.loss, next.loss.as_mut()) {
+            new.told_before = new.told_before.min(old.told_before);
+        }
+        next.fingerprint = known.fingerprint;
+    }
+    put_marker(&mut t.open_table(MARKERS).map_err(fault)?, partition, &next)?;
+    if let Some(past) = next.loss {
+        put_loss(t, partition, true, past)?;
+    }
+    Ok((Some(next), true))
+}
+
+pub(super) fn finish(
+    t: &WriteTransaction,
+    partition: u8,
+    generation: u64,
+) -> Result<(Option<u64>, bool), StoreError> {
+    let ours = |m: &Marker| m.rebuilding && m.fence >> GENERATION == generation;
+    let Some(mut marker) = known(t, partition)?.filter(ours) else {
+        return Ok((None, false));
+    };
+    marker.fence += 1;
+    put_marker(&mut t.open_table(MARKERS).map_err(fault)?, partition, &marker)?;
+    if let Some(past) = marker.loss {
+        put_loss(t, partition, false, past)?;
+    }
+    Ok((Some(marker.fence), true))
+}
+
+pub(super) fn widen(t: &WriteTransaction, fingerprint: &str) -> Result<bool, StoreError> {
+    for partition in 0..=u8::MAX {
+        if let Some(mut marker) = known(t, partition)? {
+            marker.fingerprint = united(fingerprint, &marker.fingerprint);
+            put_marker(&mut t.open_table(MARKERS).map_err(fault)?, partition, &marker)?;
+        }
+    }
+    let (note, _) = installation(t, None)?;
+    if let Some(mut note) = note {
+        note.fingerprint = united(fingerprint, &note.fingerprint);
+        put_marker(&mut t.open_table(INSTALLATION).map_err(fault)?, 0, &note)?;
+    }
+    Ok(true)
 }
 
 /// Compares, then writes. The transaction is one, and alone: what was compared cannot change before the commit.
 pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, StoreError> {
     let partition = batch.key.partition();
+    let found = known(t, partition)?;
     let mut markers = t.open_table(MARKERS).map_err(fault)?;
-    let found = marker(&markers, partition)?;
     let Some(found) = found.clone().filter(|m| batch.marker.fault(Some(m)).is_none()) else {
         return Ok(Committed::Unsound(found));
     };
@@ -158,7 +245,12 @@ pub(super) fn installation(
     fresh: Option<&Marker>,
 ) -> Result<(Option<Marker>, bool), StoreError> {
     let mut table = t.open_table(INSTALLATION).map_err(fault)?;
-    let known = marker(&table, 0)?;
+    let nothing = t.open_table(LOSSES).map_err(fault)?;
+    let known = marker(&table, &nothing, 0)?.map(|note| Marker {
+        rebuilding: false,
+        loss: None,
+        ..note
+    });
     let Some(fresh) = fresh else {
         return Ok((known, false));
     };
@@ -175,7 +267,7 @@ pub(super) fn installation(
 pub(super) fn create_markers(t: &WriteTransaction, fresh: &Marker) -> Result<bool, StoreError> {
     let mut table = t.open_table(MARKERS).map_err(fault)?;
     for partition in 0..=u8::MAX {
-        if marker(&table, partition)?.is_none() {
+        if table.get(partition).map_err(fault)?.is_none() {
             put_marker(&mut table, partition, fresh)?;
         }
     }

@@ -21,6 +21,8 @@ pub(super) const GRANTS: u8 = 2;
 pub(super) type StoredMarker = (&'static str, &'static str, u64);
 /// Markers by partition.
 pub(super) const MARKERS: TableDefinition<u8, StoredMarker> = TableDefinition::new("markers");
+/// Of partitions that were lost once: whether it is being rebuilt (1), changes told before (ms), grants gone until (ms).
+pub(super) const LOSSES: TableDefinition<u8, (u8, i64, i64)> = TableDefinition::new("losses");
 /// The installation's note of who it is, at place 0.
 pub(super) const INSTALLATION: TableDefinition<u8, StoredMarker> = TableDefinition::new("installation");
 
@@ -50,6 +52,7 @@ const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 pub(super) fn create(t: &WriteTransaction) -> Result<(), StoreError> {
     t.open_table(VALUES).map_err(fault)?;
     t.open_table(MARKERS).map_err(fault)?;
+    t.open_table(LOSSES).map_err(fault)?;
     t.open_table(INSTALLATION).map_err(fault)?;
     t.open_table(DUE).map_err(fault)?;
     t.open_table(DUE_ORDER).map_err(fault)?;

@@ -11,7 +11,7 @@
 //! | `re:{NNN}:out` | stream | effects to be done now, sealed |
 //! | `re:{NNN}:later` | sorted set | effects that failed, by the time of the next try, sealed |
 //! | `re:{NNN}:audit` | sorted set | audit lines by time |
-//! | `re:{NNN}:epoch` | hash | marker: `i` incarnation, `f` fingerprint, `n` fence |
+//! | `re:{NNN}:epoch` | hash | marker: `i` incarnation, `f` fingerprint, `n` fence; of a loss `s` = `r` while it is rebuilt, `l` changes before this instant were told, `b` grants until this instant are gone |
 //! | `re:{control}:installation` | hash | as a marker |
 //! | `re:{control}:setting:<name>`, `re:{control}:lease:<name>` | string, hash | a setting is written only under the newest lease |
 //! | `re:state:<hash>` | string | single-use state, sealed; no tag, so that a cluster spreads it |

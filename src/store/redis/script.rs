@@ -28,6 +28,9 @@ scripts! {
     SETTING = "lua/setting.lua",
     INSTALLATION = "lua/installation.lua",
     MARKER = "lua/marker.lua",
+    BEGIN = "lua/begin.lua",
+    FINISH = "lua/finish.lua",
+    WIDEN = "lua/widen.lua",
 }
 
 /// A call of a script; arguments are added to it.

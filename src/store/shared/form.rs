@@ -58,7 +58,7 @@ impl<B: Backend> Shared<B> {
         let record = write.record.as_ref();
         let account = write.account.as_ref().map(codec::encode).transpose()?;
         let grants = write.grants.as_ref().map(codec::encode).transpose()?;
-        let mut batch = Batch::new(*key, self.seen.expected(key.partition()));
+        let mut batch = Batch::new(*key, self.expected(key.partition(), parts));
         batch.record = Cell {
             former: Former::seen(raw.record),
             put: record.map(codec::encode).transpose()?,

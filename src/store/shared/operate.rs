@@ -6,10 +6,10 @@ use crate::domain::audit::Entry;
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::ports::seal::{Seal as _, SubjectKey};
-use crate::ports::store::{Soundness, StoreError};
+use crate::ports::store::{Loss, Lost, Soundness, StoreError};
 use crate::store::backend::Backend;
 use crate::store::codec;
-use crate::store::marker::{Expected, Marker};
+use crate::store::marker::{Expected, Marker, PARTITIONS, keys_of, united};
 use crate::store::seal::hex;
 
 /// Audit lines read at a time when those of one subject are looked for.
@@ -49,6 +49,7 @@ impl<B: Backend> Shared<B> {
             incarnation: hex(&id),
             fingerprint: self.keys.fingerprint(),
             fence: 1,
+            ..Marker::default()
         };
         let markers = self.backend.markers().await?;
         let known = self.backend.installation(None).await?;
@@ -61,13 +62,22 @@ impl<B: Backend> Shared<B> {
             Some(known) => known,
             None => self.backend.installation(Some(&fresh)).await?.unwrap_or(fresh),
         };
-        let expected = Expected {
+        let mut expected = Expected {
             incarnation: Some(ours.incarnation.clone()),
             fingerprint: self.keys.fingerprint(),
             fence: 0,
+            rebuilding: true,
         };
-        if let Some(fault) = expected.fault(Some(&ours)) {
-            return Err(StoreError::Unsound(fault.to_owned()));
+        match expected.fault(Some(&ours)) {
+            None => {}
+            // The operator says with `init` that an identity provider was added.
+            Some(Loss::OtherUpstreams { .. }) => {
+                let both = united(&expected.fingerprint, &ours.fingerprint);
+                self.backend.widen(&both).await?;
+                tracing::info!(fingerprint = both, "the store knows of the added identity providers");
+                keys_of(&both).clone_into(&mut expected.fingerprint);
+            }
+            Some(loss) => return Err(StoreError::Unsound(loss.to_string())),
         }
         self.complete(&expected, &ours, &markers).await
     }
@@ -112,25 +122,31 @@ impl<B: Backend> Shared<B> {
     }
 
     pub(super) async fn soundness(&self) -> Result<Soundness, StoreError> {
-        let expected: Vec<Expected> = (0..=u8::MAX).map(|p| self.seen.expected(p)).collect();
         let mut soundness = self.backend.check().await?;
-        let markers = self.backend.markers().await?;
-        for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
-            if self.seen.judge(partition, expected, marker.as_ref()).is_err() {
-                soundness.restricted_partitions.push(partition);
-            }
-        }
-        if markers.iter().all(Option::is_none) {
-            soundness.faults.push(
-                "the store has no markers, so every account is restricted. If this is a new installation run `reentry store init`; if not, the store was flushed or this is another database"
-                    .to_owned(),
-            );
-        } else if !soundness.restricted_partitions.is_empty() {
-            soundness.faults.push(format!(
-                "{} of 256 partitions have a marker that is missing, of other keys, or lower than one seen before: their accounts are restricted. Check that key file, database number and node are the right ones; what was lost or rolled back has to be rebuilt from the IdP",
-                soundness.restricted_partitions.len()
-            ));
-        }
+        let lost = self.losses().await?;
+        soundness.restricted_partitions = lost.iter().map(|l| l.partition).collect();
+        let Some(first) = lost.first() else {
+            return Ok(soundness);
+        };
+        let all = lost.len() == PARTITIONS;
+        let missing = lost.iter().all(|l| l.loss == Loss::Missing);
+        soundness.faults.push(if all && missing && !first.heals {
+            "the store has no markers, so every account is restricted. If this is a new installation run `reentry store init`; if not, the store was flushed or this is another database: point it at the right one, or have it rebuilt from the identity provider with `reentry store rebuild`"
+                .to_owned()
+        } else {
+            let (heal, stay): (Vec<&Lost>, Vec<&Lost>) = lost.iter().partition(|l| l.heals);
+            let what = match (heal.is_empty(), stay.first()) {
+                (false, None) => "they are being rebuilt from the identity provider",
+                (_, Some(_)) => "check that key file, database number, node and upstream ids are the right ones; what has to be rebuilt all the same is named by `reentry store rebuild`",
+                (true, None) => "",
+            };
+            format!(
+                "{} of 256 partitions cannot be believed, their accounts are restricted; {what} (partition {:03}: {})",
+                lost.len(),
+                first.partition,
+                stay.first().unwrap_or(&first).loss
+            )
+        });
         Ok(soundness)
     }
 }

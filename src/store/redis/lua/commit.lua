@@ -2,18 +2,20 @@
 -- that could fail (types, former values, marker) is looked at before the first write.
 --
 -- KEYS  record, account, grants, due, out, epoch, audit, mark
--- ARGV  incarnation ('' for any), fingerprint, least fence, mark's life in ms ('' for no mark), member,
+-- ARGV  incarnation ('' for any), fingerprint of the keys, least fence, mark's life in ms ('' for no mark), member,
 --       due ('' leave, '-' never, or ms), audit lines' life in their order,
 --       three times: compare ('' no, '0' absent, '1' beginning with), former, put ('' no), value, life in ms ('' for ever),
---       number of effects and the effects, number of audit lines and their places and lines
--- Gives {0, fence}, {1} for a duplicate, {2} for a conflict, {3, incarnation, fingerprint, fence} for a wrong marker.
+--       number of effects and the effects, number of audit lines and their places and lines,
+--       'r' to write also where the partition is being rebuilt
+-- Gives {0, fence}, {1} for a duplicate, {2} for a conflict, {3, fields of the marker} for a wrong marker.
 
-local marker = redis.call('HMGET', KEYS[6], 'i', 'f', 'n')
+local marker = redis.call('HMGET', KEYS[6], 'i', 'f', 'n', 's', 'l', 'b')
 if not (marker[1] and marker[2] and marker[3]) then
   return {3}
 end
-if (ARGV[1] ~= '' and marker[1] ~= ARGV[1]) or marker[2] ~= ARGV[2] or tonumber(marker[3]) < tonumber(ARGV[3]) then
-  return {3, marker[1], marker[2], marker[3]}
+if (ARGV[1] ~= '' and marker[1] ~= ARGV[1]) or string.match(marker[2], '^[^:]*') ~= ARGV[2]
+  or tonumber(marker[3]) < tonumber(ARGV[3]) or (marker[4] == 'r' and ARGV[#ARGV] ~= 'r') then
+  return {3, marker[1], marker[2], marker[3], marker[4], marker[5], marker[6]}
 end
 
 if ARGV[4] ~= '' and redis.call('EXISTS', KEYS[8]) == 1 then

@@ -6,4 +6,4 @@ if not known[1] then
 elseif known[1] == ARGV[1] and tonumber(known[3]) < tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'n', ARGV[3])
 end
-return redis.call('HMGET', KEYS[1], 'i', 'f', 'n')
+return redis.call('HMGET', KEYS[1], 'i', 'f', 'n', 's', 'l', 'b')

@@ -1,0 +1,161 @@
+//! Partitions that cannot be decided on, and how one is taken back into use.
+
+use super::Shared;
+use crate::domain::time::{Span, Timestamp};
+use crate::ports::store::{Loss, Lost, Rebuild, StoreError};
+use crate::store::backend::{Backend, Waiting};
+use crate::store::marker::{Expected, GENERATION, Marker, Past, next_generation, united};
+
+/// How long before the loss an effect may have come that was not done yet: younger ones are done again.
+pub(crate) const UNCERTAIN: Span = Span::from_secs(10);
+/// Readings of an outbox at most, when it is cleared of what was done.
+const ROUNDS: usize = 64;
+/// Entries at a time.
+const PAGE: usize = 128;
+
+impl<B: Backend> Shared<B> {
+    pub(super) async fn losses(&self) -> Result<Vec<Lost>, StoreError> {
+        let note = self.backend.installation(None).await?;
+        if let Some(note) = &note {
+            self.seen.installed(note);
+        }
+        // What is expected has to be taken before the markers are asked for.
+        let expected: Vec<Expected> = (0..=u8::MAX).map(|p| self.seen.expected(p)).collect();
+        let markers = self.backend.markers().await?;
+        let ours = self.seen.incarnation();
+        // The note names another installation: somebody else's store, or one that was begun anew.
+        let foreign = note.as_ref().is_some_and(|n| ours != Some(n.incarnation.as_str()));
+        let mut lost = Vec::new();
+        for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
+            let judged = self.seen.judge(partition, expected, marker.as_ref());
+            let loss = match judged {
+                Err(StoreError::Lost { loss, .. }) => loss,
+                _ if self.seen.is_damaged(partition) => Loss::Values,
+                _ => continue,
+            };
+            let heals = loss.heals() && ours.is_some() && !foreign;
+            lost.push(Lost {
+                partition,
+                loss,
+                heals,
+            });
+        }
+        Ok(lost)
+    }
+
+    pub(super) async fn begin(
+        &self,
+        partition: u8,
+        told_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rebuild, StoreError> {
+        let note = self.backend.installation(None).await?;
+        if let Some(note) = &note {
+            self.seen.installed(note);
+        }
+        let lost = self.losses().await?.into_iter().find(|l| l.partition == partition);
+        if let Some(Lost { loss, heals: false, .. }) = &lost
+            && (!loss.heals() || note.is_some())
+        {
+            let loss = loss.clone();
+            return Err(StoreError::Lost { partition, loss });
+        }
+        let expected = self.seen.expected(partition);
+        let (own, noted) = (self.keys.fingerprint(), note.as_ref().map(|n| n.fingerprint.clone()));
+        let fresh = Marker {
+            incarnation: match self.seen.incarnation() {
+                Some(ours) => ours.to_owned(),
+                None => self.random_id()?,
+            },
+            fingerprint: noted.map_or_else(|| own.clone(), |noted| united(&own, &noted)),
+            fence: next_generation(expected.fence),
+            rebuilding: true,
+            loss: Some(Past {
+                told_before,
+                begun: now,
+            }),
+        };
+        if note.is_none() {
+            let whole = Marker {
+                fence: 2,
+                rebuilding: false,
+                loss: None,
+                ..fresh.clone()
+            };
+            let note = self.backend.installation(Some(&whole)).await?;
+            if let Some(note) = note {
+                self.seen.installed(&note);
+            }
+        }
+        let back_in_time = matches!(
+            lost.map(|l| l.loss),
+            None | Some(Loss::RolledBack | Loss::OtherInstallation)
+        );
+        let marker = self.backend.begin(partition, &fresh).await?;
+        let expected = Expected {
+            rebuilding: true,
+            ..expected
+        };
+        self.seen.judge(partition, &expected, marker.as_ref())?;
+        let loss = Loss::Missing;
+        let marker = marker.ok_or(StoreError::Lost { partition, loss })?;
+        self.seen.damaged(partition, false);
+        if back_in_time {
+            self.forget_what_was_done(partition, told_before).await?;
+        }
+        Ok(Rebuild {
+            partition,
+            generation: marker.fence >> GENERATION,
+            told_before: marker.loss.map_or(told_before, |past| past.told_before),
+        })
+    }
+
+    pub(super) async fn finish(&self, rebuild: &Rebuild) -> Result<bool, StoreError> {
+        let fence = self.backend.finish(rebuild.partition, rebuild.generation).await?;
+        if let Some(fence) = fence {
+            self.seen.moved(rebuild.partition, fence);
+            self.look_at(rebuild.partition);
+            self.work.notify_one();
+        }
+        Ok(fence.is_some())
+    }
+
+    /// Effects that came back with old values were done long ago, but for those that this process knows better.
+    async fn forget_what_was_done(&self, partition: u8, told_before: Timestamp) -> Result<(), StoreError> {
+        let end = Timestamp::from_millis(i64::MAX);
+        for _ in 0..ROUNDS {
+            let all = self.backend.outbox(&[partition], end, PAGE).await?;
+            let mut gone = 0;
+            for one in &all {
+                let Ok(entry) = self.opened(one) else { continue };
+                let old = entry.since < told_before.minus(UNCERTAIN);
+                if self.memory.told(&entry.id).unwrap_or(old) {
+                    self.backend.remove(&one.at).await?;
+                    gone += 1;
+                }
+            }
+            if gone == 0 || all.len() < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that stand in partitions whose state can be believed: what follows from an effect has to be stored.
+    pub(super) async fn believed(&self, waiting: Vec<Waiting>) -> Result<Vec<Waiting>, StoreError> {
+        if waiting.is_empty() {
+            return Ok(waiting);
+        }
+        let lost: Vec<u8> = self.losses().await?.into_iter().map(|l| l.partition).collect();
+        Ok(waiting
+            .into_iter()
+            .filter(|w| !lost.contains(&w.at.partition))
+            .collect())
+    }
+
+    fn random_id(&self) -> Result<String, StoreError> {
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| StoreError::Unavailable("no randomness".to_owned()))?;
+        Ok(crate::store::seal::hex(&id))
+    }
+}
