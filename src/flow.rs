@@ -5,6 +5,7 @@ pub mod converge;
 pub mod deliver;
 pub mod entitle;
 pub mod grant;
+pub mod hook;
 pub mod import;
 pub mod ingest;
 pub mod link;

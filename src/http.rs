@@ -10,6 +10,7 @@ pub mod broker;
 pub mod context;
 pub mod extract;
 pub mod guard;
+pub mod hook;
 pub mod ops;
 pub mod pages;
 pub mod problem;

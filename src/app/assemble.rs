@@ -14,11 +14,12 @@ use crate::config::keys::Jws;
 use crate::config::mail::{Mail, MailTls};
 use crate::config::server::UnknownPrompt;
 use crate::config::store::StoreKind;
-use crate::config::upstream::{HeldAdmins, Upstream};
+use crate::config::upstream::{CannotHold as Cannot, Upstream};
 use crate::domain::policy::Policy;
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
 use crate::http::pages::{Brand, Logo};
+use crate::idp::keycloak::hook::HookSettings;
 use crate::idp::keycloak::{CannotHold, Keycloak, KeycloakSettings};
 use crate::notify::Gateways;
 use crate::notify::mail::{Messages, Sender};
@@ -101,9 +102,21 @@ pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn 
     settings.overlap = upstream.overlap;
     settings.back_fill = upstream.backfill;
     settings.phone_attributes = upstream.phone_attributes.iter().cloned().collect();
-    settings.held_admins = match upstream.held_admins {
-        HeldAdmins::Disable => CannotHold::Disable,
-        HeldAdmins::Leave => CannotHold::Alarm,
+    let cannot = |chosen| match chosen {
+        Cannot::Disable => CannotHold::Disable,
+        Cannot::Leave => CannotHold::Alarm,
+    };
+    settings.held_admins = cannot(upstream.held_admins);
+    settings.unholdable = cannot(upstream.unholdable);
+    settings.reset_lifespan = upstream.reset_lifespan;
+    settings.admin_lifespan = upstream.admin_lifespan;
+    settings.fresh_login_for_actions = upstream.fresh_login_for_actions;
+    settings.retention = policy.longest_hold().times(2);
+    settings.hooks = HookSettings {
+        generic: upstream.hooks.generic.clone(),
+        extension: upstream.hooks.extension.clone(),
+        extension_audience: upstream.hooks.extension_audience.clone(),
+        broker_client: upstream.broker.as_ref().map(|broker| broker.client_id.clone()),
     };
     settings.probation = policy.probation;
     settings.enrolment = policy.enrolment_window;

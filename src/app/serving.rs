@@ -49,7 +49,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     let readiness = Arc::clone(&context.readiness);
     let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
     let watched = tokio::spawn(watch_store(context.clone(), stop.clone()));
-    let mut tasks = workers::start(&context.flow, &pace, &report, &stop);
+    let mut tasks = workers::start(&context.flow, &pace, &report, &context.wakes, &stop);
     let (outer, inner) = (http::public(context.clone()), http::operations(context));
     let ends = async {
         tokio::join!(

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::subject::UpstreamId;
+use crate::flow::hook::Wakes;
 use crate::flow::{Flow, deliver, import, poll, sweep};
 
 /// How often the workers look.
@@ -20,13 +21,22 @@ pub struct Pace {
 }
 
 /// Starts every worker. They end by themselves when `stop` is cancelled, each after the step it is in.
-pub fn start(flow: &Arc<Flow>, pace: &Pace, report: &poll::Report, stop: &CancellationToken) -> JoinSet<()> {
+pub fn start(
+    flow: &Arc<Flow>,
+    pace: &Pace,
+    report: &poll::Report,
+    wakes: &Arc<Wakes>,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
     let owner: Arc<str> = flow.random::<12>().into();
     let mut tasks = JoinSet::new();
     for (upstream, interval) in &pace.poll {
         let (flow, upstream, interval) = (Arc::clone(flow), upstream.clone(), *interval);
         let (owner, report, stop) = (Arc::clone(&owner), Arc::clone(report), stop.clone());
-        tasks.spawn(async move { poll::run(&flow, &upstream, interval, &owner, &report, &stop).await });
+        let wakes = Arc::clone(wakes);
+        tasks.spawn(async move {
+            poll::run(&flow, &upstream, interval, &owner, (&report, &wakes), &stop).await;
+        });
     }
     for upstream in pace.poll.keys() {
         let (flow, upstream, stop) = (Arc::clone(flow), upstream.clone(), stop.clone());

@@ -125,6 +125,12 @@ impl<'a> Section<'a> {
         self.findings
     }
 
+    /// Whether secrets may be made later, so that what stands in for one is not looked at.
+    #[must_use]
+    pub const fn secrets_later(&self) -> bool {
+        self.findings.secrets_later
+    }
+
     /// Where the section stands.
     #[must_use]
     pub const fn place(&self) -> &Place {

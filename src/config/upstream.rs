@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::reader::Section;
@@ -19,9 +21,10 @@ pub enum UpstreamKind {
     Keycloak,
 }
 
-/// What happens to a held realm administrator, whose hold Keycloak's admin API does not obey.
+/// What happens to an account that a hold does not bind: a realm administrator, whose hold Keycloak's admin API does not
+/// obey, or one that keeps full rights some other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldAdmins {
+pub enum CannotHold {
     /// The account is disabled for the hold.
     Disable,
     /// It is left as it is, and an alarm raised.
@@ -67,7 +70,75 @@ pub struct Upstream {
     /// User attributes that hold telephone numbers.
     pub phone_attributes: BTreeSet<String>,
     /// Held realm administrators.
-    pub held_admins: HeldAdmins,
+    pub held_admins: CannotHold,
+    /// Accounts that keep full rights in spite of a hold (the default role inside a group, a read-only directory).
+    pub unholdable: CannotHold,
+    /// Life of a reset link at the IdP.
+    pub reset_lifespan: Span,
+    /// Life of a link that an administrator sends.
+    pub admin_lifespan: Span,
+    /// Every action that a client can start asks for a log-in at most 300 s old.
+    pub fresh_login_for_actions: bool,
+    /// Hooks by which it, or any program, calls us.
+    pub hooks: Hooks,
+}
+
+/// Hooks of one IdP. What has no secret is closed.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// Secrets of the generic hook, `whsec_...`; each may sign.
+    pub generic: Vec<SecretString>,
+    /// Shared secrets of the extension's webhook (`X-Keycloak-Signature`); each may sign.
+    pub extension: Vec<SecretString>,
+    /// `aud` of the extension's bearer tokens, when it sends those.
+    pub extension_audience: Option<String>,
+}
+
+impl Hooks {
+    fn read(s: &Section<'_>) -> Option<Self> {
+        let generic = s.section("generic");
+        let secrets = secrets(&generic);
+        if generic.is_present() && matches!(&secrets, Some(found) if found.is_empty()) {
+            generic.fault("secret_file", "is missing", "name a file with one secret a line");
+        }
+        let unfit = |found: &Option<Vec<SecretString>>, fits: fn(&str) -> bool| {
+            !s.secrets_later() && found.iter().flatten().any(|secret| !fits(secret.expose_secret()))
+        };
+        if unfit(&secrets, is_webhook_secret) {
+            let advice = "make one with `echo whsec_$(openssl rand -base64 32)`, one a line";
+            let problem = "holds a line that is not `whsec_` and 24 to 64 octets in base64";
+            generic.fault("secret_file", problem, advice);
+        }
+        let extension = s.section("extension");
+        let shared = self::secrets(&extension);
+        let audience = extension.optional("audience", filled);
+        if extension.is_present() && matches!((&shared, &audience), (Some(found), Some(None)) if found.is_empty()) {
+            let advice = "name a `secret_file`, or the `audience` of its bearer tokens";
+            extension.fault("secret_file", "is missing", advice);
+        }
+        if unfit(&shared, |secret| secret.len() >= 16) {
+            let problem = "holds a secret of less than 16 characters";
+            extension.fault("secret_file", problem, "make a longer one");
+        }
+        Some(Self {
+            generic: secrets?,
+            extension: shared?,
+            extension_audience: audience?,
+        })
+    }
+}
+
+/// The secrets under `secret` or in `secret_file`, one a line, so that one can take over from another.
+fn secrets(s: &Section<'_>) -> Option<Vec<SecretString>> {
+    let text = s.secret("secret")?;
+    let lines = text.as_ref().map_or("", |text| text.expose_secret()).lines();
+    let lines = lines.map(str::trim).filter(|line| !line.is_empty());
+    Some(lines.map(|line| SecretString::from(line.to_owned())).collect())
+}
+
+fn is_webhook_secret(text: &str) -> bool {
+    let octets = text.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
+    octets.is_some_and(|octets| (24..=64).contains(&octets.len()))
 }
 
 impl Upstream {
@@ -121,11 +192,16 @@ impl Upstream {
             None => Some(vec!["phoneNumber".to_owned()]),
             Some(_) => s.list("phone_attributes", filled),
         };
-        let held_admins = s.choice(
-            "held_admins",
-            HeldAdmins::Disable,
-            &[("disable", HeldAdmins::Disable), ("leave", HeldAdmins::Leave)],
-        );
+        let cannot = [("disable", CannotHold::Disable), ("leave", CannotHold::Leave)];
+        let held_admins = s.choice("held_admins", CannotHold::Disable, &cannot);
+        let unholdable = s.choice("unholdable", CannotHold::Disable, &cannot);
+        let lifespan = |key: &str, default: Span, most: Span| {
+            s.or(key, default, span_between(Span::from_mins(1), most))
+        };
+        let reset_lifespan = lifespan("reset_lifespan", Span::from_mins(5), Span::from_days(7));
+        let admin_lifespan = lifespan("admin_lifespan", Span::from_hours(12), Span::from_days(30));
+        let fresh_login_for_actions = s.flag("fresh_login_for_actions", false);
+        let hooks = Hooks::read(&s.section("hooks"));
         Some(Self {
             id: id?,
             kind: kind?,
@@ -140,6 +216,11 @@ impl Upstream {
             timeout: timeout?,
             phone_attributes: phone_attributes?.into_iter().collect(),
             held_admins: held_admins?,
+            unholdable: unholdable?,
+            reset_lifespan: reset_lifespan?,
+            admin_lifespan: admin_lifespan?,
+            fresh_login_for_actions: fresh_login_for_actions?,
+            hooks: hooks?,
         })
     }
 }

@@ -44,10 +44,27 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
         return Err(FlowError::Unknown(line.sub.clone()));
     };
     match &line.heard {
-        Heard::Change(change) => changed(flow, &subject, change, era).await,
+        Heard::Change(change) => {
+            let updated = changed(flow, &subject, change, era).await?;
+            Ok(updated.unwrap_or(Updated::Unchanged))
+        }
         Heard::Touched { id } => touched(flow, &subject, id).await,
         Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
     }
+}
+
+/// Takes a change that was pushed: as [`line`], but somebody has to be told when there is no such account.
+///
+/// # Errors
+/// [`FlowError`]: nothing was stored; [`IdpError::UnknownSubject`] when the IdP knows no such account.
+pub async fn pushed(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<Updated, FlowError> {
+    let Heard::Change(change) = &line.heard else {
+        return self::line(flow, upstream, line, Era::Ours).await;
+    };
+    let subject = Subject::new(upstream.clone(), &line.sub)
+        .ok_or_else(|| FlowError::Unknown("the `sub` is none".to_owned()))?;
+    let updated = changed(flow, &subject, change, Era::Ours).await?;
+    updated.ok_or(FlowError::Idp(IdpError::UnknownSubject))
 }
 
 /// Asks the IdP for this account's latest changes and ingests them: before the first issuance after each log-in
@@ -75,8 +92,13 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     Ok(Checked { reading, eligible })
 }
 
-/// A change: judged by the tier the account has now.
-async fn changed(flow: &Flow, subject: &Subject, change: &Change, era: Era) -> Result<Updated, FlowError> {
+/// A change: judged by the tier the account has now. `None` when there is no such account (any more).
+async fn changed(
+    flow: &Flow,
+    subject: &Subject,
+    change: &Change,
+    era: Era,
+) -> Result<Option<Updated>, FlowError> {
     // A log-in-time check brings what has long been stored: no need to read the account for that.
     let known = flow.store.read(&flow.key(subject), Parts::RECORD).await?.record;
     let same = |c: &crate::domain::hold::Cause| {
@@ -85,18 +107,20 @@ async fn changed(flow: &Flow, subject: &Subject, change: &Change, era: Era) -> R
             && (c.row == change.row() || change.kind == ChangeKind::CredentialInitialised)
     };
     if known.is_some_and(|record| record.causes.iter().any(same)) {
-        return Ok(Updated::Duplicate);
+        return Ok(Some(Updated::Duplicate));
     }
     let reading = match steady_reading(flow, subject).await {
         Ok(reading) => Some(reading),
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(None),
         Err(error) => {
             // Facts that cannot be read choose the strictest tier: waiting for them would leave tokens whole.
             tracing::warn!(upstream = %subject.upstream, %error, "account unreadable at a change: strictest tier");
             None
         }
     };
-    store_change(flow, subject, change, reading.as_ref(), era).await
+    store_change(flow, subject, change, reading.as_ref(), era)
+        .await
+        .map(Some)
 }
 
 /// A live reading, with a second try for a passing fault.

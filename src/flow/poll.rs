@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::subject::UpstreamId;
+use crate::domain::audit::Entry;
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
+use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
 use crate::flow::{Flow, FlowError, ingest};
-use crate::ports::idp::{Cursor, Heard, Line};
+use crate::ports::idp::{Cursor, Heard, IdpError, Line};
 
 /// How long a poller keeps the log to itself without a word.
 const LEASE: Span = Span::from_secs(30);
@@ -30,41 +32,45 @@ pub struct Standing {
 /// Where pollers report their standing.
 pub type Report = Arc<dyn Fn(&UpstreamId, &Standing) + Send + Sync>;
 
-/// Polls one IdP every `interval` until `stop` says so. `owner` names this process in the lease.
+/// Shortest pause between two polls, however often we are woken.
+const BREATH: Duration = Duration::from_millis(100);
+/// The alarm while the IdP refuses us.
+const REFUSED: &str = "the identity provider refuses us: changes go unseen until the secret and the roles of our \
+    account are right again; `reentry doctor` names what is missing";
+/// Whose audit lines those about an IdP's log itself are: no account can have this `sub` at an IdP with log-ins.
+pub const LOG: &str = "(log)";
+
+/// Polls one IdP every `interval`, and at once when woken, until `stop` says so. `owner` names this process in the
+/// lease.
 pub async fn run(
     flow: &Flow,
     upstream: &UpstreamId,
     interval: Duration,
     owner: &str,
-    report: &Report,
+    (report, wakes): (&Report, &Wakes),
     stop: &tokio_util::sync::CancellationToken,
 ) {
     let mut standing = Standing::default();
     let mut seen = Seen::default();
     while !stop.is_cancelled() {
+        let named = wakes.named(upstream);
         let more = match once(flow, upstream, owner, &mut seen).await {
             Ok(Some((more, alarms))) => {
-                for alarm in alarms.iter().filter(|a| !standing.alarms.contains(a)) {
-                    metrics::counter!("reentry_log_alarms_total").increment(1);
-                    tracing::error!(%upstream, alarm, "the identity provider's log cannot be relied on");
-                }
-                standing = Standing {
-                    caught_up: standing.caught_up || !more,
-                    fault: None,
-                    alarms,
-                };
+                let caught_up = standing.caught_up || !more;
+                stand(flow, upstream, &mut standing, caught_up, None, alarms).await;
                 more
             }
-            // Another replica polls: what it stores, we see, once it has caught up.
+            // Another replica polls: what it stores, we see, once it has caught up. Who was named to us is looked at
+            // here: our word does not reach the other one.
             Ok(None) => {
+                look_at(flow, upstream, named).await;
                 standing.caught_up |= another_caught_up(flow, upstream).await;
                 standing.fault = None;
+                standing.alarms.clear();
                 false
             }
             Err(error) => {
-                metrics::counter!("reentry_poll_failures_total").increment(1);
-                tracing::warn!(%upstream, %error, "the identity provider could not be polled");
-                standing.fault = Some(error.to_string());
+                failed(flow, upstream, &mut standing, &error).await;
                 false
             }
         };
@@ -72,6 +78,7 @@ pub async fn run(
         if !more {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
+                () = woken(upstream, wakes, interval) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -79,6 +86,98 @@ pub async fn run(
     // Handed back, so that the next process need not wait for the lease to run out.
     if let Err(error) = flow.store.release(&lease_name(upstream), owner).await {
         tracing::warn!(%upstream, %error, "the lease of the poller ends by itself");
+    }
+}
+
+/// A wake-up, but never more polls than one a breath.
+async fn woken(upstream: &UpstreamId, wakes: &Wakes, interval: Duration) {
+    tokio::time::sleep(BREATH.min(interval)).await;
+    wakes.woken(upstream).await;
+}
+
+/// The poll failed: the cursor stays. A refusal does not mend itself, so it is an alarm.
+async fn failed(flow: &Flow, upstream: &UpstreamId, standing: &mut Standing, error: &FlowError) {
+    metrics::counter!("reentry_poll_failures_total").increment(1);
+    tracing::warn!(%upstream, %error, "the identity provider could not be polled");
+    let mut alarms = standing.alarms.clone();
+    if let FlowError::Idp(IdpError::Refused(_)) = error {
+        metrics::counter!("reentry_poll_refusals_total").increment(1);
+        if !alarms.iter().any(|alarm| alarm == REFUSED) {
+            alarms.push(REFUSED.to_owned());
+        }
+    }
+    let caught_up = standing.caught_up;
+    stand(
+        flow,
+        upstream,
+        standing,
+        caught_up,
+        Some(error.to_string()),
+        alarms,
+    )
+    .await;
+}
+
+/// Notes how the poller stands now. Every alarm that was not there before is logged, counted and written down, and
+/// so is the end of all of them.
+async fn stand(
+    flow: &Flow,
+    upstream: &UpstreamId,
+    standing: &mut Standing,
+    caught_up: bool,
+    fault: Option<String>,
+    alarms: Vec<String>,
+) {
+    let fresh: Vec<&String> = alarms.iter().filter(|a| !standing.alarms.contains(a)).collect();
+    for alarm in &fresh {
+        metrics::counter!("reentry_log_alarms_total").increment(1);
+        tracing::error!(%upstream, alarm = %alarm, "the identity provider's log cannot be relied on");
+        write_down(flow, upstream, "log_alarm", alarm).await;
+    }
+    if fault.is_none() && standing.fault.is_some() {
+        tracing::info!(%upstream, "the identity provider is polled again");
+    }
+    if fault.is_none() && alarms.is_empty() && !standing.alarms.is_empty() {
+        tracing::info!(%upstream, "the identity provider's log can be relied on again");
+        write_down(flow, upstream, "log_alarm_over", &standing.alarms.join("; ")).await;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    metrics::gauge!("reentry_log_alarms_now", "upstream" => upstream.to_string()).set(alarms.len() as f64);
+    *standing = Standing {
+        caught_up,
+        fault,
+        alarms,
+    };
+}
+
+/// An audit line about the log itself. When it cannot be written, the log line and the metric stand.
+async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str) {
+    let Some(subject) = Subject::new(upstream.clone(), LOG) else {
+        return;
+    };
+    let at = flow.clock.now();
+    let id = format!("{action}:{upstream}:{}:{}", at.millis(), flow.random::<6>());
+    let mut entry = Entry::system(id, at, action, None).with("what", what);
+    if action == "log_alarm" {
+        entry = entry.alarming();
+    }
+    if let Err(error) = flow.store.note(&subject, &flow.key(&subject), &entry).await {
+        tracing::warn!(%upstream, %error, "an alarm could not be written to the audit log");
+    }
+}
+
+/// Asks the IdP about accounts that were named to this process while another one polls.
+async fn look_at(flow: &Flow, upstream: &UpstreamId, named: std::collections::BTreeSet<String>) {
+    for sub in named {
+        let Some(subject) = Subject::new(upstream.clone(), &sub) else {
+            continue;
+        };
+        match ingest::login_check(flow, &subject).await {
+            Ok(_) | Err(FlowError::Idp(IdpError::UnknownSubject)) => {}
+            Err(error) => {
+                tracing::warn!(%upstream, %error, "an account that was named could not be looked at; the poller will");
+            }
+        }
     }
 }
 

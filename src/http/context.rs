@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::Flow;
+use crate::flow::hook::Wakes;
 use crate::http::pages::Pages;
 use crate::http::readiness::Readiness;
 use crate::http::views::Views;
@@ -52,6 +53,8 @@ pub struct Context {
     pub metrics: Option<Metrics>,
     /// Whether this replica takes traffic.
     pub readiness: Arc<Readiness>,
+    /// Wakes the pollers of this process.
+    pub wakes: Arc<Wakes>,
     /// Bounds on requests.
     pub limits: Limits,
     /// Places for requests under way.
@@ -64,8 +67,10 @@ impl Context {
     pub fn new(flow: Arc<Flow>, broker: Arc<Broker>, pages: Arc<Pages>) -> Self {
         let limits = Limits::default();
         let readiness = Arc::new(Readiness::new(flow.upstreams.keys().cloned()));
+        let wakes = Arc::new(Wakes::new(flow.upstreams.keys().cloned()));
         Self {
             readiness,
+            wakes,
             flow,
             broker,
             views: Arc::clone(&pages) as Arc<dyn Views>,

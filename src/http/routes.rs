@@ -4,7 +4,7 @@ use axum::routing::MethodRouter;
 
 use crate::http::context::Context;
 use crate::http::pages::assets;
-use crate::http::{account, admin, broker, ops, report};
+use crate::http::{account, admin, broker, hook, ops, report};
 
 /// Which listener a route is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub const ROUTES: &[&[Route]] = &[
     assets::ROUTES,
     account::ROUTES,
     report::ROUTES,
+    hook::ROUTES,
     admin::ROUTES,
     ops::ROUTES,
 ];

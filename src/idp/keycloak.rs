@@ -38,6 +38,7 @@ mod act;
 pub mod admin;
 pub mod events;
 mod health;
+pub mod hook;
 mod poll;
 pub mod representations;
 pub mod story;
@@ -56,10 +57,12 @@ use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::clock::Clock;
+use crate::ports::hook::{Heeded, HookCall, HookRefusal};
 use crate::ports::idp::{
     Converged, Cursor, IdentityProvider, IdpError, IdpSession, Line, Polled, Reading, Wanted,
 };
 use admin::{Admin, AdminError, AdminOnly, Credentials, Own};
+use hook::{HookSettings, Hooks};
 use story::Rules;
 
 /// How long what rarely changes (layout of the wired realm, user profile, event types) is believed.
@@ -115,9 +118,20 @@ pub struct KeycloakSettings {
     pub admin_lifespan: Span,
     /// Every action that a client can start is known to ask for a log-in at most 300 s old.
     pub fresh_login_for_actions: bool,
+    /// How long the log of user events has to keep its lines at least: twice the longest hold.
+    pub retention: Span,
+    /// Hooks by which the realm, or any program, may call us.
+    pub hooks: HookSettings,
 }
 
 impl KeycloakSettings {
+    /// The issuer of the realm's tokens.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        let base = self.base_url.as_str().trim_end_matches('/');
+        format!("{base}/realms/{}", self.realm)
+    }
+
     /// Settings with Keycloak's own defaults and the domain's.
     #[must_use]
     pub fn new(
@@ -145,6 +159,8 @@ impl KeycloakSettings {
             reset_lifespan: Span::from_mins(5),
             admin_lifespan: Span::from_hours(12),
             fresh_login_for_actions: false,
+            retention: Span::ZERO,
+            hooks: HookSettings::default(),
         }
     }
 }
@@ -154,6 +170,7 @@ pub struct Keycloak {
     settings: KeycloakSettings,
     clock: Arc<dyn Clock>,
     admin: Admin,
+    hooks: Hooks,
     believed: Mutex<Believed>,
 }
 
@@ -178,10 +195,12 @@ impl Keycloak {
         };
         let admin =
             Admin::new(&settings.base_url, &settings.realm, credentials, settings.timeout).map_err(idp)?;
+        let hooks = Hooks::new(&settings.hooks).map_err(IdpError::Unexpected)?;
         Ok(Self {
             settings,
             clock,
             admin,
+            hooks,
             believed: Mutex::default(),
         })
     }
@@ -330,5 +349,9 @@ impl IdentityProvider for Keycloak {
 
     async fn health(&self) -> Result<Vec<String>, IdpError> {
         health::health(self).await
+    }
+
+    async fn heed(&self, call: &HookCall<'_>, now: Timestamp) -> Result<Heeded, HookRefusal> {
+        hook::heed(self, call, now).await
     }
 }

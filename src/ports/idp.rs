@@ -7,6 +7,7 @@ use crate::domain::hold::{Cut, Posture};
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
 use crate::domain::time::{Now, Timestamp};
+use crate::ports::hook::{Heeded, HookCall, HookRefusal};
 
 /// Why the IdP did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +167,15 @@ pub trait IdentityProvider: Send + Sync {
     /// # Errors
     /// [`IdpError`].
     async fn health(&self) -> Result<Vec<String>, IdpError>;
+
+    /// Proves and reads a call of one of its hooks at `now`, our clock. Nothing is stored here.
+    ///
+    /// # Errors
+    /// [`HookRefusal`]; an adapter without hooks refuses every call.
+    async fn heed(&self, call: &HookCall<'_>, now: Timestamp) -> Result<Heeded, HookRefusal> {
+        let _ = (call, now);
+        Err(HookRefusal::NotConfigured)
+    }
 }
 
 /// A session at the IdP.

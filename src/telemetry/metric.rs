@@ -64,6 +64,18 @@ pub const METRICS: &[Metric] = &[
         "reentry_log_alarms_total",
         "The identity provider's log was switched off, shrunk or cleared. Alarm.",
     ),
+    gauge(
+        "reentry_log_alarms_now",
+        "Faults of the identity provider's log that stand now, by `upstream` (of the configuration). Alarm.",
+    ),
+    counter(
+        "reentry_hooks_total",
+        "Calls of hooks by `kind` (generic, extension, logout) and `outcome` (stored, known, woken, replayed, unproven, malformed, unavailable).",
+    ),
+    counter(
+        "reentry_poll_refusals_total",
+        "Polls that the identity provider refused: a role or the secret of our account is gone. Alarm.",
+    ),
     counter(
         "reentry_poll_failures_total",
         "Polls of the identity provider that failed; it catches up afterwards.",
@@ -90,6 +102,14 @@ const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric {
         name,
         kind: Kind::Counter,
+        help,
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
         help,
     }
 }

@@ -13,6 +13,7 @@
 mod clients;
 mod events;
 mod failure;
+mod keys;
 mod own;
 mod realm;
 mod roles;
