@@ -17,6 +17,7 @@ pub mod session;
 pub mod step;
 pub mod sweep;
 pub mod thaw;
+pub mod untold;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -123,10 +123,16 @@ pub fn job(
 
 fn broker(client_id: String, redirect: &str) -> anyhow::Result<BrokerClient> {
     let redirect_uri = Url::parse(redirect).with_context(|| format!("the redirect URI {redirect}"))?;
+    // `{issuer}/callback/{id}` and `{issuer}/backchannel-logout/{id}` stand side by side.
+    let backchannel_logout = redirect
+        .rsplit_once("/callback/")
+        .map(|(issuer, id)| Url::parse(&format!("{issuer}/backchannel-logout/{id}")))
+        .transpose()
+        .with_context(|| format!("the redirect URI {redirect}"))?;
     Ok(BrokerClient {
         client_id,
         redirect_uri,
-        backchannel_logout: None,
+        backchannel_logout,
     })
 }
 

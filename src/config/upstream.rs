@@ -112,7 +112,9 @@ impl Hooks {
         let extension = s.section("extension");
         let shared = self::secrets(&extension);
         let audience = extension.optional("audience", filled);
-        if extension.is_present() && matches!((&shared, &audience), (Some(found), Some(None)) if found.is_empty()) {
+        if extension.is_present()
+            && matches!((&shared, &audience), (Some(found), Some(None)) if found.is_empty())
+        {
             let advice = "name a `secret_file`, or the `audience` of its bearer tokens";
             extension.fault("secret_file", "is missing", advice);
         }
@@ -137,8 +139,45 @@ fn secrets(s: &Section<'_>) -> Option<Vec<SecretString>> {
 }
 
 fn is_webhook_secret(text: &str) -> bool {
-    let octets = text.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
+    let octets = text
+        .strip_prefix("whsec_")
+        .and_then(|encoded| STANDARD.decode(encoded).ok());
     octets.is_some_and(|octets| (24..=64).contains(&octets.len()))
+}
+
+/// How often and how far back it is read.
+struct Paces {
+    poll_interval: Option<Span>,
+    overlap: Option<Span>,
+    backfill: Option<Span>,
+    timeout: Option<Duration>,
+}
+
+impl Paces {
+    fn read(s: &Section<'_>) -> Self {
+        let poll_interval = s.or(
+            "poll_interval",
+            Span::from_secs(2),
+            span_between(Span::from_millis(100), Span::from_mins(5)),
+        );
+        let overlap = s.or(
+            "overlap",
+            Span::from_secs(30),
+            span_between(Span::from_secs(1), Span::from_hours(24)),
+        );
+        let backfill = s.or(
+            "backfill",
+            Span::from_days(7),
+            span_between(Span::from_mins(1), Span::from_days(90)),
+        );
+        let timeout = s.or("timeout", Duration::from_secs(5), deadline);
+        Self {
+            poll_interval,
+            overlap,
+            backfill,
+            timeout,
+        }
+    }
 }
 
 impl Upstream {
@@ -172,22 +211,7 @@ impl Upstream {
         let admin = credentials(&s.section("admin"), true);
         let broker = credentials(&s.section("broker"), false);
         let prefix = s.or("prefix", String::new(), prefix);
-        let poll_interval = s.or(
-            "poll_interval",
-            Span::from_secs(2),
-            span_between(Span::from_millis(100), Span::from_mins(5)),
-        );
-        let overlap = s.or(
-            "overlap",
-            Span::from_secs(30),
-            span_between(Span::from_secs(1), Span::from_hours(24)),
-        );
-        let backfill = s.or(
-            "backfill",
-            Span::from_days(7),
-            span_between(Span::from_mins(1), Span::from_days(90)),
-        );
-        let timeout = s.or("timeout", Duration::from_secs(5), deadline);
+        let paces = Paces::read(s);
         let phone_attributes = match s.node("phone_attributes") {
             None => Some(vec!["phoneNumber".to_owned()]),
             Some(_) => s.list("phone_attributes", filled),
@@ -195,9 +219,8 @@ impl Upstream {
         let cannot = [("disable", CannotHold::Disable), ("leave", CannotHold::Leave)];
         let held_admins = s.choice("held_admins", CannotHold::Disable, &cannot);
         let unholdable = s.choice("unholdable", CannotHold::Disable, &cannot);
-        let lifespan = |key: &str, default: Span, most: Span| {
-            s.or(key, default, span_between(Span::from_mins(1), most))
-        };
+        let lifespan =
+            |key: &str, default: Span, most: Span| s.or(key, default, span_between(Span::from_mins(1), most));
         let reset_lifespan = lifespan("reset_lifespan", Span::from_mins(5), Span::from_days(7));
         let admin_lifespan = lifespan("admin_lifespan", Span::from_hours(12), Span::from_days(30));
         let fresh_login_for_actions = s.flag("fresh_login_for_actions", false);
@@ -210,10 +233,10 @@ impl Upstream {
             admin: admin??,
             broker: broker?,
             prefix: prefix?,
-            poll_interval: super::values::duration(poll_interval?),
-            overlap: overlap?,
-            backfill: backfill?,
-            timeout: timeout?,
+            poll_interval: super::values::duration(paces.poll_interval?),
+            overlap: paces.overlap?,
+            backfill: paces.backfill?,
+            timeout: paces.timeout?,
             phone_attributes: phone_attributes?.into_iter().collect(),
             held_admins: held_admins?,
             unholdable: unholdable?,

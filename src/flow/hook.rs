@@ -85,15 +85,13 @@ pub async fn take(
     upstream: &UpstreamId,
     call: &HookCall<'_>,
 ) -> Result<(), HookFault> {
-    let idp = flow
-        .upstreams
-        .get(upstream)
-        .ok_or(HookRefusal::NotConfigured)?;
+    let idp = flow.upstreams.get(upstream).ok_or(HookRefusal::NotConfigured)?;
     let kind = call.kind.as_str();
     let heeded = match idp.heed(call, flow.clock.now()).await {
         Ok(heeded) => heeded,
         Err(refusal) => {
-            metrics::counter!("reentry_hooks_total", "kind" => kind, "outcome" => outcome(&refusal)).increment(1);
+            metrics::counter!("reentry_hooks_total", "kind" => kind, "outcome" => outcome(&refusal))
+                .increment(1);
             return Err(refusal.into());
         }
     };
@@ -104,12 +102,16 @@ pub async fn take(
             Ok(())
         }
         Heeded::Told(line) => {
-            let updated = ingest::pushed(flow, upstream, &line).await.map_err(|error| match error {
-                FlowError::Idp(IdpError::UnknownSubject) | FlowError::Unknown(_) => HookFault::Refused(
-                    HookRefusal::Invalid("the identity provider knows no account with this `sub`".to_owned()),
-                ),
-                other => HookFault::Flow(other),
-            })?;
+            let updated = ingest::pushed(flow, upstream, &line)
+                .await
+                .map_err(|error| match error {
+                    FlowError::Idp(IdpError::UnknownSubject) | FlowError::Unknown(_) => {
+                        HookFault::Refused(HookRefusal::Invalid(
+                            "the identity provider knows no account with this `sub`".to_owned(),
+                        ))
+                    }
+                    other => HookFault::Flow(other),
+                })?;
             let outcome = match updated {
                 Updated::Stored => "stored",
                 Updated::Duplicate | Updated::Unchanged => "known",

@@ -9,7 +9,7 @@ use crate::domain::hold::{Record, attempt};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError};
+use crate::flow::{Flow, FlowError, untold};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Mark, Parts, Updated, Write};
@@ -81,6 +81,7 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
         line(flow, &subject.upstream, &one, Era::Ours).await?;
     }
     let reading = reading?;
+    untold::check(flow, subject, &reading).await?;
     let policy = flow.policy.load();
     let at = now.earliest();
     let eligible = !reading.account.factors.is_empty()
@@ -145,7 +146,11 @@ fn change_mark(change: &Change) -> Mark {
     }
 }
 
-async fn store_change(
+/// Stores one change and the snapshot that goes with it, unless its mark is there.
+///
+/// # Errors
+/// [`FlowError`]: nothing was stored.
+pub(super) async fn store_change(
     flow: &Flow,
     subject: &Subject,
     change: &Change,

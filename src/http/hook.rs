@@ -46,7 +46,12 @@ async fn extension(
     taken(&context, &upstream, HookKind::Extension, request).await
 }
 
-async fn taken(context: &Context, upstream: &str, kind: HookKind, request: Request) -> Result<Response, Problem> {
+async fn taken(
+    context: &Context,
+    upstream: &str,
+    kind: HookKind,
+    request: Request,
+) -> Result<Response, Problem> {
     let upstream = UpstreamId::parse(upstream).ok_or_else(Problem::not_found)?;
     let sent = request.headers().clone();
     if !is_json(&sent) {
@@ -77,7 +82,9 @@ async fn taken(context: &Context, upstream: &str, kind: HookKind, request: Reque
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/json")
 }
@@ -89,7 +96,9 @@ fn headers(kind: HookKind, sent: &HeaderMap) -> Result<BTreeMap<&'static str, &s
         let mut values = sent.get_all(*name).iter();
         let Some(value) = values.next() else { continue };
         if values.next().is_some() {
-            return Err(Problem::bad_request(format!("the header {name} was sent more than once")));
+            return Err(Problem::bad_request(format!(
+                "the header {name} was sent more than once"
+            )));
         }
         let plain = value
             .to_str()

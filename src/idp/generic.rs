@@ -49,9 +49,7 @@ impl Secrets {
                 .filter(|octets| (24..=64).contains(&octets.len()));
             octets
                 .map(|octets| hmac::Key::new(hmac::HMAC_SHA256, &octets))
-                .ok_or_else(|| {
-                    format!("a webhook secret is not `{PREFIX}` and 24 to 64 octets in base64")
-                })
+                .ok_or_else(|| format!("a webhook secret is not `{PREFIX}` and 24 to 64 octets in base64"))
         };
         texts.iter().map(key).collect::<Result<_, _>>().map(Self)
     }
@@ -70,7 +68,10 @@ impl Secrets {
             .take(SIGNATURES)
             .filter_map(|encoded| STANDARD.decode(encoded).ok());
         let given: Vec<Vec<u8>> = given.collect();
-        let tries = self.0.iter().flat_map(|key| given.iter().map(move |tag| (key, tag)));
+        let tries = self
+            .0
+            .iter()
+            .flat_map(|key| given.iter().map(move |tag| (key, tag)));
         tries.fold(false, |found, (key, tag)| {
             found | hmac::verify(key, message, tag).is_ok()
         })
@@ -138,7 +139,14 @@ mod tests {
     fn sign(secret: &str, id: &str, sent: Timestamp, body: &[u8]) -> String {
         let octets = STANDARD.decode(secret.strip_prefix(PREFIX).unwrap()).unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &octets);
-        let message = [id.as_bytes(), b".", sent.secs().to_string().as_bytes(), b".", body].concat();
+        let message = [
+            id.as_bytes(),
+            b".",
+            sent.secs().to_string().as_bytes(),
+            b".",
+            body,
+        ]
+        .concat();
         format!("v1,{}", STANDARD.encode(hmac::sign(&key, &message)))
     }
 
@@ -169,31 +177,57 @@ mod tests {
             body,
         };
         let told = heed(&secrets, &call("m1", "1700000000", body), now).unwrap();
-        let Heeded::Told(Line { sub, heard: Heard::Change(change) }) = told else {
+        let Heeded::Told(Line {
+            sub,
+            heard: Heard::Change(change),
+        }) = told
+        else {
             panic!("{told:?}");
         };
-        assert_eq!((sub.as_str(), change.kind, change.source), ("u1", ChangeKind::PasswordReset, Source::Hook));
+        assert_eq!(
+            (sub.as_str(), change.kind, change.source),
+            ("u1", ChangeKind::PasswordReset, Source::Hook)
+        );
         assert_eq!((change.proof, change.at.secs()), (Proof::Message, 1_699_999_980));
         for wrong in [
             call("m2", "1700000000", body),
             call("m1", "1700000001", body),
             call("m1", "1700000000", b"{}"),
         ] {
-            assert!(matches!(heed(&secrets, &wrong, now), Err(HookRefusal::Unproven(_))), "{wrong:?}");
+            assert!(
+                matches!(heed(&secrets, &wrong, now), Err(HookRefusal::Unproven(_))),
+                "{wrong:?}"
+            );
         }
         for off in [301, -301] {
             let then = Timestamp::from_secs(1_700_000_000 + off);
             let said = heed(&secrets, &call("m1", "1700000000", body), then);
             assert!(matches!(said, Err(HookRefusal::Unproven(_))), "{off}: {said:?}");
         }
-        assert!(heed(&secrets, &call("m1", "1700000000", body), Timestamp::from_secs(1_700_000_300)).is_ok());
+        assert!(
+            heed(
+                &secrets,
+                &call("m1", "1700000000", body),
+                Timestamp::from_secs(1_700_000_300)
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn secrets_are_long_enough_and_written_as_they_are_everywhere() {
-        for wrong in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2hvcnQ=", "whsec_%%%%"] {
+        for wrong in [
+            "",
+            "whsec_",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_c2hvcnQ=",
+            "whsec_%%%%",
+        ] {
             let said = Secrets::new(&[secret(wrong)]).unwrap_err();
-            assert!(wrong.is_empty() || !said.contains(wrong) || wrong == PREFIX, "{said}");
+            assert!(
+                wrong.is_empty() || !said.contains(wrong) || wrong == PREFIX,
+                "{said}"
+            );
         }
     }
 }

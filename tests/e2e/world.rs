@@ -32,6 +32,14 @@ pub const CHANGED: &str = "a long second password";
 /// Where relying parties listen: nowhere, the browser stops there.
 pub const REDIRECT: &str = "http://127.0.0.1:9/callback";
 
+/// Secrets of the generic hook: the second one is being replaced by the first.
+pub const HOOK_SECRETS: [&str; 2] = [
+    "whsec_dGhlIG5ldyBzZWNyZXQgb2YgdGhlIHRlc3RzIGlzIGxvbmc=",
+    "whsec_dGhlIG9sZCBzZWNyZXQgb2YgdGhlIHRlc3RzIGlzIGxvbmc=",
+];
+/// The secret of the extension's webhook.
+pub const EXTENSION_SECRET: &str = "the secret of the extension";
+
 /// How a world is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -143,6 +151,8 @@ impl World {
             .file("shop-secret", "shop-secret-of-the-test")
             .file("back-office-secret", "back-office-secret-of-the-test")
             .file("setup-password", "admin")
+            .file("webhook-secrets", HOOK_SECRETS.join("\n"))
+            .file("extension-secrets", EXTENSION_SECRET)
             .env("NO_COLOR", "1");
         let reentry = launch.args(["serve", "--config", "reentry.yaml"]);
         let reentry = prepare(reentry, setup);
@@ -369,6 +379,9 @@ upstreams:
     poll_interval: {poll}
     admin: {{ client_id: reentry, secret_file: runtime-secret }}
     broker: {{ client_id: reentry-broker, secret_file: broker-secret }}
+    hooks:
+      generic: {{ secret_file: webhook-secrets }}
+      extension: {{ secret_file: extension-secrets, audience: hook-audience }}
 clients:
   - client_id: shop
     auth: client_secret_basic

@@ -116,23 +116,7 @@ pub(super) fn read(
         return Err(invalid("`timestamp` is later than the call itself"));
     }
     let data = body.data;
-    let plain = |name: &str, value: &Option<String>, most: usize| match value {
-        Some(text) if text.is_empty() || text.len() > most || text.chars().any(char::is_control) => {
-            Err(HookRefusal::Invalid(format!("`data.{name}` is not 1 to {most} octets of plain text")))
-        }
-        _ => Ok(()),
-    };
-    plain("session", &data.session, 128)?;
-    plain("origin", &data.origin, 64)?;
-    plain("previous_address", &data.previous_address, 254)?;
-    let graphic = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if !graphic(&data.sub, 255) {
-        return Err(invalid("`data.sub` is not 1 to 255 octets of printable ASCII"));
-    }
-    // `#` separates the parts of a change that is several.
-    if data.event_id.as_ref().is_some_and(|id| !graphic(id, 100) || id.contains('#')) {
-        return Err(invalid("`data.event_id` is not 1 to 100 octets of printable ASCII without #"));
-    }
+    fits(&data)?;
     let kind = body.kind.change();
     let change = Change {
         id: data.event_id.unwrap_or_else(|| format!("push:{id}")),
@@ -156,6 +140,37 @@ pub(super) fn read(
     Ok((data.sub, change))
 }
 
+/// Whether every text is of the length and kind it has to be.
+fn fits(data: &Subject) -> Result<(), HookRefusal> {
+    let invalid = |why: &str| HookRefusal::Invalid(why.to_owned());
+    let plain = |name: &str, value: &Option<String>, most: usize| match value {
+        Some(text) if text.is_empty() || text.len() > most || text.chars().any(char::is_control) => Err(
+            HookRefusal::Invalid(format!("`data.{name}` is not 1 to {most} octets of plain text")),
+        ),
+        _ => Ok(()),
+    };
+    plain("session", &data.session, 128)?;
+    plain("origin", &data.origin, 64)?;
+    plain("previous_address", &data.previous_address, 254)?;
+    let graphic = |text: &str, most: usize| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+    };
+    if !graphic(&data.sub, 255) {
+        return Err(invalid("`data.sub` is not 1 to 255 octets of printable ASCII"));
+    }
+    // `#` separates the parts of a change that is several.
+    if data
+        .event_id
+        .as_ref()
+        .is_some_and(|id| !graphic(id, 100) || id.contains('#'))
+    {
+        return Err(invalid(
+            "`data.event_id` is not 1 to 100 octets of printable ASCII without #",
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,14 +181,22 @@ mod tests {
     }
 
     fn with(data: &str) -> String {
-        format!(r#"{{"type":"factor_removed","timestamp":"2023-11-14T22:13:20Z","data":{{"sub":"u"{data}}}}}"#)
+        format!(
+            r#"{{"type":"factor_removed","timestamp":"2023-11-14T22:13:20Z","data":{{"sub":"u"{data}}}}}"#
+        )
     }
 
     #[test]
     fn every_member_is_checked_and_none_is_unknown() {
-        let (sub, change) = told(&with(r#","factor":"otp","event_id":"e1","session":"s","origin":"Berlin""#)).unwrap();
+        let (sub, change) = told(&with(
+            r#","factor":"otp","event_id":"e1","session":"s","origin":"Berlin""#,
+        ))
+        .unwrap();
         assert_eq!((sub.as_str(), change.id.as_str()), ("u", "e1"));
-        assert_eq!((change.kind, change.factor), (ChangeKind::FactorRemoved, Some(FactorClass::Otp)));
+        assert_eq!(
+            (change.kind, change.factor),
+            (ChangeKind::FactorRemoved, Some(FactorClass::Otp))
+        );
         assert_eq!(told(&with("")).unwrap().1.id, "push:m1");
         let malformed = [
             with(r#","more":1"#),
@@ -181,7 +204,8 @@ mod tests {
             with(r#","proof":"eligible_factor""#),
             with(r#","proof":"recent_login""#),
             with(r#","factor":"dna""#),
-            r#"{"type":"credential_initialised","timestamp":"2023-11-14T22:13:20Z","data":{"sub":"u"}}"#.to_owned(),
+            r#"{"type":"credential_initialised","timestamp":"2023-11-14T22:13:20Z","data":{"sub":"u"}}"#
+                .to_owned(),
             r#"{"type":"factor_added","data":{"sub":"u"}}"#.to_owned(),
             r#"{"type":"factor_added","timestamp":"2023-11-14T22:13:20Z","data":{}}"#.to_owned(),
             "[]".to_owned(),

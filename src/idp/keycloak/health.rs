@@ -1,5 +1,7 @@
 //! Whether the realm records what is needed and is wired, and whether our account has its roles and no more.
 
+use serde::{Deserialize, Serialize};
+
 use super::admin::AdminError;
 use super::representations::{AdminEvent, EventsConfig};
 use super::{Keycloak, act, events, idp};
@@ -11,9 +13,46 @@ const ROLES: [&str; 4] = ["manage-users", "query-users", "view-events", "view-us
 /// What comes with them (`query-groups` is a child of `view-users`), or does no harm.
 const HARMLESS: [&str; 3] = ["query-groups", "view-clients", "query-clients"];
 
-/// What is wrong with what the realm records.
-pub(super) fn config_faults(config: &EventsConfig) -> Vec<String> {
+/// How long the realm kept its user events when it was last read, so that a shorter time is noticed at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Kept(Option<i64>);
+
+/// Seconds that user events are kept; [`i64::MAX`] is for ever.
+fn kept(config: &EventsConfig) -> i64 {
+    config
+        .events_expiration
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or(i64::MAX)
+}
+
+impl Kept {
+    /// An alarm when the time got shorter; told once, since it may have been meant.
+    pub(super) fn shrunk(&mut self, config: &EventsConfig) -> Option<String> {
+        let now = kept(config);
+        let before = self.0.replace(now).filter(|before| now < *before)?;
+        let before = if before == i64::MAX {
+            "for ever".to_owned()
+        } else {
+            format!("for {}", Span::from_secs(before))
+        };
+        Some(format!(
+            "user events were kept {before} and are kept for {} now: who shortened it can hide what happened while we are away",
+            Span::from_secs(now)
+        ))
+    }
+}
+
+/// What is wrong with what the realm records; `retention` is how long it has to keep it at least.
+pub(super) fn config_faults(config: &EventsConfig, retention: Span) -> Vec<String> {
     let mut faults = Vec::new();
+    if config.events_enabled && kept(config) < retention.secs() {
+        faults.push(format!(
+            "user events are kept for {} only, less than {}, twice the longest hold: set their expiration to at least that, or run `reentry wire keycloak`",
+            Span::from_secs(kept(config)),
+            retention
+        ));
+    }
     if !config.events_enabled {
         faults.push(
             "user events are not stored: changes go unseen; `reentry wire keycloak` switches them on"
@@ -104,7 +143,7 @@ pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError>
     }
     match keycloak.admin.events_config().await {
         Ok(config) => {
-            faults.extend(config_faults(&config));
+            faults.extend(config_faults(&config, keycloak.settings.retention));
             if config.admin_events_enabled && !config.admin_events_details_enabled {
                 faults.push(
                     "admin events are stored without what was sent: tampering is seen, but not what was done; `reentry wire keycloak` switches it on"

@@ -87,9 +87,14 @@ async fn extension(keycloak: &Keycloak, call: &HookCall<'_>, now: Timestamp) -> 
         return Err(HookRefusal::NotConfigured);
     }
     prove(keycloak, call, now).await?;
-    let event = strict::object(call.body)
-        .map_err(|why| HookRefusal::Malformed(format!("the JSON body: {why}")))?;
-    let text = |name: &str| event.get(name).and_then(Value::as_str).filter(|text| text.len() <= 255);
+    let event =
+        strict::object(call.body).map_err(|why| HookRefusal::Malformed(format!("the JSON body: {why}")))?;
+    let text = |name: &str| {
+        event
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| text.len() <= 255)
+    };
     let id = text("uid")
         .or_else(|| text("id"))
         .ok_or_else(|| HookRefusal::Malformed("the event has neither `uid` nor `id`".to_owned()))?;
@@ -209,7 +214,13 @@ mod tests {
             "type": "admin.USER-ACTION", "authDetails": {"userId": "boss"}, "resourcePath": "users/u2/reset-password",
         });
         assert_eq!(of(admin).as_deref(), Some("u2"), "not the actor");
-        assert_eq!(of(serde_json::json!({"type": "admin.REALM-UPDATE", "resourcePath": "events/config"})), None);
-        assert_eq!(of(serde_json::json!({"type": "access.X", "authDetails": {"userId": "a b"}})), None);
+        assert_eq!(
+            of(serde_json::json!({"type": "admin.REALM-UPDATE", "resourcePath": "events/config"})),
+            None
+        );
+        assert_eq!(
+            of(serde_json::json!({"type": "access.X", "authDetails": {"userId": "a b"}})),
+            None
+        );
     }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::window::lines;
 use super::admin::{AdminEventQuery, Direction, EventQuery};
-use super::health::{config_faults, drift};
+use super::health::{Kept, config_faults, drift};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
 use super::{Keycloak, events, idp};
@@ -43,6 +43,7 @@ struct Place {
     v: u8,
     user: Stream,
     admin: Stream,
+    kept: Kept,
 }
 
 /// How far one log has been read.
@@ -170,7 +171,8 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         .iter()
         .map(|event| admin_row(event, own.as_deref()))
         .collect();
-    let mut alarms = config_faults(&pages.config);
+    let mut alarms = config_faults(&pages.config, settings.retention);
+    alarms.extend(place.kept.shrunk(&pages.config));
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
         (&place.admin, starts.1, &admin_rows, "admin"),

@@ -54,7 +54,10 @@ impl Keys {
     async fn find(&self, keycloak: &Keycloak, kid: &str) -> Result<Option<Jwk>, HookRefusal> {
         let (found, known) = {
             let mut memory = self.0.lock().await;
-            let known = memory.known.as_ref().map(|(read, keys)| (*read, Arc::clone(keys)));
+            let known = memory
+                .known
+                .as_ref()
+                .map(|(read, keys)| (*read, Arc::clone(keys)));
             let found = known.as_ref().and_then(|(_, keys)| named(keys, kid));
             let fresh = known.as_ref().is_some_and(|(read, _)| read.elapsed() < FRESH);
             let paused = memory.tried.is_some_and(|tried| tried.elapsed() < PAUSE);
@@ -110,7 +113,10 @@ impl Token {
 
     /// A claim that is an instant.
     pub(super) fn instant(&self, claim: &str) -> Option<Timestamp> {
-        self.claims.get(claim).and_then(Value::as_i64).map(Timestamp::from_secs)
+        self.claims
+            .get(claim)
+            .and_then(Value::as_i64)
+            .map(Timestamp::from_secs)
     }
 
     /// Whether `exp` is there and has not passed.
@@ -160,7 +166,9 @@ pub(super) async fn verify(
     let (header, claims) = (part(header)?, part(claims)?);
     let text = |name: &str| header.get(name).and_then(Value::as_str);
     if header.contains_key("crit") {
-        return Err(malformed("the token has `crit`, and nothing critical is known here"));
+        return Err(malformed(
+            "the token has `crit`, and nothing critical is known here",
+        ));
     }
     let kid = text("kid").ok_or_else(|| unproven("the token names no key"))?;
     let key = keycloak.hooks.keys.find(keycloak, kid).await?;

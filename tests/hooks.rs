@@ -1,0 +1,582 @@
+//! Hooks on the built program beside a real Keycloak: pushed changes, wake-ups, and everything somebody could send
+//! there who should not. What is refused is refused with a clear 4xx, and nothing is stored.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+#[path = "e2e/world.rs"]
+#[expect(dead_code, reason = "each suite uses its part of the world")]
+mod world;
+
+#[path = "hooks/senders.rs"]
+mod senders;
+
+use std::time::Duration;
+
+use reentry_test_support::clock::{eventually, now_ms, now_s};
+use reentry_test_support::keycloak::pages;
+use serde_json::{Value, json};
+
+use senders::{Catcher, EXTENSION_SECRET, Sender, bearer, hmac_hex};
+use world::{ASKED, CHANGED, HELD, HOOK_SECRETS, PASSWORD, Setup, World, assert_says, browser, sign_in};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A world that reads its log so rarely that only a wake-up explains haste.
+async fn slow() -> World {
+    World::start(Setup {
+        poll: "5m",
+        ..Setup::default()
+    })
+    .await
+}
+
+fn at(offset: i64) -> String {
+    let millis = i64::try_from(now_ms()).unwrap() + offset * 1000;
+    jiff::Timestamp::from_millisecond(millis).unwrap().to_string()
+}
+
+fn reset_of(sub: &str) -> Value {
+    json!({ "type": "password_reset", "timestamp": at(-1), "data": { "sub": sub, "proof": "message" } })
+}
+
+/// What Reentry counts under a metric, all labels together.
+async fn counted(world: &World, name: &str) -> u64 {
+    let text = reqwest::get(format!("{}/metrics", world.operations))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+async fn changes(world: &World) -> u64 {
+    counted(world, "reentry_changes_total").await
+}
+
+/// Asserts that nothing was stored by what was sent and that it is a problem document of this code.
+#[track_caller]
+fn assert_problem(what: &str, (status, body): &(u16, Value), expected: u16, code: &str) {
+    assert_eq!(*status, expected, "{what}: {body}");
+    if *status != 404 && *status != 413 {
+        assert!(body["detail"].is_string(), "{what}: {body}");
+    }
+    assert_eq!(
+        body["type"],
+        format!("urn:reentry:problem:{code}"),
+        "{what}: {body}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_program_can_push_a_change_and_a_repetition_is_stored_once() {
+    let world = slow().await;
+    let [shop, ..] = world.relying_parties().await;
+    let before = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let sender = Sender::new(&world, HOOK_SECRETS[1]);
+    let body = reset_of(&world.sub("ana").await).to_string();
+    assert_eq!(sender.push("msg_1", &body).await.0, 204);
+    // The answer got lost: the sender repeats with the same id, a new time, and a secret that takes over.
+    let newer = Sender::new(&world, HOOK_SECRETS[0]);
+    assert_eq!(newer.push("msg_1", &body).await.0, 204);
+    assert_eq!(changes(&world).await, 1, "stored once");
+    let dead = shop
+        .refresh(before.text("refresh_token"))
+        .await
+        .expect_status(400);
+    assert_eq!(dead.error(), "invalid_grant", "ISS-6");
+    let mails = world.mails.wait_count("ana@example.com", 1, SOON).await;
+    assert!(mails[0].subject.contains("password was"), "{}", mails[0].subject);
+    let after = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    assert_says(&after, "read write", HELD);
+    // The IdP's own id of an event makes the same change one, whoever tells of it, under whatever message.
+    let sub = world.sub("carl").await;
+    let named = |id: &str| {
+        let mut body = reset_of(&sub);
+        body["data"]["event_id"] = json!(id);
+        body.to_string()
+    };
+    assert_eq!(sender.push("msg_2", &named("e-1")).await.0, 204);
+    assert_eq!(sender.push("msg_3", &named("e-1")).await.0, 204);
+    assert_eq!(changes(&world).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pushed_change_is_not_acknowledged_while_the_store_is_away() {
+    let mut world = slow().await;
+    let sender = Sender::new(&world, HOOK_SECRETS[0]);
+    let body = reset_of(&world.sub("bea").await).to_string();
+    world.redis.kill9();
+    let (status, answer) = sender.push("msg_1", &body).await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(
+        answer["trace_id"].is_string() && answer.get("detail").is_none(),
+        "{answer}"
+    );
+    world.redis.restart();
+    eventually("the repetition to be taken", SOON, || async {
+        (sender.push("msg_1", &body).await.0 == 204).then_some(())
+    })
+    .await;
+    assert_eq!(changes(&world).await, 1);
+    world
+        .mails
+        .wait_for("bea@example.com", "password was", SOON)
+        .await;
+}
+
+// wrong signature, replay, huge body, bad UTF-8, duplicate JSON members, unknown upstream, missing headers, times
+#[tokio::test(flavor = "multi_thread")]
+async fn generic_hook_refuses_what_is_wrong_and_stores_nothing() {
+    let world = slow().await;
+    let sender = Sender::new(&world, HOOK_SECRETS[0]);
+    let sub = world.sub("ana").await;
+    let good = reset_of(&sub).to_string();
+    let stranger = Sender::new(&world, "whsec_c3RyYW5nZXIgc3RyYW5nZXIgc3RyYW5nZXIgc3RyYW4=");
+    assert_problem(
+        "wrong secret",
+        &stranger.push("m", &good).await,
+        401,
+        "unauthorized",
+    );
+    let now = now_s();
+    let headers = sender.headers("m", now, good.as_bytes());
+    let other = good.replace("password_reset", "email_changed");
+    assert_problem(
+        "another body",
+        &sender.send(&headers, other.as_bytes()).await,
+        401,
+        "unauthorized",
+    );
+    for missing in 0..headers.len() {
+        let mut some = headers.clone();
+        let (name, _) = some.remove(missing);
+        assert_problem(
+            name,
+            &sender.send(&some, good.as_bytes()).await,
+            400,
+            "bad-request",
+        );
+        let mut twice = headers.clone();
+        twice.push(headers[missing].clone());
+        assert_problem(
+            name,
+            &sender.send(&twice, good.as_bytes()).await,
+            400,
+            "bad-request",
+        );
+    }
+    for (what, at) in [("old", now - 360), ("future", now + 360)] {
+        let headers = sender.headers("m", at, good.as_bytes());
+        assert_problem(
+            what,
+            &sender.send(&headers, good.as_bytes()).await,
+            401,
+            "unauthorized",
+        );
+    }
+    for at in ["soon", "-1", "1e9", "99999999999999999999", ""] {
+        let headers = sender.headers_at("m", at, good.as_bytes());
+        assert_problem(
+            at,
+            &sender.send(&headers, good.as_bytes()).await,
+            400,
+            "bad-request",
+        );
+    }
+    let long = "m".repeat(101);
+    for id in ["a b", "a.b", long.as_str()] {
+        assert_problem(id, &sender.push(id, &good).await, 400, "bad-request");
+    }
+    let malformed: [(&str, Vec<u8>); 9] = [
+        (
+            "bad UTF-8",
+            [b"{\"type\":\"".as_slice(), &[0xff, 0xfe], b"\"}"].concat(),
+        ),
+        ("empty", Vec::new()),
+        ("not JSON", b"type=password_reset".to_vec()),
+        ("a list", format!("[{good}]").into_bytes()),
+        ("two documents", format!("{good}{good}").into_bytes()),
+        (
+            "a member twice",
+            good.replace("\"data\":", "\"type\":\"email_changed\",\"data\":")
+                .into_bytes(),
+        ),
+        (
+            "a member twice inside",
+            good.replace("\"sub\":", "\"sub\":\"x\",\"sub\":").into_bytes(),
+        ),
+        (
+            "unknown member",
+            good.replace("\"data\":", "\"priority\":1,\"data\":").into_bytes(),
+        ),
+        (
+            "a proof that lightens",
+            good.replace("\"message\"", "\"eligible_factor\"").into_bytes(),
+        ),
+    ];
+    for (what, body) in malformed {
+        let headers = sender.headers("m", now_s(), &body);
+        assert_problem(what, &sender.send(&headers, &body).await, 400, "bad-request");
+    }
+    let deep = "{\"a\":".repeat(5_000);
+    assert_problem("deep", &sender.push("m", &deep).await, 400, "bad-request");
+    let mut nobody = reset_of("00000000-0000-0000-0000-000000000000");
+    assert_problem(
+        "unknown account",
+        &sender.push("m", &nobody.to_string()).await,
+        422,
+        "invalid-event",
+    );
+    nobody["data"]["sub"] = json!("../admin");
+    assert_problem(
+        "a path",
+        &sender.push("m", &nobody.to_string()).await,
+        422,
+        "invalid-event",
+    );
+    let mut later = reset_of(&sub);
+    later["timestamp"] = json!(at(3_600));
+    assert_problem(
+        "an event to come",
+        &sender.push("m", &later.to_string()).await,
+        422,
+        "invalid-event",
+    );
+    let huge = format!("{{\"type\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
+    let (status, _) = sender.push("m", &huge).await;
+    assert_eq!(status, 413);
+    let mut elsewhere = Sender::new(&world, HOOK_SECRETS[0]);
+    for upstream in ["nobody", "UPPER", "%2e%2e", "company%00"] {
+        elsewhere.url = format!("{}/hooks/generic/{upstream}/events", world.issuer);
+        assert_problem(upstream, &elsewhere.push("m", &good).await, 404, "not-found");
+    }
+    let mut plain = Sender::new(&world, HOOK_SECRETS[0]);
+    plain.content_type = "text/plain";
+    assert_problem(
+        "another type",
+        &plain.push("m", &good).await,
+        415,
+        "unsupported-media-type",
+    );
+    assert_eq!(changes(&world).await, 0, "nothing was stored");
+    assert_eq!(world.mails.to("ana@example.com").len(), 0);
+    // What was recorded is of no use once its time has passed; until then it changes nothing.
+    assert_eq!(sender.send(&headers, good.as_bytes()).await.0, 204);
+    assert_eq!(sender.send(&headers, good.as_bytes()).await.0, 204);
+    assert_eq!(changes(&world).await, 1);
+}
+
+/// A reset at Keycloak that the poller will not see for minutes.
+async fn unseen_reset(world: &World, user: &str) {
+    let spa = world.keycloak_client("spa").await;
+    let mut browser = browser();
+    let page = browser.get(spa.authorization("openid").url.as_str()).await;
+    let address = format!("{user}@example.com");
+    pages::forgot_password(&mut browser, &page, &world.mails, (user, &address), CHANGED).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(
+        !world
+            .mails
+            .to(&address)
+            .iter()
+            .any(|mail| mail.subject.contains("password was")),
+        "nobody has told Reentry yet"
+    );
+}
+
+fn event(user: &str, uid: &str) -> String {
+    json!({
+        "uid": uid, "id": uid, "time": now_ms(), "type": "access.UPDATE_CREDENTIAL",
+        "authDetails": { "userId": user }, "details": { "credential_type": "password" }, "unknown": [1, 2],
+    })
+    .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn phase_two_webhook_wakes_the_poller_and_is_never_believed() {
+    let world = slow().await;
+    let sender = Sender::extension(&world);
+    let ana = world.sub("ana").await;
+    // It says that ana's password was changed. It was not: nothing happens.
+    let lie = event(&ana, "lie");
+    assert_eq!(
+        sender
+            .send(&[hmac_hex(EXTENSION_SECRET, &lie)], lie.as_bytes())
+            .await
+            .0,
+        204
+    );
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(changes(&world).await, 0, "never believed by itself");
+    unseen_reset(&world, "ana").await;
+    let word = event(&world.sub("bea").await, "word");
+    assert_eq!(
+        sender
+            .send(&[hmac_hex(EXTENSION_SECRET, &word)], word.as_bytes())
+            .await
+            .0,
+        204
+    );
+    world
+        .mails
+        .wait_for("ana@example.com", "password was", SOON)
+        .await;
+    // The same by a token of the realm.
+    unseen_reset(&world, "carl").await;
+    let word = event(&world.sub("carl").await, "token");
+    let token = bearer(&world, word.as_bytes(), "hook-audience").await;
+    assert_eq!(
+        sender
+            .send(&[("authorization", format!("Bearer {token}"))], word.as_bytes())
+            .await
+            .0,
+        204
+    );
+    world
+        .mails
+        .wait_for("carl@example.com", "password was", SOON)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
+    let world = slow().await;
+    let sender = Sender::extension(&world);
+    let good = event(&world.sub("ana").await, "one");
+    let refused = "unauthorized";
+    assert_problem("no proof", &sender.send(&[], good.as_bytes()).await, 401, refused);
+    let other = hmac_hex("another secret than ours", &good);
+    assert_problem(
+        "wrong secret",
+        &sender.send(&[other], good.as_bytes()).await,
+        401,
+        refused,
+    );
+    let mine = hmac_hex(EXTENSION_SECRET, &good);
+    let changed = good.replace("password", "otp");
+    assert_problem(
+        "another body",
+        &sender.send(std::slice::from_ref(&mine), changed.as_bytes()).await,
+        401,
+        refused,
+    );
+    let twice = sender.send(&[mine.clone(), mine.clone()], good.as_bytes()).await;
+    assert_problem("twice", &twice, 400, "bad-request");
+    for wrong in ["", "zz", "sha256=00", &"0".repeat(40), &mine.1.to_uppercase()] {
+        let (status, body) = sender
+            .send(&[("x-keycloak-signature", wrong.to_owned())], good.as_bytes())
+            .await;
+        assert!(matches!(status, 400 | 401), "{wrong}: {status} {body}");
+    }
+    for (what, minutes) in [("old", -30_i64), ("future", 30)] {
+        let mut event: Value = serde_json::from_str(&good).unwrap();
+        event["time"] = json!(i64::try_from(now_ms()).unwrap() + minutes * 60_000);
+        let event = event.to_string();
+        let sent = sender
+            .send(&[hmac_hex(EXTENSION_SECRET, &event)], event.as_bytes())
+            .await;
+        assert_problem(what, &sent, 401, refused);
+    }
+    let malformed: [(&str, Vec<u8>); 5] = [
+        (
+            "bad UTF-8",
+            [b"{\"uid\":\"".as_slice(), &[0xc3, 0x28], b"\"}"].concat(),
+        ),
+        (
+            "a member twice",
+            good.replace("\"time\":", "\"uid\":\"x\",\"time\":").into_bytes(),
+        ),
+        (
+            "an unknown member twice",
+            good.replace("\"unknown\":", "\"unknown\":1,\"unknown\":")
+                .into_bytes(),
+        ),
+        ("no id", b"{\"time\":1}".to_vec()),
+        ("no time", b"{\"uid\":\"x\"}".to_vec()),
+    ];
+    for (what, body) in malformed {
+        let sent = sender
+            .send(&[senders::hmac_of(EXTENSION_SECRET, &body)], &body)
+            .await;
+        assert_problem(what, &sent, 400, "bad-request");
+    }
+    let stranger = good.replace("\"uid\":\"one\"", "\"uid\":\"two\",\"realmName\":\"other\"");
+    let sent = sender
+        .send(&[hmac_hex(EXTENSION_SECRET, &stranger)], stranger.as_bytes())
+        .await;
+    assert_problem("another realm", &sent, 422, "invalid-event");
+    // Tokens: of another audience, about another body, tampered with, with another algorithm, of another kind.
+    let bearer_of = |token: String| [("authorization", format!("Bearer {token}"))];
+    let elsewhere = bearer(&world, good.as_bytes(), "elsewhere").await;
+    assert_problem(
+        "audience",
+        &sender.send(&bearer_of(elsewhere), good.as_bytes()).await,
+        401,
+        refused,
+    );
+    let about = bearer(&world, b"{}", "hook-audience").await;
+    assert_problem(
+        "about another body",
+        &sender.send(&bearer_of(about.clone()), good.as_bytes()).await,
+        401,
+        refused,
+    );
+    for (what, token) in senders::spoiled(&about) {
+        let (status, body) = sender.send(&bearer_of(token), b"{}").await;
+        assert!(matches!(status, 400 | 401), "{what}: {status} {body}");
+    }
+    let huge = format!("{{\"uid\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
+    assert_eq!(
+        sender
+            .send(&[hmac_hex(EXTENSION_SECRET, &huge)], huge.as_bytes())
+            .await
+            .0,
+        413
+    );
+    let mut elsewhere = Sender::extension(&world);
+    elsewhere.url = format!("{}/hooks/extension/nobody/events", world.issuer);
+    assert_problem(
+        "upstream",
+        &elsewhere.send(std::slice::from_ref(&mine), good.as_bytes()).await,
+        404,
+        "not-found",
+    );
+    assert_eq!(woken(&world).await, 0, "nobody was woken");
+    assert_eq!(
+        sender.send(std::slice::from_ref(&mine), good.as_bytes()).await.0,
+        204
+    );
+    assert_problem(
+        "replay",
+        &sender.send(&[mine], good.as_bytes()).await,
+        409,
+        "replayed",
+    );
+    assert_eq!((woken(&world).await, changes(&world).await), (1, 0));
+}
+
+/// How often a hook woke the poller.
+async fn woken(world: &World) -> u64 {
+    let text = reqwest::get(format!("{}/metrics", world.operations))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let lines = text.lines().filter(|line| line.contains("outcome=\"woken\""));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+// contract section 5; OpenID Connect Back-Channel Logout 1.0
+#[tokio::test(flavor = "multi_thread")]
+async fn keycloaks_own_back_channel_logout_wakes_the_poller() {
+    let world = slow().await;
+    let [shop, ..] = world.relying_parties().await;
+    sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    unseen_reset(&world, "ana").await;
+    // `wire` registered the address at the broker's client; Keycloak calls it when an administrator ends sessions.
+    let ana = world.sub("ana").await;
+    world.realm.post(&format!("users/{ana}/logout"), &json!({})).await;
+    world
+        .mails
+        .wait_for("ana@example.com", "password was", SOON)
+        .await;
+    assert!(woken(&world).await >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn back_channel_logout_refuses_what_is_wrong_and_wakes_nobody() {
+    let world = slow().await;
+    let [shop, ..] = world.relying_parties().await;
+    // Keycloak's real token, caught on its way.
+    let catcher = Catcher::start().await;
+    let uuid = world.realm.client_uuid("reentry-broker").await;
+    let mut client = world.realm.get(&format!("clients/{uuid}")).await;
+    assert_eq!(
+        client["attributes"]["backchannel.logout.url"],
+        format!("{}/backchannel-logout/company", world.issuer),
+        "registered by `wire`"
+    );
+    client["attributes"]["backchannel.logout.url"] = json!(catcher.url);
+    world.realm.put(&format!("clients/{uuid}"), &client).await;
+    let reply = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let ana = world.sub("ana").await;
+    world.realm.post(&format!("users/{ana}/logout"), &json!({})).await;
+    let token = catcher.token().await;
+    let send = async |form: &[(&str, &str)]| -> (u16, Value) {
+        let url = format!("{}/backchannel-logout/company", world.issuer);
+        let response = reqwest::Client::new().post(url).form(form).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap_or(Value::Null))
+    };
+    let wrong = |what: &str, (status, body): &(u16, Value)| {
+        assert_eq!(*status, 400, "{what}: {body}");
+        assert_eq!(body["error"], "invalid_request", "{what}: {body}");
+        assert!(body["error_description"].is_string(), "{what}: {body}");
+    };
+    for (what, token) in senders::spoiled(&token) {
+        wrong(what, &send(&[("logout_token", &token)]).await);
+    }
+    wrong("nothing", &send(&[]).await);
+    wrong("empty", &send(&[("logout_token", "")]).await);
+    wrong(
+        "twice",
+        &send(&[("logout_token", &token), ("logout_token", &token)]).await,
+    );
+    // Tokens of the realm that are no logout tokens.
+    wrong(
+        "an ID token of ours",
+        &send(&[("logout_token", reply.text("id_token"))]).await,
+    );
+    let about = bearer(&world, b"{}", "reentry-broker").await;
+    wrong("an access token for us", &send(&[("logout_token", &about)]).await);
+    let logout_of_another = bearer(&world, b"{}", "elsewhere").await;
+    wrong(
+        "for another",
+        &send(&[("logout_token", &logout_of_another)]).await,
+    );
+    let raw = async |body: Vec<u8>, kind: &'static str, upstream: &str| {
+        let url = format!("{}/backchannel-logout/{upstream}", world.issuer);
+        let sent = reqwest::Client::new()
+            .post(url)
+            .header("content-type", kind)
+            .body(body)
+            .send()
+            .await;
+        sent.unwrap().status().as_u16()
+    };
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(
+        raw(b"logout_token=%ff%fe".to_vec(), form, "company").await,
+        400,
+        "bad UTF-8"
+    );
+    assert_eq!(raw(vec![b'x'; 2 * 1024 * 1024], form, "company").await, 413);
+    assert_eq!(raw(b"{}".to_vec(), "application/json", "company").await, 415);
+    assert_eq!(
+        raw(format!("logout_token={token}").into_bytes(), form, "nobody").await,
+        404
+    );
+    assert_eq!(woken(&world).await, 0, "nobody was woken");
+    assert_eq!(send(&[("logout_token", &token)]).await.0, 200);
+    wrong("replay", &send(&[("logout_token", &token)]).await);
+    assert_eq!((woken(&world).await, changes(&world).await), (1, 0));
+}
