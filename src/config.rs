@@ -19,6 +19,7 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream;
 pub mod values;
+pub mod webhook;
 mod words;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use server::Server;
 use store::StoreSettings;
 use telemetry::{Admin, TelemetrySettings};
 use upstream::Upstream;
+use webhook::{Outbound, Webhook};
 
 use crate::domain::policy::Policy;
 
@@ -59,6 +61,10 @@ pub struct Config {
     pub clients: Vec<Client>,
     /// The mail server; without one, notices stay in the outbox and an alarm is raised.
     pub mail: Option<Mail>,
+    /// Receivers of webhooks; ids differ.
+    pub webhooks: Vec<Webhook>,
+    /// How servers of others are reached.
+    pub outbound: Outbound,
     /// Name, logo and colours.
     pub branding: Branding,
     /// The rules.
@@ -191,7 +197,7 @@ pub fn known_keys() -> BTreeSet<String> {
 
 /// Enough of a configuration that every section is gone through.
 const EVERY_KEY: &str = "{upstreams: [{admin: {client_id: x}, broker: {client_id: x}}], clients: [{client_id: x}], \
-    mail: {host: x}, policy: {tiers: [{name: x, enforce: {cohort: 1%}, contested: {exits: []}, holds: {all_replaced: {for: 1h, allow: []}}}]}}";
+    mail: {host: x}, webhooks: [{id: x}], policy: {tiers: [{name: x, enforce: {cohort: 1%}, contested: {exits: []}, holds: {all_replaced: {for: 1h, allow: []}}}]}}";
 
 fn read(root: &Section<'_>) -> Option<Config> {
     let server = Server::read(&root.section("server"));
@@ -203,6 +209,8 @@ fn read(root: &Section<'_>) -> Option<Config> {
     });
     let clients = client::read_all(root, defaults, upstreams.as_deref());
     let mail = optional_mail(root);
+    let outbound = Outbound::read(&root.section("outbound"));
+    let webhooks = webhook::read_all(root, outbound.as_ref());
     let branding = Branding::read(&root.section("branding"));
     let policy = read_policy(root);
     let telemetry = TelemetrySettings::read(&root.section("telemetry"));
@@ -228,6 +236,8 @@ fn read(root: &Section<'_>) -> Option<Config> {
         upstreams: upstreams?,
         clients: clients?,
         mail: mail?,
+        webhooks: webhooks?,
+        outbound: outbound?,
         branding: branding?,
         policy: policy?,
         telemetry: telemetry?,

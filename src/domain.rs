@@ -7,6 +7,7 @@ pub mod audit;
 pub mod ceiling;
 pub mod change;
 pub mod entitlement;
+pub mod event;
 pub mod hold;
 pub mod notice;
 pub mod policy;

@@ -8,6 +8,7 @@ pub mod grant;
 pub mod hook;
 pub mod import;
 pub mod ingest;
+pub mod letter;
 pub mod link;
 pub mod live;
 pub mod opaque;

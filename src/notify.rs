@@ -4,6 +4,7 @@
 pub mod mail;
 pub mod outbound;
 pub mod smtp;
+pub mod webhook;
 
 use async_trait::async_trait;
 

@@ -73,6 +73,8 @@ contract! {
     loss::init_is_for_the_first_time_and_confirms_afterwards,
     queues::the_outbox_keeps_its_order_and_gives_up_only_what_is_done,
     queues::a_deferred_effect_waits_and_holds_up_nobody,
+    queues::what_is_put_off_was_not_tried,
+    queues::a_dead_letter_stays_until_it_is_sent_again,
     queues::looking_at_the_outbox_moves_nothing,
     queues::the_outbox_survives_a_crash,
     queues::an_outbox_entry_that_cannot_be_read_steps_aside_and_is_kept,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret as _;
 
 use crate::app::clock::{SystemClock, SystemEntropy};
 use crate::app::workers::Pace;
@@ -15,6 +16,7 @@ use crate::config::mail::{Mail, MailTls};
 use crate::config::server::UnknownPrompt;
 use crate::config::store::StoreKind;
 use crate::config::upstream::{CannotHold as Cannot, Upstream};
+use crate::config::webhook::Webhook;
 use crate::domain::policy::Policy;
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
@@ -23,12 +25,15 @@ use crate::idp::keycloak::hook::HookSettings;
 use crate::idp::keycloak::{CannotHold, Keycloak, KeycloakSettings};
 use crate::notify::Gateways;
 use crate::notify::mail::{Messages, Sender};
+use crate::notify::outbound::{self, Limits};
 use crate::notify::smtp::{Mailer, Relay, Security};
+use crate::notify::webhook::{Receiver, SigningSecret, Webhooks};
 use crate::oidc::Broker;
 use crate::oidc::keys::KeyRing;
 use crate::oidc::settings::{self, BrokerSettings};
 use crate::ports::idp::IdentityProvider;
 use crate::ports::notifier::{Notifier, NotifyError, Outgoing};
+use crate::ports::outbound::Outbound;
 use crate::ports::signer::Algorithm;
 use crate::ports::store::Store;
 use crate::store::seal::Keys;
@@ -123,14 +128,54 @@ pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn 
     Ok(Arc::new(Keycloak::new(settings, Arc::new(SystemClock))?))
 }
 
-/// The gateway for notices. Without a mail server nothing is dropped: notices wait in the outbox, visibly.
+/// The gateways for notices, and the receivers of webhooks.
 fn notifier(config: &Config) -> anyhow::Result<Arc<dyn Notifier>> {
+    Ok(Arc::new(Webhooks {
+        notices: gateways(config)?,
+        outbound: outbound(config)?,
+        receivers: config.webhooks.iter().map(receiver).collect(),
+        patience: config.outbound.give_up_after,
+    }))
+}
+
+/// The gateways for notices. Without a mail server nothing is dropped: notices wait in the outbox, visibly.
+fn gateways(config: &Config) -> anyhow::Result<Arc<dyn Notifier>> {
     let Some(mail) = &config.mail else {
         return Ok(Arc::new(NoGateway));
     };
     Ok(Arc::new(Gateways {
         email: mailer(config, mail)?,
     }))
+}
+
+/// The client for servers of others.
+///
+/// # Errors
+/// When its certificates cannot be used.
+pub fn outbound(config: &Config) -> anyhow::Result<Arc<dyn Outbound>> {
+    let settings = &config.outbound;
+    let authorities = settings.ca_file.as_ref().map(std::fs::read).transpose();
+    let limits = Limits {
+        allowed: settings.allow_hosts.clone(),
+        authorities: authorities.context("outbound.ca_file cannot be read")?,
+        connect: settings.connect_timeout,
+        total: settings.timeout,
+        ..Limits::default()
+    };
+    Ok(Arc::new(outbound::Client::new(limits)?))
+}
+
+fn receiver(webhook: &Webhook) -> (String, Receiver) {
+    let secrets = webhook.secrets.iter();
+    let secrets = secrets
+        .filter_map(|text| crate::config::webhook::octets(text.expose_secret()))
+        .filter_map(|octets| SigningSecret::new(&octets));
+    let receiver = Receiver {
+        url: webhook.url.to_string(),
+        secrets: secrets.collect(),
+        events: webhook.events.clone(),
+    };
+    (webhook.id.clone(), receiver)
 }
 
 /// The mail gateway.

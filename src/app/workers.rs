@@ -49,6 +49,8 @@ pub fn start(
     }
     let (outbox, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
     tasks.spawn(async move { deliver::run(&outbox, &name, &token).await });
+    let (counted, token) = (Arc::clone(flow), stop.clone());
+    tasks.spawn(async move { deliver::gauge::run(&counted, &token).await });
     let (sweeper, token, pause) = (Arc::clone(flow), stop.clone(), pace.sweep);
     tasks.spawn(async move { sweep::run(&sweeper, pause, &token).await });
     tasks

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::{Ceiling, Class};
 use crate::domain::change::{ChangeKind, Row, Source};
+use crate::domain::event::Event;
 use crate::domain::notice::Notice;
 use crate::domain::policy::{AtEnd, ContestedAtIdp, Policy, Rollout};
 use crate::domain::subject::Subject;
@@ -505,6 +506,17 @@ pub enum Effect {
     Notice(Box<Notice>),
     /// Make the IdP agree with the record as it then is. Carries nothing, so a late one can undo nothing.
     Converge,
+    /// Announce to every receiver that wants to know: becomes an [`Effect::Webhook`] for each.
+    Announce(Box<Event>),
+    /// Tell one receiver.
+    Webhook {
+        /// Its configured id.
+        receiver: String,
+        /// The stable id of the event, the same for every receiver and every try.
+        id: String,
+        /// What happened.
+        event: Box<Event>,
+    },
 }
 
 /// A new state with all that follows from it, stored in one atomic step.

@@ -173,8 +173,7 @@ impl Grants {
         let sessions = &self.sessions;
         self.families
             .retain(|f| f.began > floor && sessions.iter().any(|s| s.id == f.session));
-        self.codes
-            .retain(|c| sessions.iter().any(|s| s.id == c.session));
+        self.codes.retain(|c| sessions.iter().any(|s| s.id == c.session));
         self
     }
 

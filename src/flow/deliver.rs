@@ -1,9 +1,24 @@
 //! The outbox worker: at least once, idempotent by effect id. An entry leaves the outbox only after its effect
 //! is done and what follows from it is stored.
+//!
+//! Effects go by lanes: one for each IdP, one for each kind of channel, one for each receiver of webhooks. A lane has
+//! places of its own, so a server that hangs holds up nobody but those who want to go to it. What fails is set aside
+//! in the store with exponential back-off and jitter; what fails for good, or for longer than the gateway's patience,
+//! becomes a dead letter, which an operator sees and can send again. What is to be done at an IdP never becomes one:
+//! it is tried until it is done.
 
+pub mod gauge;
+mod lane;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+use self::lane::{Lane, Lanes, Turn};
 use crate::domain::audit::Entry;
+use crate::domain::event::Event;
 use crate::domain::hold::Effect;
 use crate::domain::hold::apply::told;
 use crate::domain::hold::contest::freeze_told;
@@ -11,20 +26,22 @@ use crate::domain::notice::{Message, Notice};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::link::{self, Link};
 use crate::flow::{Flow, FlowError, converge};
-use crate::ports::notifier::{NotifyError, Outgoing};
-use crate::ports::store::{Parts, Pending, Write};
+use crate::ports::notifier::{Announcement, NotifyError, Outgoing};
+use crate::ports::store::{Parts, Pending, PendingId, StoreError, Write};
 
-/// The most entries taken at once.
+/// The most entries asked for at once, on top of those under way.
 const BATCH: usize = 64;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Span = Span::from_hours(1);
+/// How long the worker rests after a fault of the store.
+const REST: Duration = Duration::from_secs(1);
 
 /// How one entry ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Done {
     /// It is done.
     Yes,
-    /// It never will be: written down, out of the outbox.
+    /// It never will be.
     Never(String),
     /// Again later.
     Later(String),
@@ -32,27 +49,51 @@ enum Done {
 
 /// Works until `stop` says so. `owner` names this process in leases.
 pub async fn run(flow: &Flow, owner: &str, stop: &tokio_util::sync::CancellationToken) {
+    let lanes = Lanes::default();
+    let mut busy = FuturesUnordered::new();
+    let mut held: BTreeSet<PendingId> = BTreeSet::new();
     while !stop.is_cancelled() {
-        match round(flow, owner, stop).await {
-            Ok(0) => {
-                tokio::select! {
-                    () = flow.store.wait_for_work(Duration::from_millis(500)) => {}
-                    () = stop.cancelled() => {}
+        match flow.store.pending(flow.clock.now(), BATCH + held.len()).await {
+            Ok(batch) => {
+                for entry in batch {
+                    if held.insert(entry.at.clone()) {
+                        busy.push(worked(flow, owner, &lanes, entry));
+                    }
                 }
             }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the outbox cannot be worked on");
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                    () = stop.cancelled() => {}
+            Err(error) => rest(&error).await,
+        }
+        tokio::select! {
+            Some(at) = busy.next(), if !busy.is_empty() => {
+                held.remove(&at);
+                while let Some(Some(at)) = busy.next().now_or_never() {
+                    held.remove(&at);
                 }
             }
+            () = flow.store.wait_for_work(Duration::from_millis(500)) => {}
+            () = stop.cancelled() => {}
         }
     }
+    // Each after the step it is in; whoever waits for a place in its lane goes back as it is.
+    lanes.close();
+    while busy.next().await.is_some() {}
 }
 
-/// Takes what is due once. Gives how many entries were dealt with or put back.
+async fn rest(error: &StoreError) {
+    tracing::warn!(%error, "the outbox cannot be worked on");
+    tokio::time::sleep(REST).await;
+}
+
+async fn worked(flow: &Flow, owner: &str, lanes: &Lanes, entry: Pending) -> PendingId {
+    if let Err(error) = one(flow, owner, lanes, &entry).await {
+        // It is still in the outbox and comes again, but not at once.
+        tracing::warn!(%error, "an effect could not be brought to an end");
+        tokio::time::sleep(REST).await;
+    }
+    entry.at
+}
+
+/// Takes what is due once, by lanes. Gives how many entries were dealt with or put back.
 ///
 /// # Errors
 /// [`FlowError::Store`]: what was not dealt with comes again.
@@ -61,43 +102,100 @@ pub async fn round(
     owner: &str,
     stop: &tokio_util::sync::CancellationToken,
 ) -> Result<usize, FlowError> {
+    let lanes = Lanes::default();
     let batch = flow.store.pending(flow.clock.now(), BATCH).await?;
-    let mut count = 0;
-    for entry in batch {
-        if stop.is_cancelled() {
-            break;
-        }
-        one(flow, owner, &entry).await?;
-        count += 1;
+    if stop.is_cancelled() {
+        lanes.close();
     }
+    let works = batch.iter().map(|entry| one(flow, owner, &lanes, entry));
+    let ended = futures_util::future::join_all(works).await;
+    let count = ended.len();
+    ended.into_iter().collect::<Result<(), _>>()?;
     Ok(count)
 }
 
-async fn one(flow: &Flow, owner: &str, entry: &Pending) -> Result<(), FlowError> {
+async fn one(flow: &Flow, owner: &str, lanes: &Lanes, entry: &Pending) -> Result<(), FlowError> {
+    let lane = Lane::of(entry);
+    let place = match lanes.enter(&lane, flow.clock.now()).await {
+        Turn::Yours(place) => place,
+        Turn::Later(wait) => {
+            let at = flow.clock.now().plus(spread(flow, wait));
+            return Ok(flow.store.postpone(entry, at).await?);
+        }
+        Turn::Closed => return Ok(()),
+    };
     let done = match &entry.effect {
         Effect::Notice(notice) => notify(flow, entry, notice).await?,
         Effect::Converge => match converge::converge(flow, &entry.subject, owner).await {
             Ok(()) => Done::Yes,
             Err(error) => Done::Later(error.to_string()),
         },
+        Effect::Announce(event) => fan_out(flow, entry, event).await?,
+        Effect::Webhook { receiver, id, event } => {
+            let announcement = Announcement {
+                receiver,
+                id,
+                subject: &entry.subject,
+                event,
+                now: flow.clock.now(),
+            };
+            ended(flow.notifier.announce(&announcement).await)
+        }
     };
-    let kind = if matches!(entry.effect, Effect::Converge) {
-        "converge"
-    } else {
-        "notice"
+    lanes.left(&lane, done == Done::Yes, flow.clock.now());
+    drop(place);
+    conclude(flow, entry, &lane, done).await
+}
+
+/// An event becomes one entry for each receiver that wants it; their ids are the same if this happens twice.
+async fn fan_out(flow: &Flow, entry: &Pending, event: &Event) -> Result<Done, FlowError> {
+    let receivers = flow.notifier.receivers(event.kind);
+    if receivers.is_empty() {
+        return Ok(Done::Yes);
+    }
+    let each = |receiver: &String| {
+        let effect = Effect::Webhook {
+            receiver: receiver.clone(),
+            id: entry.id.clone(),
+            event: Box::new(event.clone()),
+        };
+        (format!("{}@{receiver}", entry.id), effect)
     };
+    let effects: Vec<_> = receivers.iter().map(each).collect();
+    flow.store
+        .update(&flow.key(&entry.subject), Parts::RECORD, None, &|_| {
+            Some(Write {
+                subject: Some(entry.subject.clone()),
+                effects: effects.clone(),
+                ..Write::default()
+            })
+        })
+        .await?;
+    Ok(Done::Yes)
+}
+
+fn ended(result: Result<(), NotifyError>) -> Done {
+    match result {
+        Ok(()) => Done::Yes,
+        Err(NotifyError::Later(why)) => Done::Later(why),
+        Err(NotifyError::Never(why)) => Done::Never(why),
+    }
+}
+
+async fn conclude(flow: &Flow, entry: &Pending, lane: &Lane, done: Done) -> Result<(), FlowError> {
+    let kind = lane.kind();
+    let count = |outcome: &'static str| {
+        metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => outcome).increment(1);
+    };
+    let mortal = !matches!(entry.effect, Effect::Converge | Effect::Announce(_));
+    let tired = flow.clock.now().since(entry.since) > flow.notifier.patience();
     match done {
         Done::Yes => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "done").increment(1);
+            count("delivered");
             flow.store.done(&entry.at).await?;
         }
-        Done::Never(why) => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "never").increment(1);
-            undeliverable(flow, entry, &why).await?;
-            flow.store.done(&entry.at).await?;
-        }
-        Done::Later(why) => {
-            metrics::counter!("reentry_effects_total", "kind" => kind, "outcome" => "later").increment(1);
+        Done::Later(why) if !(mortal && tired) => {
+            count("retried");
             tracing::warn!(
                 kind,
                 attempts = entry.attempts,
@@ -107,13 +205,25 @@ async fn one(flow: &Flow, owner: &str, entry: &Pending) -> Result<(), FlowError>
             let at = flow.clock.now().plus(pause(flow, entry.attempts));
             flow.store.retry(entry, at, &why).await?;
         }
+        Done::Never(why) | Done::Later(why) => {
+            count("dead");
+            undeliverable(flow, entry, &why).await?;
+            flow.store.bury(entry, &why).await?;
+        }
     }
     Ok(())
 }
 
 /// 1 s, 2 s, 4 s, ... up to an hour, with up to a quarter more at random.
 fn pause(flow: &Flow, attempts: u32) -> Span {
-    let base = Span::from_secs(1_i64 << attempts.min(12)).min(LONGEST_PAUSE);
+    spread(
+        flow,
+        Span::from_secs(1_i64 << attempts.min(12)).min(LONGEST_PAUSE),
+    )
+}
+
+/// The same length, with up to a quarter more at random, so that what failed together does not come back together.
+fn spread(flow: &Flow, base: Span) -> Span {
     let mut byte = [0_u8; 1];
     flow.entropy.fill(&mut byte);
     let [jitter] = byte;
@@ -136,14 +246,11 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
         link,
         account_page: format!("{}/account", flow.issuer),
     };
-    match flow.notifier.deliver(&outgoing).await {
-        Ok(()) => {
-            accepted(flow, entry, notice).await?;
-            Ok(Done::Yes)
-        }
-        Err(NotifyError::Later(why)) => Ok(Done::Later(why)),
-        Err(NotifyError::Never(why)) => Ok(Done::Never(why)),
+    let done = ended(flow.notifier.deliver(&outgoing).await);
+    if done == Done::Yes {
+        accepted(flow, entry, notice).await?;
     }
+    Ok(done)
 }
 
 /// The gateway accepted a notice: the owner counts as told if the channel was one of before.
@@ -179,24 +286,36 @@ async fn accepted(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<(), F
     Ok(())
 }
 
-/// A notice that will never arrive is no silence: it is written down and raises an alarm (row C14).
+/// What will not arrive is no silence: it is written down and raises an alarm (row C14). That a message to an owner
+/// is undeliverable is announced; that an announcement is, is not.
 async fn undeliverable(flow: &Flow, entry: &Pending, why: &str) -> Result<(), FlowError> {
-    let mut line = Entry::system(
-        format!("{}:undeliverable", entry.id),
-        flow.clock.now(),
-        "notice_undeliverable",
-        None,
-    )
-    .alarming()
-    .with("why", why);
-    if let Effect::Notice(notice) = &entry.effect {
-        line = line
-            .with("message", notice.content.message.as_str())
-            .with("channel", &notice.channel.0);
-        line.case = Some(notice.case.clone());
-    }
+    let line = |action: &str| {
+        let id = format!("{}:undeliverable", entry.id);
+        Entry::system(id, flow.clock.now(), action, None)
+            .alarming()
+            .with("why", why)
+    };
+    let line = match &entry.effect {
+        Effect::Notice(notice) => {
+            let mut line = line("notice_undeliverable")
+                .with("message", notice.content.message.as_str())
+                .with("channel", &notice.channel.0);
+            line.case = Some(notice.case.clone());
+            line
+        }
+        Effect::Webhook { receiver, event, .. } => {
+            let mut line = line("webhook_undeliverable")
+                .with("receiver", receiver)
+                .with("event", event.kind.as_str());
+            line.case.clone_from(&event.case);
+            line
+        }
+        Effect::Converge | Effect::Announce(_) => line("effect_undeliverable"),
+    };
     flow.store
-        .note(&entry.subject, &flow.key(&entry.subject), &line)
+        .update(&flow.key(&entry.subject), Parts::RECORD, None, &|_| {
+            Some(Write::saying(&entry.subject, line.clone()))
+        })
         .await?;
     Ok(())
 }

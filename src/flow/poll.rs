@@ -12,6 +12,7 @@ use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line};
+use crate::ports::store::{Loaded, Parts, Write};
 
 /// How long a poller keeps the log to itself without a word.
 const LEASE: Span = Span::from_secs(30);
@@ -150,7 +151,7 @@ async fn stand(
     };
 }
 
-/// An audit line about the log itself. When it cannot be written, the log line and the metric stand.
+/// An audit line about the log itself, announced when it is an alarm. When it cannot be written, the log line and the metric stand.
 async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str) {
     let Some(subject) = Subject::new(upstream.clone(), LOG) else {
         return;
@@ -161,7 +162,9 @@ async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str
     if action == "log_alarm" {
         entry = entry.alarming();
     }
-    if let Err(error) = flow.store.note(&subject, &flow.key(&subject), &entry).await {
+    let said = |_: &Loaded| Some(Write::saying(&subject, entry.clone()));
+    let written = flow.store.update(&flow.key(&subject), Parts::RECORD, None, &said);
+    if let Err(error) = written.await {
         tracing::warn!(%upstream, %error, "an alarm could not be written to the audit log");
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod documents;
+pub mod letters;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -36,6 +37,10 @@ pub const ROUTES: &[Route] = &[
     Route::public("POST", "/api/v1/subjects/{upstream}/{sub}/thaw", || post(approve)),
     Route::public("GET", "/api/v1/audit", || get(audit)),
     Route::public("GET", "/api/v1/outbox", || get(outbox)),
+    Route::public("GET", "/api/v1/dead-letters", || get(letters::list)),
+    Route::public("POST", "/api/v1/dead-letters/{letter}/retry", || {
+        post(letters::retry)
+    }),
 ];
 
 /// Most lines of one page.

@@ -1,8 +1,11 @@
-//! Delivery of a notice over one channel.
+//! Delivery of a notice over one channel, and of events to other programs.
 
 use async_trait::async_trait;
 
+use crate::domain::event::{Event, EventKind};
 use crate::domain::notice::Notice;
+use crate::domain::subject::Subject;
+use crate::domain::time::{Span, Timestamp};
 
 /// Why a notice was not delivered.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,21 @@ pub struct Outgoing<'a> {
     pub account_page: String,
 }
 
+/// An event on its way to one receiver.
+#[derive(Clone, Debug)]
+pub struct Announcement<'a> {
+    /// The receiver's configured id.
+    pub receiver: &'a str,
+    /// Stable id of the event, the same at every try and for every receiver.
+    pub id: &'a str,
+    /// Whose it is.
+    pub subject: &'a Subject,
+    /// What happened.
+    pub event: &'a Event,
+    /// The time of this try.
+    pub now: Timestamp,
+}
+
 /// A gateway for one or more kinds of channel.
 #[async_trait]
 pub trait Notifier: Send + Sync {
@@ -36,4 +54,23 @@ pub trait Notifier: Send + Sync {
     /// # Errors
     /// [`NotifyError`] says whether it is worth trying again.
     async fn deliver(&self, outgoing: &Outgoing<'_>) -> Result<(), NotifyError>;
+
+    /// The receivers that want to know of such an event.
+    fn receivers(&self, _kind: EventKind) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Tells one receiver. `Ok` means that it took the event.
+    ///
+    /// # Errors
+    /// [`NotifyError`] says whether it is worth trying again.
+    async fn announce(&self, announcement: &Announcement<'_>) -> Result<(), NotifyError> {
+        let why = format!("there is no receiver `{}` any more", announcement.receiver);
+        Err(NotifyError::Never(why))
+    }
+
+    /// How long a delivery is tried before it becomes a dead letter.
+    fn patience(&self) -> Span {
+        Span::from_days(7)
+    }
 }

@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 
 use crate::domain::audit::Entry;
+use crate::domain::event::Event;
 use crate::domain::hold::{Effect, Record};
 use crate::domain::session::Grants;
 use crate::domain::subject::Subject;
@@ -198,15 +199,39 @@ pub struct Write {
 
 impl From<crate::domain::hold::Transition> for Write {
     fn from(t: crate::domain::hold::Transition) -> Self {
+        let announced = announced(&t.audit);
         Self {
             subject: None,
             record: Some(t.record),
             account: t.account,
             grants: None,
-            effects: t.effects,
+            effects: t.effects.into_iter().chain(announced).collect(),
             audit: t.audit,
         }
     }
+}
+
+impl Write {
+    /// One audit line about `subject` that belongs to no new record, with what it announces.
+    #[must_use]
+    pub fn saying(subject: &Subject, entry: Entry) -> Self {
+        let audit = vec![entry];
+        Self {
+            subject: Some(subject.clone()),
+            effects: announced(&audit),
+            audit,
+            ..Self::default()
+        }
+    }
+}
+
+/// What audit lines announce to other programs.
+fn announced(audit: &[Entry]) -> Vec<(String, Effect)> {
+    let announce = |entry: &Entry| {
+        let event = Event::of(entry)?;
+        Some((format!("event:{}", entry.id), Effect::Announce(Box::new(event))))
+    };
+    audit.iter().filter_map(announce).collect()
 }
 
 /// A mark that an event was dealt with, per source.
@@ -258,6 +283,29 @@ pub struct PendingId {
     pub partition: u8,
     /// The adapter's id of the entry.
     pub entry: String,
+}
+
+impl std::fmt::Display for PendingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:03}-{}", self.partition, self.entry)
+    }
+}
+
+impl std::str::FromStr for PendingId {
+    type Err = ();
+
+    /// What its display form says: three digits of the partition, a hyphen, the adapter's id in digits and hyphens.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (partition, entry) = text.split_once('-').ok_or(())?;
+        let plain = |c: char| c.is_ascii_digit() || c == '-';
+        if partition.len() != 3 || entry.is_empty() || entry.len() > 48 || !entry.chars().all(plain) {
+            return Err(());
+        }
+        Ok(Self {
+            partition: partition.parse().map_err(|_| ())?,
+            entry: entry.to_owned(),
+        })
+    }
 }
 
 /// A lease with a fencing token.
@@ -331,6 +379,32 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]: then it comes again at once.
     async fn retry(&self, entry: &Pending, at: Timestamp, failure: &str) -> Result<(), StoreError>;
+
+    /// Puts an outbox entry off without counting a try: its turn has not come. Not before `at`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it comes again at once.
+    async fn postpone(&self, entry: &Pending, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Moves an outbox entry to the dead letters, in one step: it will not be tried again by itself. Nothing if it
+    /// is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it comes again.
+    async fn bury(&self, entry: &Pending, failure: &str) -> Result<(), StoreError>;
+
+    /// The dead letters, oldest first within a partition, at most `max`. Their places are those for
+    /// [`Store::revive`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn dead(&self, max: usize) -> Result<Vec<Pending>, StoreError>;
+
+    /// Puts a dead letter back into the outbox, in one step, as if it were new at `now`. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn revive(&self, at: &PendingId, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Subjects that are due at `now` (all that are ever due with [`Timestamp`] at its largest), at most `max`.
     ///

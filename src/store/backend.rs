@@ -162,6 +162,18 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Replaces an outbox entry by one that is not due before `until`, in one step. Nothing if it is gone.
     async fn defer(&self, at: &PendingId, sealed: &[u8], until: Timestamp) -> Result<(), StoreError>;
 
+    /// Moves an outbox entry to the dead letters, in one step. Nothing if it is gone.
+    async fn bury(&self, at: &PendingId, sealed: &[u8]) -> Result<(), StoreError>;
+
+    /// The dead letters, at most `max`.
+    async fn dead(&self, max: usize) -> Result<Vec<Waiting>, StoreError>;
+
+    /// One dead letter.
+    async fn dead_one(&self, at: &PendingId) -> Result<Option<Waiting>, StoreError>;
+
+    /// Puts a dead letter back as this entry, in one step. Says whether it was there.
+    async fn revive(&self, at: &PendingId, sealed: &[u8]) -> Result<bool, StoreError>;
+
     /// Subjects due at `now`.
     async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError>;
 

@@ -4,6 +4,7 @@
 //! file system has synced it, so what was acknowledged survives `kill -9` and a loss of power. Work on the file
 //! runs on the blocking pool. Records are never collected here: one node has room for them.
 
+mod dead;
 mod queues;
 mod subjects;
 mod tables;
@@ -147,6 +148,30 @@ impl Backend for File {
         let (at, sealed) = (at.clone(), sealed.to_vec());
         self.writing(move |t| Ok(((), queues::defer(t, &at, &sealed, until)?)))
             .await
+    }
+
+    async fn bury(&self, at: &PendingId, sealed: &[u8]) -> Result<(), StoreError> {
+        let (at, sealed) = (at.clone(), sealed.to_vec());
+        self.writing(move |t| Ok(((), dead::bury(t, &at, &sealed)?)))
+            .await
+    }
+
+    async fn dead(&self, max: usize) -> Result<Vec<Waiting>, StoreError> {
+        self.reading(move |t| dead::all(t, max)).await
+    }
+
+    async fn dead_one(&self, at: &PendingId) -> Result<Option<Waiting>, StoreError> {
+        let at = at.clone();
+        self.reading(move |t| dead::one(t, &at)).await
+    }
+
+    async fn revive(&self, at: &PendingId, sealed: &[u8]) -> Result<bool, StoreError> {
+        let (at, sealed) = (at.clone(), sealed.to_vec());
+        self.writing(move |t| {
+            let revived = dead::revive(t, &at, &sealed)?;
+            Ok((revived, revived))
+        })
+        .await
     }
 
     async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {

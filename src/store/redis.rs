@@ -9,6 +9,7 @@
 //! An ACL user needs `~re:* +@connection +@scripting +@read +@write +role +time +info` and nothing else.
 
 mod check;
+mod dead;
 mod keys;
 mod link;
 mod queues;
@@ -375,6 +376,22 @@ impl Backend for Server {
 
     async fn defer(&self, at: &PendingId, sealed: &[u8], until: Timestamp) -> Result<(), StoreError> {
         queues::defer(&self.link, at, sealed, until).await
+    }
+
+    async fn bury(&self, at: &PendingId, sealed: &[u8]) -> Result<(), StoreError> {
+        dead::bury(&self.link, at, sealed).await
+    }
+
+    async fn dead(&self, max: usize) -> Result<Vec<Waiting>, StoreError> {
+        dead::all(&self.link, max).await
+    }
+
+    async fn dead_one(&self, at: &PendingId) -> Result<Option<Waiting>, StoreError> {
+        dead::one(&self.link, at).await
+    }
+
+    async fn revive(&self, at: &PendingId, sealed: &[u8]) -> Result<bool, StoreError> {
+        dead::revive(&self.link, at, sealed).await
     }
 
     async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {

@@ -17,8 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::subject::account::{ChannelId, ContactKind};
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::ports::seal::{Purpose, Seal, SubjectKey};
 use crate::ports::store::StoreError;
 

@@ -1,6 +1,7 @@
 //! The rules that both adapters obey, written once.
 
 pub(crate) mod form;
+mod letters;
 mod loss;
 mod memory;
 mod operate;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use self::form::{Envelope, line, place};
+use self::form::{line, place};
 use self::memory::Memory;
 use super::backend::{Backend, Batch, Committed, Raw};
 use super::codec;
@@ -26,8 +27,8 @@ use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Change, Lease, Loaded, Loss, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store, StoreError,
-    Updated,
+    Change, Lease, Loaded, Loss, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store,
+    StoreError, Updated,
 };
 
 /// How often an update runs again because another process was faster.
@@ -314,18 +315,24 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn retry(&self, entry: &Pending, at: Timestamp, failure: &str) -> Result<(), StoreError> {
-        let sealed = self.envelope(
-            entry.at.partition,
-            &Envelope {
-                subject: entry.subject.clone(),
-                id: entry.id.clone(),
-                effect: entry.effect.clone(),
-                attempts: entry.attempts.saturating_add(1),
-                since: entry.since,
-                failure: Some(failure.to_owned()),
-            },
-        )?;
-        self.backend.defer(&entry.at, &sealed, at).await
+        self.set_aside(entry, at, failure).await
+    }
+
+    async fn postpone(&self, entry: &Pending, at: Timestamp) -> Result<(), StoreError> {
+        self.put_off(entry, at).await
+    }
+
+    async fn bury(&self, entry: &Pending, failure: &str) -> Result<(), StoreError> {
+        self.buried(entry, failure).await
+    }
+
+    async fn dead(&self, max: usize) -> Result<Vec<Pending>, StoreError> {
+        let dead = self.backend.dead(max).await?;
+        Ok(dead.iter().filter_map(|one| self.opened(one).ok()).collect())
+    }
+
+    async fn revive(&self, at: &PendingId, now: Timestamp) -> Result<bool, StoreError> {
+        self.revived(at, now).await
     }
 
     async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {

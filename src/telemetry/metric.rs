@@ -46,7 +46,11 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         "reentry_effects_total",
-        "Outbox effects by `kind` and `outcome` (done, later, never).",
+        "Outbox effects by `kind` (email, phone, webhook, idp, event) and `outcome` (delivered, retried, dead).",
+    ),
+    gauge(
+        "reentry_outbox",
+        "What is in the outbox, by `kind` and `state` (pending, retrying, dead). Alarm when dead is not nought.",
     ),
     counter(
         "reentry_unreadable_total",

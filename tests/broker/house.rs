@@ -192,6 +192,18 @@ impl Store for Fickle {
     async fn retry(&self, entry: &Pending, at: Timestamp, failure: &str) -> Result<(), StoreError> {
         self.up()?.retry(entry, at, failure).await
     }
+    async fn postpone(&self, entry: &Pending, at: Timestamp) -> Result<(), StoreError> {
+        self.up()?.postpone(entry, at).await
+    }
+    async fn bury(&self, entry: &Pending, failure: &str) -> Result<(), StoreError> {
+        self.up()?.bury(entry, failure).await
+    }
+    async fn dead(&self, max: usize) -> Result<Vec<Pending>, StoreError> {
+        self.up()?.dead(max).await
+    }
+    async fn revive(&self, at: &PendingId, now: Timestamp) -> Result<bool, StoreError> {
+        self.up()?.revive(at, now).await
+    }
     async fn due(&self, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {
         self.up()?.due(now, max).await
     }

@@ -253,7 +253,7 @@ pub fn ask(record: Option<&Record>, policy: &Policy, now: Now, auth_time: Option
 pub fn notices(effects: &[(String, Effect)]) -> Vec<Notice> {
     let notices = effects.iter().filter_map(|(_, effect)| match effect {
         Effect::Notice(notice) => Some((**notice).clone()),
-        Effect::Converge => None,
+        _ => None,
     });
     notices.collect()
 }

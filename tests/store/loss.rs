@@ -5,15 +5,17 @@ use std::sync::Arc;
 use reentry::domain::hold::{Effect, Record};
 use reentry::domain::notice::{Content, Message, Notice};
 use reentry::domain::session::Grants;
+use reentry::domain::subject::UpstreamId;
 use reentry::domain::subject::account::{ChannelId, ContactKind};
 use reentry::domain::time::Span;
 use reentry::ports::seal::Seal as _;
-use reentry::domain::subject::UpstreamId;
 use reentry::ports::store::{Loss, Parts, StoreError, Write};
 use reentry::store::seal::Keys;
 
 use crate::house::{House, Spoil, keys_with_other_seal};
-use crate::values::{ADDRESS, END, account, at, effect_ids, held, is_unsound, record, session, subject, write};
+use crate::values::{
+    ADDRESS, END, account, at, effect_ids, held, is_unsound, record, session, subject, write,
+};
 
 /// Both a reading and an update refuse; the update's closure is never asked.
 async fn refused(house: &dyn House, sub: &str) -> [StoreError; 2] {
@@ -25,7 +27,9 @@ async fn refused(house: &dyn House, sub: &str) -> [StoreError; 2] {
 }
 
 fn all_unsound(errors: &[StoreError; 2]) -> bool {
-    errors.iter().all(|e| matches!(e, StoreError::Unsound(_) | StoreError::Lost { .. }))
+    errors
+        .iter()
+        .all(|e| matches!(e, StoreError::Unsound(_) | StoreError::Lost { .. }))
 }
 
 async fn store_one(house: &dyn House, sub: &str, record: Record) {
@@ -253,19 +257,22 @@ pub async fn p5_a_lost_partition_is_refused_until_it_was_rebuilt(house: &mut dyn
     assert!(is_unsound(&blind), "not before the rebuild was begun: {blind:?}");
 
     let begun = session().began.plus(Span::from_secs(1));
-    let rebuild = store
-        .begin_rebuild(key.partition(), begun, begun)
-        .await
-        .unwrap();
-    assert!(all_unsound(&refused(house, "u").await), "nothing is issued meanwhile");
-    let loaded = store
-        .read(&key, Parts::ALL.while_rebuilding())
-        .await
-        .unwrap();
+    let rebuild = store.begin_rebuild(key.partition(), begun, begun).await.unwrap();
+    assert!(
+        all_unsound(&refused(house, "u").await),
+        "nothing is issued meanwhile"
+    );
+    let loaded = store.read(&key, Parts::ALL.while_rebuilding()).await.unwrap();
     assert_eq!(loaded.record, Some(held("u")), "what is left stays");
     assert!(loaded.rebuilding && loaded.told_before == Some(begun));
-    assert!(loaded.grants.unwrap().sessions.is_empty(), "no session counts again");
-    assert!(store.pending(END, 9).await.unwrap().is_empty(), "no effect is done meanwhile");
+    assert!(
+        loaded.grants.unwrap().sessions.is_empty(),
+        "no session counts again"
+    );
+    assert!(
+        store.pending(END, 9).await.unwrap().is_empty(),
+        "no effect is done meanwhile"
+    );
     let soundness = store.check().await.unwrap();
     assert_eq!(soundness.restricted_partitions, [key.partition()]);
     let parts = Parts::RECORD.while_rebuilding();
@@ -283,7 +290,10 @@ pub async fn p5_a_lost_partition_is_refused_until_it_was_rebuilt(house: &mut dyn
         .begin_rebuild(key.partition(), begun.plus(Span::from_secs(60)), begun)
         .await
         .unwrap();
-    assert_eq!(again.told_before, begun, "what was told before the loss stays what it was");
+    assert_eq!(
+        again.told_before, begun,
+        "what was told before the loss stays what it was"
+    );
     assert!(!store.finish_rebuild(&rebuild).await.unwrap());
     assert!(all_unsound(&refused(house, "u").await));
     assert!(store.finish_rebuild(&again).await.unwrap());
@@ -292,7 +302,11 @@ pub async fn p5_a_lost_partition_is_refused_until_it_was_rebuilt(house: &mut dyn
     assert_eq!(loaded.record, Some(record("u", 7)));
     assert!(loaded.grants.unwrap().sessions.is_empty());
     assert!(store.lost().await.unwrap().is_empty());
-    assert_eq!(effect_ids(&*store).await, ["effect:u:1"], "what waited still waits");
+    assert_eq!(
+        effect_ids(&*store).await,
+        ["effect:u:1"],
+        "what waited still waits"
+    );
     // ... and it stays released for a process that starts now.
     drop(store);
     house.crash().await;
@@ -317,7 +331,10 @@ pub async fn p5_a_store_made_for_other_upstreams_is_not_believed_and_says_what_t
         assert!(refused.contains(word), "{word} in {refused}");
     }
     let lost = store.lost().await.unwrap();
-    assert!(lost.len() == 256 && lost.iter().all(|l| !l.heals), "never rebuilt by itself");
+    assert!(
+        lost.len() == 256 && lost.iter().all(|l| !l.heals),
+        "never rebuilt by itself"
+    );
     let begun = store.begin_rebuild(0, at(1), at(1)).await;
     assert!(is_unsound(&begun), "{begun:?}");
     // The operator says that it is a new one.
@@ -325,7 +342,10 @@ pub async fn p5_a_store_made_for_other_upstreams_is_not_believed_and_says_what_t
     assert!(store.read(&key, Parts::RECORD).await.is_ok());
     drop(store);
     let store = house.with_keys(of(&ids[..1])).await;
-    assert!(store.read(&key, Parts::RECORD).await.is_ok(), "one less is no harm");
+    assert!(
+        store.read(&key, Parts::RECORD).await.is_ok(),
+        "one less is no harm"
+    );
 }
 
 // P5: a process that starts after the loss knows what was there before.
@@ -335,10 +355,16 @@ pub async fn p5_what_was_seen_outlives_the_process(house: &mut dyn House) {
     house.spoil(Spoil::Flush).await;
     let store = house.with_keys(house.keys()).await;
     let lost = store.lost().await.unwrap();
-    assert!(lost.iter().all(|l| !l.heals), "a first install looks like this too");
+    assert!(
+        lost.iter().all(|l| !l.heals),
+        "a first install looks like this too"
+    );
     store.remember(&witness);
     let lost = store.lost().await.unwrap();
-    assert!(lost.len() == 256 && lost.iter().all(|l| l.heals), "and this is none");
+    assert!(
+        lost.len() == 256 && lost.iter().all(|l| l.heals),
+        "and this is none"
+    );
     for partition in 0..=u8::MAX {
         let rebuild = store.begin_rebuild(partition, at(1), at(1)).await.unwrap();
         assert!(store.finish_rebuild(&rebuild).await.unwrap());

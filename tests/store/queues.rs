@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reentry::domain::hold::Effect;
 use reentry::domain::time::{Span, Timestamp};
 use reentry::ports::seal::Seal as _;
-use reentry::ports::store::{Parts, Pending, Store, StoreError, Write};
+use reentry::ports::store::{Parts, Pending, PendingId, Store, StoreError, Write};
 
 use crate::house::{House, Spoil};
 use crate::values::{END, at, effect_ids, held_from, line, line_ids, record, subject, write};
@@ -74,6 +74,56 @@ pub async fn a_deferred_effect_waits_and_holds_up_nobody(house: &mut dyn House) 
     store.retry(again, at(101), "late").await.unwrap();
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(eventually(&*store, END, 2).await.len(), 2);
+}
+
+pub async fn what_is_put_off_was_not_tried(house: &mut dyn House) {
+    effects(house, 2).await;
+    let store = house.store();
+    let pending = store.pending(at(50), 9).await.unwrap();
+    store.postpone(&pending[0], at(100)).await.unwrap();
+    assert_eq!(eventually(&*store, at(99), 1).await[0].id, "1");
+    let all = eventually(&*store, at(100), 2).await;
+    let again = all.iter().find(|p| p.id == "0").unwrap();
+    assert_eq!((again.attempts, again.since, &again.failure), (0, at(0), &None));
+}
+
+// Dead letters are in no queue, stay for ever, and are new again when an operator says so.
+pub async fn a_dead_letter_stays_until_it_is_sent_again(house: &mut dyn House) {
+    effects(house, 3).await;
+    {
+        let store = house.store();
+        let pending = store.pending(at(50), 9).await.unwrap();
+        store.bury(&pending[1], "550 no such mailbox").await.unwrap();
+        // Buried twice is buried once.
+        store.bury(&pending[1], "again").await.unwrap();
+        assert_eq!(effect_ids(&*store).await, ["0", "2"]);
+    }
+    house.crash().await;
+    let store = house.store();
+    let dead = store.dead(9).await.unwrap();
+    assert_eq!(dead.len(), 1);
+    assert_eq!(
+        (dead[0].id.as_str(), dead[0].attempts, dead[0].since),
+        ("1", 1, at(1))
+    );
+    assert_eq!(dead[0].failure.as_deref(), Some("550 no such mailbox"));
+    let place: PendingId = dead[0].at.to_string().parse().unwrap();
+    assert_eq!(place, dead[0].at, "its place can be written down");
+    let other = PendingId {
+        entry: "1-1".to_owned(),
+        ..place.clone()
+    };
+    assert!(!store.revive(&other, at(900)).await.unwrap());
+    assert!(store.revive(&place, at(900)).await.unwrap());
+    assert!(!store.revive(&place, at(900)).await.unwrap(), "once");
+    assert!(store.dead(9).await.unwrap().is_empty());
+    let all = eventually(&*store, at(900), 3).await;
+    let again = all.iter().find(|p| p.id == "1").unwrap();
+    assert_eq!(
+        (again.attempts, again.since),
+        (0, at(900)),
+        "with the patience of a new one"
+    );
 }
 
 pub async fn looking_at_the_outbox_moves_nothing(house: &mut dyn House) {

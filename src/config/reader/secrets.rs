@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::fault::Place;
 use super::super::words::filled;
@@ -12,6 +12,12 @@ use super::Section;
 const LATER: &str = "this secret has not been made yet";
 
 impl Section<'_> {
+    /// Whether this stands for a secret that will be made.
+    #[must_use]
+    pub fn is_made_later(secret: &SecretString) -> bool {
+        secret.expose_secret() == LATER
+    }
+
     /// A secret: `{key}_file` names a file that holds it, or the environment variable of `key` holds it itself. In the
     /// configuration file itself a secret is refused. `Some(None)` when there is neither.
     #[expect(clippy::option_option, reason = "not there and not readable are two things")]

@@ -303,6 +303,9 @@ fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, caus
         .with("source", change.source.as_str())
         .with("change", &change.id)
         .with("policy", &cause.digest);
+    if cause.holds() && t.record.causes.iter().any(|c| runs_beside(c, cause, s.now)) {
+        entry = entry.with("tightens", true);
+    }
     if cause.enforced && cause.told == Told::NoChannel {
         entry = entry
             .alarming()
@@ -316,6 +319,12 @@ fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, caus
     if restricts {
         t.converge();
     }
+}
+
+/// Whether `other` restricts already when `cause` comes.
+fn runs_beside(other: &Cause, cause: &Cause, now: Now) -> bool {
+    let another = other.reference != cause.reference;
+    another && other.holds() && other.enforced && now.earliest() < other.end()
 }
 
 /// A channel of before accepted the notice about `case` at `now`: the one transition that brings an end forward.
@@ -356,12 +365,8 @@ pub fn sweep(old: &Record, now: Now) -> Option<Transition> {
     for cause in t.record.causes.iter_mut().filter(|c| unswept(c)) {
         cause.swept = true;
         let id = format!("{}:ended", cause.reference);
-        t.audit.push(Entry::system(
-            id,
-            now.latest(),
-            "hold_ended",
-            Some(&cause.reference),
-        ));
+        let entry = Entry::system(id, now.latest(), "hold_ended", Some(&cause.reference));
+        t.audit.push(entry.with("enforced", cause.enforced));
     }
     t.converge();
     Some(t)

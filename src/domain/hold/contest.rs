@@ -397,6 +397,7 @@ pub fn end_freeze(
             action,
             Some(&contest.case),
         )
+        .with("enforced", contest.enforced)
     };
     match step {
         ThawStep::Wait => return None,

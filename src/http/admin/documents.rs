@@ -272,6 +272,13 @@ pub fn pending(entry: &Pending) -> Value {
             "address": wording::masked(notice.kind, &notice.address),
             "case": notice.case,
         }),
+        Effect::Announce(event) => json!({ "kind": "event", "event": event.kind, "case": event.case }),
+        Effect::Webhook { receiver, event, .. } => json!({
+            "kind": "webhook",
+            "event": event.kind,
+            "receiver": receiver,
+            "case": event.case,
+        }),
     };
     json!({
         "id": entry.id,
@@ -282,4 +289,14 @@ pub fn pending(entry: &Pending) -> Value {
         "since": Wording::machine(entry.since),
         "failure": entry.failure,
     })
+}
+
+/// A dead letter: what waited, with the place by which it is sent again.
+#[must_use]
+pub fn dead_letter(entry: &Pending) -> Value {
+    let mut document = pending(entry);
+    if let Some(members) = document.as_object_mut() {
+        members.insert("letter".to_owned(), json!(entry.at.to_string()));
+    }
+    document
 }

@@ -33,6 +33,8 @@ pub(super) const DUE_ORDER: TableDefinition<(i64, Name), ()> = TableDefinition::
 
 /// Outbox: not before (ms; 0 for the first try) and a running number, to partition and sealed entry.
 pub(super) const OUTBOX: TableDefinition<(i64, u64), (u8, &[u8])> = TableDefinition::new("outbox");
+/// Dead letters: partition and a running number, to the sealed entry.
+pub(super) const DEAD: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("dead");
 /// Audit: order of time and a running number, to partition and line.
 pub(super) const AUDIT: TableDefinition<(i64, u64), (u8, &[u8])> = TableDefinition::new("audit");
 
@@ -57,6 +59,7 @@ pub(super) fn create(t: &WriteTransaction) -> Result<(), StoreError> {
     t.open_table(DUE).map_err(fault)?;
     t.open_table(DUE_ORDER).map_err(fault)?;
     t.open_table(OUTBOX).map_err(fault)?;
+    t.open_table(DEAD).map_err(fault)?;
     t.open_table(AUDIT).map_err(fault)?;
     t.open_table(EXPIRING).map_err(fault)?;
     t.open_table(EXPIRY).map_err(fault)?;

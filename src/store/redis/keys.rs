@@ -10,6 +10,7 @@
 //! | `re:{NNN}:due` | sorted set | subjects by the time they are due |
 //! | `re:{NNN}:out` | stream | effects to be done now, sealed |
 //! | `re:{NNN}:later` | sorted set | effects that failed, by the time of the next try, sealed |
+//! | `re:{NNN}:dead` | stream | effects that are not tried again by themselves, sealed |
 //! | `re:{NNN}:audit` | sorted set | audit lines by time |
 //! | `re:{NNN}:epoch` | hash | marker: `i` incarnation, `f` fingerprint, `n` fence; of a loss `s` = `r` while it is rebuilt, `l` changes before this instant were told, `b` grants until this instant are gone |
 //! | `re:{control}:installation` | hash | as a marker |
@@ -69,6 +70,10 @@ pub(super) fn later(partition: u8) -> String {
     of_partition(partition, "later")
 }
 
+pub(super) fn dead(partition: u8) -> String {
+    of_partition(partition, "dead")
+}
+
 pub(super) fn audit(partition: u8) -> String {
     of_partition(partition, "audit")
 }
@@ -108,6 +113,7 @@ mod tests {
             due(7),
             out(7),
             later(7),
+            dead(7),
             audit(7),
             epoch(7),
         ];

@@ -16,7 +16,7 @@ const FIRST_PAGE: usize = 8;
 
 /// Sends a command to each partition, and leaves out those that cannot answer: a spoilt queue must not hold up
 /// the others. A connection that is gone fails them all.
-async fn ask(
+pub(super) async fn ask(
     link: &Link,
     partitions: &[u8],
     command: impl Fn(u8) -> Cmd,
@@ -63,7 +63,7 @@ pub(super) async fn outbox(
 }
 
 /// Entries of a partition's stream.
-fn streamed(partition: u8, entries: Value) -> Result<Vec<Waiting>, StoreError> {
+pub(super) fn streamed(partition: u8, entries: Value) -> Result<Vec<Waiting>, StoreError> {
     let read = |entry| {
         let mut entry = list("the outbox", entry)?.into_iter();
         let id = text("the outbox", entry.next().unwrap_or_default())?;

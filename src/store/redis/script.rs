@@ -23,6 +23,7 @@ scripts! {
     COMMIT = "lua/commit.lua",
     OUTBOX = "lua/outbox.lua",
     DEFER = "lua/defer.lua",
+    MOVED = "lua/moved.lua",
     LEASE = "lua/lease.lua",
     RELEASE = "lua/release.lua",
     SETTING = "lua/setting.lua",

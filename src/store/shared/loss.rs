@@ -24,7 +24,9 @@ impl<B: Backend> Shared<B> {
         let markers = self.backend.markers().await?;
         let ours = self.seen.incarnation();
         // The note names another installation: somebody else's store, or one that was begun anew.
-        let foreign = note.as_ref().is_some_and(|n| ours != Some(n.incarnation.as_str()));
+        let foreign = note
+            .as_ref()
+            .is_some_and(|n| ours != Some(n.incarnation.as_str()));
         let mut lost = Vec::new();
         for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
             let judged = self.seen.judge(partition, expected, marker.as_ref());
@@ -53,15 +55,24 @@ impl<B: Backend> Shared<B> {
         if let Some(note) = &note {
             self.seen.installed(note);
         }
-        let lost = self.losses().await?.into_iter().find(|l| l.partition == partition);
-        if let Some(Lost { loss, heals: false, .. }) = &lost
+        let lost = self
+            .losses()
+            .await?
+            .into_iter()
+            .find(|l| l.partition == partition);
+        if let Some(Lost {
+            loss, heals: false, ..
+        }) = &lost
             && (!loss.heals() || note.is_some())
         {
             let loss = loss.clone();
             return Err(StoreError::Lost { partition, loss });
         }
         let expected = self.seen.expected(partition);
-        let (own, noted) = (self.keys.fingerprint(), note.as_ref().map(|n| n.fingerprint.clone()));
+        let (own, noted) = (
+            self.keys.fingerprint(),
+            note.as_ref().map(|n| n.fingerprint.clone()),
+        );
         let fresh = Marker {
             incarnation: match self.seen.incarnation() {
                 Some(ours) => ours.to_owned(),

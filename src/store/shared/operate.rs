@@ -74,7 +74,10 @@ impl<B: Backend> Shared<B> {
             Some(Loss::OtherUpstreams { .. }) => {
                 let both = united(&expected.fingerprint, &ours.fingerprint);
                 self.backend.widen(&both).await?;
-                tracing::info!(fingerprint = both, "the store knows of the added identity providers");
+                tracing::info!(
+                    fingerprint = both,
+                    "the store knows of the added identity providers"
+                );
                 keys_of(&both).clone_into(&mut expected.fingerprint);
             }
             Some(loss) => return Err(StoreError::Unsound(loss.to_string())),

@@ -59,7 +59,9 @@ pub fn leave(
     t.record.touch(now);
     let id = format!("{}:left:{}", contest.case, t.record.updated.millis());
     t.audit.push(
-        Entry::system(id, now.latest(), "freeze_left", Some(&contest.case)).with("exit", format!("{exit:?}")),
+        Entry::system(id, now.latest(), "freeze_left", Some(&contest.case))
+            .with("exit", format!("{exit:?}"))
+            .with("enforced", contest.enforced),
     );
     tell(&mut t, account, Message::FreezeEnded, now, policy);
     t.record.contest = None;

@@ -1,0 +1,136 @@
+//! What other programs are told (webhooks): a few kinds of event, each out of one audit line, so that nothing is
+//! announced that was not written down.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::audit::Entry;
+use crate::domain::time::Timestamp;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A hold began on an account whose tokens were whole.
+    #[serde(rename = "hold.started")]
+    HoldStarted,
+    /// A further change came to a hold that runs.
+    #[serde(rename = "hold.tightened")]
+    HoldTightened,
+    /// A hold is over.
+    #[serde(rename = "hold.ended")]
+    HoldEnded,
+    /// Somebody said "this was not me": the account is frozen.
+    #[serde(rename = "account.contested")]
+    Contested,
+    /// A freeze is over, by whichever way out.
+    #[serde(rename = "account.thawed")]
+    Thawed,
+    /// A message to an owner will not arrive.
+    #[serde(rename = "notice.undeliverable")]
+    NoticeUndeliverable,
+    /// The identity provider's log cannot be relied on.
+    #[serde(rename = "log.alarm")]
+    LogAlarm,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::HoldStarted,
+        Self::HoldTightened,
+        Self::HoldEnded,
+        Self::Contested,
+        Self::Thawed,
+        Self::NoticeUndeliverable,
+        Self::LogAlarm,
+    ];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HoldStarted => "hold.started",
+            Self::HoldTightened => "hold.tightened",
+            Self::HoldEnded => "hold.ended",
+            Self::Contested => "account.contested",
+            Self::Thawed => "account.thawed",
+            Self::NoticeUndeliverable => "notice.undeliverable",
+            Self::LogAlarm => "log.alarm",
+        }
+    }
+}
+
+/// Details of audit lines that leave the house. Everything else stays: who reported, which policy answered.
+const SAID: [&str; 10] = [
+    "what", "row", "tier", "allowed", "length", "message", "why", "alarm", "exit", "finding",
+];
+
+/// Something to announce. Holds no address, no number, no name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// The case it belongs to: `recovery_ref`.
+    pub case: Option<String>,
+    /// What else is known, as plain words.
+    pub details: BTreeMap<String, String>,
+}
+
+impl Event {
+    /// What an audit line announces, if anything. What is only observed (a roll-out in shadow) is not announced.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Option<Self> {
+        let is = |name: &str| entry.details.get(name).is_some_and(|v| v == "true");
+        let kind = match entry.action.as_str() {
+            "hold_started" if is("enforced") && is("tightens") => EventKind::HoldTightened,
+            "hold_started" if is("enforced") => EventKind::HoldStarted,
+            "hold_ended" if is("enforced") => EventKind::HoldEnded,
+            "contested" if is("enforced") => EventKind::Contested,
+            "thawed" | "freeze_lapsed" | "freeze_left" if is("enforced") => EventKind::Thawed,
+            "notice_undeliverable" => EventKind::NoticeUndeliverable,
+            "log_alarm" => EventKind::LogAlarm,
+            _ => return None,
+        };
+        let said = entry.details.iter().filter(|(k, _)| SAID.contains(&k.as_str()));
+        Some(Self {
+            kind,
+            at: entry.at,
+            case: entry.case.clone(),
+            details: said.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(action: &str) -> Entry {
+        Entry::system("id".to_owned(), Timestamp::from_secs(1), action, Some("rc_1"))
+    }
+
+    #[test]
+    fn only_what_is_in_force_is_announced_and_without_who_reported() {
+        let started = line("hold_started")
+            .with("enforced", true)
+            .with("tier", "consumer");
+        assert_eq!(Event::of(&started).unwrap().kind, EventKind::HoldStarted);
+        let more = started.clone().with("tightens", true).with("policy", "0123");
+        let event = Event::of(&more).unwrap();
+        assert_eq!(event.kind, EventKind::HoldTightened);
+        assert_eq!(event.details.keys().collect::<Vec<_>>(), ["tier"]);
+        assert_eq!(Event::of(&line("hold_started").with("enforced", false)), None);
+        assert_eq!(Event::of(&line("hold_ended")), None);
+        assert_eq!(Event::of(&line("owner_told")), None);
+    }
+
+    #[test]
+    fn every_kind_has_the_name_that_it_is_stored_under() {
+        for kind in EventKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+    }
+}
