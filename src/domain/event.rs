@@ -104,6 +104,17 @@ impl Event {
     }
 }
 
+/// An event on its way to one receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The receiver's configured id.
+    pub receiver: String,
+    /// The stable id of the event, the same for every receiver and every try.
+    pub id: String,
+    /// What happened.
+    pub event: Event,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

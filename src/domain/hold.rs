@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::{Ceiling, Class};
 use crate::domain::change::{ChangeKind, Row, Source};
-use crate::domain::event::Event;
+use crate::domain::event::{Delivery, Event};
 use crate::domain::notice::Notice;
 use crate::domain::policy::{AtEnd, ContestedAtIdp, Policy, Rollout};
 use crate::domain::subject::Subject;
@@ -509,14 +509,7 @@ pub enum Effect {
     /// Announce to every receiver that wants to know: becomes an [`Effect::Webhook`] for each.
     Announce(Box<Event>),
     /// Tell one receiver.
-    Webhook {
-        /// Its configured id.
-        receiver: String,
-        /// The stable id of the event, the same for every receiver and every try.
-        id: String,
-        /// What happened.
-        event: Box<Event>,
-    },
+    Webhook(Box<Delivery>),
 }
 
 /// A new state with all that follows from it, stored in one atomic step.

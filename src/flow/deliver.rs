@@ -18,7 +18,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use self::lane::{Lane, Lanes, Turn};
 use crate::domain::audit::Entry;
-use crate::domain::event::Event;
+use crate::domain::event::{Delivery, Event};
 use crate::domain::hold::Effect;
 use crate::domain::hold::apply::told;
 use crate::domain::hold::contest::freeze_told;
@@ -131,12 +131,12 @@ async fn one(flow: &Flow, owner: &str, lanes: &Lanes, entry: &Pending) -> Result
             Err(error) => Done::Later(error.to_string()),
         },
         Effect::Announce(event) => fan_out(flow, entry, event).await?,
-        Effect::Webhook { receiver, id, event } => {
+        Effect::Webhook(delivery) => {
             let announcement = Announcement {
-                receiver,
-                id,
+                receiver: &delivery.receiver,
+                id: &delivery.id,
                 subject: &entry.subject,
-                event,
+                event: &delivery.event,
                 now: flow.clock.now(),
             };
             ended(flow.notifier.announce(&announcement).await)
@@ -154,12 +154,13 @@ async fn fan_out(flow: &Flow, entry: &Pending, event: &Event) -> Result<Done, Fl
         return Ok(Done::Yes);
     }
     let each = |receiver: &String| {
-        let effect = Effect::Webhook {
+        let delivery = Delivery {
             receiver: receiver.clone(),
             id: entry.id.clone(),
-            event: Box::new(event.clone()),
+            event: event.clone(),
         };
-        (format!("{}@{receiver}", entry.id), effect)
+        let id = format!("{}@{receiver}", entry.id);
+        (id, Effect::Webhook(Box::new(delivery)))
     };
     let effects: Vec<_> = receivers.iter().map(each).collect();
     flow.store
@@ -303,11 +304,11 @@ async fn undeliverable(flow: &Flow, entry: &Pending, why: &str) -> Result<(), Fl
             line.case = Some(notice.case.clone());
             line
         }
-        Effect::Webhook { receiver, event, .. } => {
+        Effect::Webhook(delivery) => {
             let mut line = line("webhook_undeliverable")
-                .with("receiver", receiver)
-                .with("event", event.kind.as_str());
-            line.case.clone_from(&event.case);
+                .with("receiver", &delivery.receiver)
+                .with("event", delivery.event.kind.as_str());
+            line.case.clone_from(&delivery.event.case);
             line
         }
         Effect::Converge | Effect::Announce(_) => line("effect_undeliverable"),

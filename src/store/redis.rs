@@ -9,6 +9,7 @@
 //! An ACL user needs `~re:* +@connection +@scripting +@read +@write +role +time +info` and nothing else.
 
 mod check;
+mod commit;
 mod dead;
 mod keys;
 mod link;
@@ -26,12 +27,11 @@ use redis::{Pipeline, RedisResult, TlsCertificates, Value};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use self::link::{Connect, Link};
-use super::backend::{Backend, Batch, Cell, Committed, Due, Former, Line, Raw, Waiting};
+use super::backend::{Backend, Batch, Committed, Line, Raw, Waiting};
 use super::marker::{GENERATION, Marker, Past};
 use super::retention::AUDIT_RETENTION;
-use super::seal::{HEADER_LEN, Keys};
+use super::seal::Keys;
 use super::shared::Shared;
-use super::shared::form::order_span;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError};
@@ -226,76 +226,6 @@ fn time(value: Value) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(secs * 1000 + micros / 1000))
 }
 
-/// One value's five arguments of the commit script. A sealed value is known by its header, which holds a nonce.
-fn add_value(call: &mut Cmd, value: &Cell, sealed: bool) {
-    let known = |former: &Vec<u8>| {
-        let length = if sealed { HEADER_LEN } else { former.len() };
-        former.get(..length).unwrap_or(former).to_vec()
-    };
-    match &value.former {
-        Former::Unseen => call.arg("").arg(""),
-        Former::Absent => call.arg("0").arg(""),
-        Former::Was(former) => call.arg("1").arg(known(former)),
-    };
-    match &value.put {
-        Some(put) => call.arg("1").arg(put),
-        None => call.arg("").arg(""),
-    };
-    match value.keep {
-        Some(keep) => call.arg(keep.millis().max(1)),
-        None => call.arg(""),
-    };
-}
-
-impl Server {
-    /// The call of the commit script.
-    fn commit_call(&self, batch: &Batch) -> Cmd {
-        let partition = batch.key.partition();
-        let mark = batch
-            .mark
-            .as_ref()
-            .map_or_else(|| keys::epoch(partition), |(name, _)| keys::mark(partition, name));
-        let touched = [
-            keys::record(&batch.key),
-            keys::account(&batch.key),
-            keys::grants(&batch.key),
-            keys::due(partition),
-            keys::out(partition),
-            keys::epoch(partition),
-            keys::audit(partition),
-            mark,
-        ];
-        let mut call = script::call(&script::COMMIT, &touched);
-        call.arg(batch.marker.incarnation.as_deref().unwrap_or_default())
-            .arg(batch.marker.keys())
-            .arg(batch.marker.fence);
-        match &batch.mark {
-            Some((_, keep)) => call.arg(keep.millis().max(1)),
-            None => call.arg(""),
-        };
-        call.arg(keys::member(&batch.key));
-        match batch.due {
-            Due::Leave => call.arg(""),
-            Due::Never => call.arg("-"),
-            Due::At(at) => call.arg(at.millis()),
-        };
-        call.arg(order_span(self.audit_retention));
-        add_value(&mut call, &batch.record, false);
-        add_value(&mut call, &batch.account, true);
-        add_value(&mut call, &batch.grants, true);
-        call.arg(batch.outbox.len());
-        for effect in &batch.outbox {
-            call.arg(effect);
-        }
-        call.arg(batch.audit.len());
-        for (place, line) in &batch.audit {
-            call.arg(*place).arg(line);
-        }
-        call.arg(if batch.marker.rebuilding { "r" } else { "" });
-        call
-    }
-}
-
 #[async_trait]
 impl Backend for Server {
     async fn read(&self, key: &SubjectKey, parts: Parts, mark: Option<&str>) -> Result<Raw, StoreError> {
@@ -343,7 +273,7 @@ impl Backend for Server {
     }
 
     async fn commit(&self, batch: &Arc<Batch>) -> Result<Committed, StoreError> {
-        let answer = self.link.one(&self.commit_call(batch)).await?;
+        let answer = self.link.one(&commit::call(batch, self.audit_retention)).await?;
         let mut answer = list("a commit", answer)?.into_iter();
         let code = integer("a commit", &answer.next().unwrap_or_default())?;
         match code {

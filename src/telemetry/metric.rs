@@ -49,7 +49,7 @@ pub const METRICS: &[Metric] = &[
         "Outbox effects by `kind` (email, phone, webhook, idp, event) and `outcome` (delivered, retried, dead).",
     ),
     gauge(
-        "reentry_outbox",
+        "reentry_outbox_now",
         "What is in the outbox, by `kind` and `state` (pending, retrying, dead). Alarm when dead is not nought.",
     ),
     counter(

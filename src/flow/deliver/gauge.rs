@@ -1,4 +1,4 @@
-//! How many effects are in which state, for the gauge `reentry_outbox`.
+//! How many effects are in which state, for the gauge `reentry_outbox_now`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub async fn count(flow: &Flow) -> Result<(), FlowError> {
         *number = number.saturating_add(1);
     }
     for ((kind, state), number) in counted {
-        metrics::gauge!("reentry_outbox", "kind" => kind, "state" => state).set(f64::from(number));
+        metrics::gauge!("reentry_outbox_now", "kind" => kind, "state" => state).set(f64::from(number));
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ impl Lane {
             Effect::Notice(notice) => Self::Gateway(notice.kind),
             Effect::Converge => Self::Idp(entry.subject.upstream.clone()),
             Effect::Announce(_) => Self::Own,
-            Effect::Webhook { receiver, .. } => Self::Receiver(receiver.clone()),
+            Effect::Webhook(delivery) => Self::Receiver(delivery.receiver.clone()),
         }
     }
 

@@ -273,11 +273,11 @@ pub fn pending(entry: &Pending) -> Value {
             "case": notice.case,
         }),
         Effect::Announce(event) => json!({ "kind": "event", "event": event.kind, "case": event.case }),
-        Effect::Webhook { receiver, event, .. } => json!({
+        Effect::Webhook(delivery) => json!({
             "kind": "webhook",
-            "event": event.kind,
-            "receiver": receiver,
-            "case": event.case,
+            "event": delivery.event.kind,
+            "receiver": delivery.receiver,
+            "case": delivery.event.case,
         }),
     };
     json!({

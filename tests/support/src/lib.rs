@@ -13,6 +13,7 @@ pub mod mail;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod redis;
 pub mod rp;
 
