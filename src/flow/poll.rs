@@ -163,7 +163,8 @@ async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str
         entry = entry.alarming();
     }
     let said = |_: &Loaded| Some(Write::saying(&subject, entry.clone()));
-    let written = flow.store.update(&flow.key(&subject), Parts::RECORD, None, &said);
+    let key = flow.key(&subject);
+    let written = flow.store.update(&key, Parts::RECORD, None, &said);
     if let Err(error) = written.await {
         tracing::warn!(%upstream, %error, "an alarm could not be written to the audit log");
     }
