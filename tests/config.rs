@@ -283,6 +283,36 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "`store.url` has a password in it",
     ),
     (
+        "redis://localhost:6379/0",
+        "redis+sentinel://one,two:26380",
+        "`store.url` does not say what the Sentinels call the master; write redis://",
+    ),
+    (
+        "redis://localhost:6379/0",
+        "redis+cluster://one,two/3",
+        "`store.url` has something after the slash, but a cluster has no databases",
+    ),
+    (
+        "redis://localhost:6379/0",
+        "redis://one,two",
+        "it must say whether they are Sentinels or a cluster",
+    ),
+    (
+        "#ca_file: redis-ca.pem",
+        "ca_file: absent.pem",
+        "absent.pem, which cannot be read",
+    ),
+    (
+        "#sentinel:",
+        "sentinel: {user: sidecar}",
+        "`store.sentinel.password_file` is missing, but there is a user",
+    ),
+    (
+        "#durability:",
+        "durability: {replicas: 17}",
+        "`store.durability.replicas` is `17`, not a number from 0 to 16",
+    ),
+    (
         "#kind: redis",
         "kind: embedded",
         "`store.path` is missing; write for example `path: reentry.redb`",

@@ -6,6 +6,8 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "store/cluster.rs"]
+mod cluster;
 #[path = "store/house.rs"]
 mod house;
 #[path = "store/loss.rs"]
@@ -14,6 +16,8 @@ mod loss;
 mod properties;
 #[path = "store/queues.rs"]
 mod queues;
+#[path = "store/sentinel.rs"]
+mod sentinel;
 #[path = "store/server.rs"]
 mod server;
 #[path = "store/subjects.rs"]
@@ -21,7 +25,8 @@ mod subjects;
 #[path = "store/values.rs"]
 mod values;
 
-/// Runs one set of tests against every adapter.
+/// Runs one set of tests against every adapter. Those that need many servers share them, so they run one after the
+/// other, each on an empty store.
 macro_rules! contract {
     ($($module:ident :: $name:ident),* $(,)?) => {
         mod embedded {
@@ -41,6 +46,32 @@ macro_rules! contract {
                     crate::$module::$name(&mut house).await;
                 }
             )*
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn the_contract_holds_on_a_cluster_of_three_masters() {
+            let mut servers = reentry_test_support::redis::cluster::Cluster::start();
+            $(
+                let start = std::time::Instant::now();
+                println!("{}::{}", stringify!($module), stringify!($name));
+                $module::$name(&mut cluster::Cluster::on(&mut servers).await).await;
+                println!("    {:?}", start.elapsed());
+            )*
+            cluster::a_reading_is_one_round_trip_to_one_slot(&mut servers).await;
+            cluster::a_node_killed_takes_only_its_own_partitions_along(&mut servers).await;
+            cluster::a_slot_that_moves_is_followed(&mut servers).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn the_contract_holds_under_sentinel_with_failovers_in_the_middle() {
+            let mut servers = reentry_test_support::redis::sentinel::SentinelSet::start();
+            $(
+                let start = std::time::Instant::now();
+                println!("{}::{}", stringify!($module), stringify!($name));
+                $module::$name(&mut sentinel::Sentinel::on(&mut servers).await).await;
+                println!("    {:?}", start.elapsed());
+            )*
+            assert!(servers.failovers >= 4, "{} failovers", servers.failovers);
         }
     };
 }

@@ -81,9 +81,12 @@ pub async fn store(config: &Config, keys: Arc<Keys>) -> anyhow::Result<Arc<dyn S
         StoreKind::Redis(redis) => {
             let settings = crate::store::redis::Settings {
                 password: redis.password.clone(),
+                sentinel: redis.sentinel.clone(),
+                ca: redis.ca.clone(),
+                durability: redis.durability,
                 connect_timeout: redis.connect_timeout,
                 response_timeout: redis.timeout,
-                ..crate::store::redis::Settings::new(redis.url.as_str().to_owned().into())
+                ..crate::store::redis::Settings::new(redis.url.clone())
             };
             Ok(crate::store::redis::connect(settings, keys).await?)
         }

@@ -116,7 +116,7 @@ async fn store(config: &Config) -> Vec<Finding> {
             return vec![finding("store", Level::Bad, format!("{error:#}"), advice)];
         }
     };
-    let mut findings = match store.check().await {
+    let (facts, mut findings) = match store.check().await {
         Err(error) => {
             let advice = "check `store` in the configuration, and whether the server runs";
             return vec![finding("store", Level::Bad, error.to_string(), advice)];
@@ -135,12 +135,16 @@ async fn store(config: &Config) -> Vec<Finding> {
                 let advice = "a new installation: run `reentry store init`; otherwise the store was flushed, or it is the wrong one";
                 findings.push(finding("store", Level::Bad, text, advice));
             }
-            findings
+            (sound.facts, findings)
         }
     };
     if findings.is_empty() {
         findings.push(finding("store", Level::Good, "reachable, durable, and ours", ""));
     }
+    let facts = facts
+        .into_iter()
+        .map(|fact| finding("store", Level::Good, fact, ""));
+    findings.extend(facts);
     findings.extend(store_clock(store.as_ref(), &keys).await);
     findings
 }

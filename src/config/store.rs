@@ -1,13 +1,25 @@
 //! `store`: where state lives.
 
+pub mod url;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::Url;
 
+use self::url::{RedisUrl, Topology};
 use super::reader::Section;
 use super::values::deadline;
+use super::words::filled;
+
+/// Longest wait for an answer, unless configured otherwise.
+pub const TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest wait for a connection, unless configured otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for replicas or disk, unless configured otherwise.
+pub const DURABILITY_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most replicas that a write may wait for.
+const MOST_REPLICAS: u8 = 16;
 
 /// The section `store`.
 #[derive(Clone, Debug)]
@@ -21,8 +33,8 @@ pub struct StoreSettings {
 /// Redis, or a file for one process.
 #[derive(Clone, Debug)]
 pub enum StoreKind {
-    /// A Redis server.
-    Redis(RedisSettings),
+    /// A Redis server, a set under Sentinel, or a cluster.
+    Redis(Box<RedisSettings>),
     /// A redb file: one process, no other server.
     Embedded {
         /// The file.
@@ -33,40 +45,86 @@ pub enum StoreKind {
 /// How to reach Redis.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// `redis://` or `rediss://`, with user and database number where needed, never with a password.
-    pub url: Url,
-    /// The password.
+    /// Where it is; never with a password.
+    pub url: RedisUrl,
+    /// Redis' password.
     pub password: Option<SecretString>,
+    /// The Sentinels' user and password.
+    pub sentinel: Credentials,
+    /// The certification authorities to believe (PEM) instead of the system's.
+    pub ca: Option<Vec<u8>>,
+    /// What a write has to reach before it is acknowledged.
+    pub durability: Durability,
     /// Longest wait for an answer.
     pub timeout: Duration,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
 }
 
-fn redis_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text)
-        .map_err(|e| format!("is `{text}`, not a URL ({e}); write redis://localhost:6379/0"))?;
-    if !matches!(url.scheme(), "redis" | "rediss") {
-        return Err(format!("is `{text}`; write redis:// or rediss:// (TLS)"));
+/// Who logs in.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// User.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<SecretString>,
+}
+
+/// What a write has to reach before an event counts as dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durability {
+    /// This many replicas have it (`WAIT`).
+    pub replicas: u8,
+    /// The master has it on disk (`WAITAOF`, Redis 7.2).
+    pub fsync: bool,
+    /// Longest wait for it.
+    pub timeout: Duration,
+}
+
+impl Durability {
+    /// Nothing beyond the master's own answer.
+    pub const NONE: Self = Self {
+        replicas: 0,
+        fsync: false,
+        timeout: DURABILITY_TIMEOUT,
+    };
+
+    /// Whether there is anything to wait for.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.replicas == 0 && !self.fsync
     }
-    if url.host().is_none() {
-        return Err(format!(
-            "is `{text}` and names no host; write redis://localhost:6379/0"
-        ));
-    }
-    if url.password().is_some() {
+}
+
+fn redis_url(text: &str) -> Result<RedisUrl, String> {
+    let url = RedisUrl::parse(text)?;
+    if url.password.is_some() {
         return Err("has a password in it; name a file with `store.password_file`".to_owned());
-    }
-    let database = url.path().trim_start_matches('/');
-    if !database.is_empty() && database.parse::<u16>().is_err() {
-        return Err(format!("is `{text}`; after the slash stands the database number"));
     }
     Ok(url)
 }
 
+fn replicas(text: &str) -> Result<u8, String> {
+    text.parse()
+        .ok()
+        .filter(|n| *n <= MOST_REPLICAS)
+        .ok_or_else(|| format!("is `{text}`, not a number from 0 to {MOST_REPLICAS}"))
+}
+
+/// The keys that only Redis has.
+const REDIS_KEYS: [&str; 7] = [
+    "url",
+    "user",
+    "password",
+    "password_file",
+    "ca_file",
+    "sentinel",
+    "durability",
+];
+
 impl StoreSettings {
     pub(super) fn read(s: &Section<'_>) -> Option<Self> {
-        let redis = s.choice("kind", true, &[("redis", true), ("embedded", false)]);
+        let is_redis = s.choice("kind", true, &[("redis", true), ("embedded", false)]);
         let keys_file = s.file("keys_file").and_then(|f| {
             if f.is_none() {
                 s.fault(
@@ -77,19 +135,9 @@ impl StoreSettings {
             }
             f
         });
-        let url = s.optional("url", redis_url);
-        let password = s.secret("password");
         let path = s.file("path");
-        let timeout = s.or("timeout", Duration::from_millis(500), deadline);
-        let connect_timeout = s.or("connect_timeout", Duration::from_secs(1), deadline);
-        let kind = if redis? {
-            if matches!(url, Some(None)) {
-                s.fault(
-                    "url",
-                    "is missing",
-                    "write for example `url: redis://localhost:6379/0`",
-                );
-            }
+        let redis = redis(s, is_redis == Some(true));
+        let kind = if is_redis? {
             if matches!(path, Some(Some(_))) {
                 s.fault(
                     "path",
@@ -97,17 +145,12 @@ impl StoreSettings {
                     "take it away, or set `kind: embedded`",
                 );
             }
-            StoreKind::Redis(RedisSettings {
-                url: url??,
-                password: password?,
-                timeout: timeout?,
-                connect_timeout: connect_timeout?,
-            })
+            StoreKind::Redis(Box::new(redis?))
         } else {
             if matches!(path, Some(None)) {
                 s.fault("path", "is missing", "write for example `path: reentry.redb`");
             }
-            for key in ["url", "password", "password_file"] {
+            for key in REDIS_KEYS {
                 if s.node(key).is_some() {
                     s.fault(
                         key,
@@ -123,4 +166,82 @@ impl StoreSettings {
             keys_file: keys_file?,
         })
     }
+}
+
+/// Everything about Redis. `wanted`: a URL has to be there.
+fn redis(s: &Section<'_>, wanted: bool) -> Option<RedisSettings> {
+    let url = s.optional("url", redis_url);
+    let user = s.optional("user", filled);
+    let password = s.secret("password");
+    let ca = s.contents("ca_file");
+    let sentinel = sentinel(&s.section("sentinel"));
+    let timeout = s.or("timeout", TIMEOUT, deadline);
+    let connect_timeout = s.or("connect_timeout", CONNECT_TIMEOUT, deadline);
+    let known = url.as_ref().and_then(Option::as_ref);
+    let under_sentinel = known.is_some_and(|u| matches!(u.topology, Topology::Sentinel { .. }));
+    let durability = durability(&s.section("durability"), under_sentinel);
+    if wanted && matches!(url, Some(None)) {
+        s.fault(
+            "url",
+            "is missing",
+            "write for example `url: redis://localhost:6379/0`",
+        );
+    }
+    let (mut url, user) = (url??, user?);
+    if let Some(user) = user {
+        if url.user.is_some() {
+            s.fault("user", "is given twice, also in `store.url`", "keep one of them");
+            return None;
+        }
+        url.user = Some(user);
+    }
+    if !under_sentinel && s.section("sentinel").is_present() {
+        s.fault(
+            "sentinel",
+            "is there, but `store.url` is not of Sentinels",
+            "take it away, or write redis+sentinel://host:26379,host:26379/mymaster",
+        );
+    }
+    let ca = ca?;
+    if ca.is_some() && !url.tls {
+        s.fault(
+            "ca_file",
+            "is there, but `store.url` is without TLS",
+            "write rediss:// with two `s`",
+        );
+    }
+    Some(RedisSettings {
+        url,
+        password: password?,
+        sentinel: sentinel?,
+        ca: ca.map(|(_, text)| text.into_bytes()),
+        durability: durability?,
+        timeout: timeout?,
+        connect_timeout: connect_timeout?,
+    })
+}
+
+fn sentinel(s: &Section<'_>) -> Option<Credentials> {
+    let user = s.optional("user", filled);
+    let password = s.secret("password");
+    let (user, password) = (user?, password?);
+    if user.is_some() && password.is_none() {
+        let problem = "is missing, but there is a user";
+        s.fault("password_file", problem, "name a file with the password");
+        return None;
+    }
+    Some(Credentials { user, password })
+}
+
+/// Where Sentinel may replace the master, a write that no replica has would be lost with it.
+fn durability(s: &Section<'_>, under_sentinel: bool) -> Option<Durability> {
+    let usual = u8::from(under_sentinel);
+    let replicas = s.or("replicas", usual, replicas);
+    let fsync = s.flag("fsync", false);
+    let timeout = s.or("timeout", DURABILITY_TIMEOUT, deadline);
+    Some(Durability {
+        replicas: replicas?,
+        fsync: fsync?,
+        timeout: timeout?,
+    })
 }

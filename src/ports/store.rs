@@ -320,6 +320,8 @@ pub struct Lease {
 /// What an operator may want to know about the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Soundness {
+    /// What was found, one thing a line: nodes, roles, persistence.
+    pub facts: Vec<String>,
     /// Faults, each with what to do about it.
     pub faults: Vec<String>,
     /// Partitions whose marker is missing or wrong.

@@ -6,7 +6,8 @@
 //! belongs to it. Failed effects wait in a sorted set of their own, so those that are deferred cost nothing and never
 //! stand before later ones; the stream is trimmed only by what was acknowledged.
 //!
-//! An ACL user needs `~re:* +@connection +@scripting +@read +@write +role +time +info` and nothing else.
+//! An ACL user needs `~re:* +@connection +@scripting +@read +@write +role +time +info`, with `store.durability` also
+//! `+wait` (and `+waitaof`), in a cluster also `+cluster|info +cluster|slots +asking`, and nothing else.
 
 mod check;
 mod commit;
@@ -20,18 +21,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo as _};
-use redis::{Pipeline, RedisResult, TlsCertificates, Value};
-use secrecy::{ExposeSecret as _, SecretString};
+use redis::{Cmd, Pipeline, Value};
+use secrecy::SecretString;
 
-use self::link::{Connect, Link};
+use self::link::{Dial, Link};
 use super::backend::{Backend, Batch, Committed, Line, Raw, Waiting};
 use super::marker::{GENERATION, Marker, Past};
 use super::retention::AUDIT_RETENTION;
 use super::seal::Keys;
 use super::shared::Shared;
+use crate::config::store::url::RedisUrl;
+use crate::config::store::{CONNECT_TIMEOUT, Credentials, Durability, TIMEOUT};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError};
@@ -39,12 +39,16 @@ use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError}
 /// How to reach Redis.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `redis://` or, with TLS, `rediss://`; user, password and database number may be in it.
-    pub url: SecretString,
+    /// Where it is: one server, Sentinels, or a cluster.
+    pub url: RedisUrl,
     /// A password that is not in the URL.
     pub password: Option<SecretString>,
+    /// Who logs in at the Sentinels.
+    pub sentinel: Credentials,
     /// The certification authorities to believe, in PEM, instead of the system's.
     pub ca: Option<Vec<u8>>,
+    /// What a write has to reach before an event counts as dealt with.
+    pub durability: Durability,
     /// Until when a connection has to stand.
     pub connect_timeout: Duration,
     /// Until when an answer has to be there.
@@ -54,15 +58,21 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings for a URL, with the default deadlines: 1 s to connect, 1 s to answer.
+    /// Settings for a URL, with the deadlines that a configuration has by default, and no durability beyond the
+    /// master's answer.
     #[must_use]
-    pub fn new(url: SecretString) -> Self {
+    pub const fn new(url: RedisUrl) -> Self {
         Self {
             url,
             password: None,
+            sentinel: Credentials {
+                user: None,
+                password: None,
+            },
             ca: None,
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
+            durability: Durability::NONE,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: TIMEOUT,
             audit_retention: AUDIT_RETENTION,
         }
     }
@@ -71,54 +81,26 @@ impl Settings {
 /// How often the node is asked whether it is still the master, when nothing else asks it.
 const PULSE: Duration = Duration::from_millis(500);
 
-/// A server at one address.
-struct Plain {
-    client: Client,
-    config: AsyncConnectionConfig,
-    deadline: Duration,
-}
-
-#[async_trait]
-impl Connect for Plain {
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&self.config);
-        match tokio::time::timeout(self.deadline, connecting).await {
-            Ok(connected) => connected,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-        }
-    }
-}
-
-impl Plain {
-    fn new(settings: &Settings) -> RedisResult<Self> {
-        let info: ConnectionInfo = settings.url.expose_secret().into_connection_info()?;
-        let mut own = info.redis_settings().clone();
-        if let Some(password) = &settings.password {
-            own = own.set_password(password.expose_secret());
-        }
-        let info = info
-            .set_redis_settings(own)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = match &settings.ca {
-            Some(ca) => Client::build_with_tls(
-                info,
-                TlsCertificates {
-                    client_tls: None,
-                    root_cert: Some(ca.clone()),
-                },
-            )?,
-            None => Client::open(info)?,
-        };
-        Ok(Self {
-            client,
-            config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(settings.connect_timeout))
-                .set_response_timeout(Some(settings.response_timeout)),
-            deadline: settings.connect_timeout + settings.response_timeout,
-        })
-    }
+/// How servers and Sentinels are reached.
+fn dials(settings: &Settings) -> (Dial, Dial) {
+    let url = &settings.url;
+    let within = url.password.clone().map(SecretString::from);
+    let servers = Dial {
+        user: url.user.clone(),
+        password: settings.password.clone().or(within),
+        database: url.database,
+        tls: url.tls,
+        ca: settings.ca.clone(),
+        connect_timeout: settings.connect_timeout,
+        response_timeout: settings.response_timeout,
+    };
+    let sentinels = Dial {
+        user: settings.sentinel.user.clone(),
+        password: settings.sentinel.password.clone(),
+        database: 0,
+        ..servers.clone()
+    };
+    (servers, sentinels)
 }
 
 /// Connects to the store in Redis. A server that is away is no error here: commands fail at once until it is back.
@@ -127,10 +109,12 @@ impl Plain {
 /// # Errors
 /// [`StoreError::Unavailable`] when the settings cannot be used at all.
 pub async fn connect(settings: Settings, keys: Arc<Keys>) -> Result<Arc<dyn Store>, StoreError> {
-    let plain = Plain::new(&settings)
-        .map_err(|e| StoreError::Unavailable(format!("the URL of Redis cannot be used: {e}")))?;
+    let (servers, sentinels) = dials(&settings);
+    servers
+        .try_out()
+        .map_err(|e| StoreError::Unavailable(format!("these settings of Redis cannot be used: {e}")))?;
     let pulse = settings.response_timeout.min(PULSE);
-    let link = Link::start(plain, pulse, settings.connect_timeout).await;
+    let link = Link::start(&settings.url, servers, sentinels, pulse, settings.durability).await;
     let server = Server {
         link,
         audit_retention: settings.audit_retention,
@@ -226,6 +210,22 @@ fn time(value: Value) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(secs * 1000 + micros / 1000))
 }
 
+impl Server {
+    /// What was found done may have been done by a write that was never acknowledged. A later write of the same
+    /// partition that is durable proves that the earlier ones are, since a master's stream has one order.
+    async fn confirm(&self, partition: u8) -> Result<(), StoreError> {
+        if self.link.durability.is_none() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("SET");
+        command.arg(keys::sync(partition)).arg("1").arg("PX").arg(60_000);
+        self.link
+            .durable(keys::slot(partition), command)
+            .await
+            .map(|_| ())
+    }
+}
+
 #[async_trait]
 impl Backend for Server {
     async fn read(&self, key: &SubjectKey, parts: Parts, mark: Option<&str>) -> Result<Raw, StoreError> {
@@ -248,10 +248,11 @@ impl Backend for Server {
         if parts.grants {
             asked.cmd("GET").arg(keys::grants(key));
         }
-        let mut answers = self.link.together(&asked).await?.into_iter();
+        let slot = keys::slot(partition);
+        let mut answers = self.link.together(slot, &asked).await?.into_iter();
         let mut next = || answers.next().unwrap_or_default();
         if !link::is_master(&next()) {
-            return Err(self.link.demoted());
+            return Err(self.link.demoted(slot));
         }
         let mut raw = Raw {
             time: Some(time(next())?),
@@ -259,6 +260,9 @@ impl Backend for Server {
         };
         if mark.is_some() {
             raw.marked = integer("a mark", &next())? > 0;
+        }
+        if raw.marked {
+            self.confirm(partition).await?;
         }
         raw.due = octets("a due entry", next())?.is_some();
         raw.marker = marker(next())?;
@@ -273,7 +277,15 @@ impl Backend for Server {
     }
 
     async fn commit(&self, batch: &Arc<Batch>) -> Result<Committed, StoreError> {
-        let answer = self.link.one(&commit::call(batch, self.audit_retention)).await?;
+        let slot = keys::slot(batch.key.partition());
+        let call = commit::call(batch, self.audit_retention);
+        // What an acknowledgement rests on; grants alone are as durable as the server makes them.
+        let acknowledged = batch.mark.is_some() || batch.record.put.is_some() || !batch.outbox.is_empty();
+        let answer = if acknowledged {
+            self.link.durable(slot, call).await?
+        } else {
+            self.link.one(slot, call).await?
+        };
         let mut answer = list("a commit", answer)?.into_iter();
         let code = integer("a commit", &answer.next().unwrap_or_default())?;
         match code {
@@ -281,7 +293,10 @@ impl Backend for Server {
                 let fence = integer("a commit", &answer.next().unwrap_or_default())?;
                 Ok(Committed::Stored(fence.unsigned_abs()))
             }
-            1 => Ok(Committed::Duplicate),
+            1 => {
+                self.confirm(batch.key.partition()).await?;
+                Ok(Committed::Duplicate)
+            }
             2 => Ok(Committed::Conflict),
             _ => Ok(Committed::Unsound(marker(Value::Array(answer.collect()))?)),
         }
@@ -357,12 +372,9 @@ impl Backend for Server {
     }
 
     async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {
-        let mut asked = Pipeline::with_capacity(256);
-        for partition in 0..=u8::MAX {
-            asked.add_command(read_marker(partition));
-        }
-        let answers = self.link.together(&asked).await?;
-        answers.into_iter().map(marker).collect()
+        let asked = (0..=u8::MAX).map(|p| (keys::slot(p), read_marker(p)));
+        let answers = self.link.each(asked.collect()).await;
+        answers.into_iter().map(|answer| marker(answer?)).collect()
     }
 
     async fn installation(&self, fresh: Option<&Marker>) -> Result<Option<Marker>, StoreError> {
@@ -375,17 +387,17 @@ impl Backend for Server {
             command.arg(keys::INSTALLATION).arg(&MARKER);
             command
         };
-        marker(self.link.one(&command).await?)
+        marker(self.link.one(keys::control(), command).await?)
     }
 
     async fn create_markers(&self, marker: &Marker) -> Result<(), StoreError> {
-        let mut asked = Pipeline::with_capacity(256);
-        for partition in 0..=u8::MAX {
+        let create = |partition| {
             let mut call = script::call(&script::MARKER, &[keys::epoch(partition)]);
             add_marker(&mut call, marker);
-            asked.add_command(call);
-        }
-        self.link.together(&asked).await.map(|_| ())
+            (keys::slot(partition), call)
+        };
+        let answers = self.link.each((0..=u8::MAX).map(create).collect()).await;
+        answers.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
     async fn begin(&self, partition: u8, fresh: &Marker) -> Result<Option<Marker>, StoreError> {
@@ -393,25 +405,27 @@ impl Backend for Server {
         add_marker(&mut call, fresh);
         let millis = |at: fn(&Past) -> Timestamp| fresh.loss.as_ref().map_or(0, |past| at(past).millis());
         call.arg(millis(|p| p.told_before)).arg(millis(|p| p.begun));
-        marker(self.link.one(&call).await?)
+        marker(self.link.durable(keys::slot(partition), call).await?)
     }
 
     async fn finish(&self, partition: u8, generation: u64) -> Result<Option<u64>, StoreError> {
         let mut call = script::call(&script::FINISH, &[keys::epoch(partition)]);
         call.arg(generation << GENERATION);
-        let fence = integer("a rebuild", &self.link.one(&call).await?)?;
+        let answer = self.link.durable(keys::slot(partition), call).await?;
+        let fence = integer("a rebuild", &answer)?;
         Ok((fence > 0).then_some(fence.unsigned_abs()))
     }
 
     async fn widen(&self, fingerprint: &str) -> Result<(), StoreError> {
-        let names = (0..=u8::MAX).map(keys::epoch);
-        let mut asked = Pipeline::with_capacity(257);
-        for name in names.chain([keys::INSTALLATION.to_owned()]) {
+        let widen = |(slot, name): (_, String)| {
             let mut call = script::call(&script::WIDEN, &[name]);
             call.arg(fingerprint);
-            asked.add_command(call);
-        }
-        self.link.together(&asked).await.map(|_| ())
+            (slot, call)
+        };
+        let markers = (0..=u8::MAX).map(|p| (keys::slot(p), keys::epoch(p)));
+        let all = markers.chain([(keys::control(), keys::INSTALLATION.to_owned())]);
+        let answers = self.link.each(all.map(widen).collect()).await;
+        answers.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
     async fn check(&self) -> Result<Soundness, StoreError> {

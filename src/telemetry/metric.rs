@@ -96,6 +96,14 @@ pub const METRICS: &[Metric] = &[
         "reentry_connections_shed_total",
         "Connections that found no place, because all others were being answered.",
     ),
+    counter(
+        "reentry_store_reconnects_total",
+        "Connections to Redis that were made anew. Look when it grows: the server or the network is unsteady.",
+    ),
+    counter(
+        "reentry_store_failovers_total",
+        "Times that another node became the master of some or all of what is stored in Redis.",
+    ),
     histogram(
         "reentry_http_seconds",
         "Time from a request to its response, by `route`, `method` and `status`.",

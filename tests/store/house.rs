@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use reentry::config::store::url::RedisUrl;
 use reentry::ports::seal::SubjectKey;
 use reentry::ports::store::{Parts, Store, StoreError};
 use reentry::store::redis::Settings;
@@ -252,17 +253,20 @@ impl Redis {
         client.get_connection().unwrap()
     }
 
-    fn run(&self, command: &redis::Cmd) -> redis::Value {
-        command.query(&mut self.raw_connection()).unwrap()
-    }
-
     /// Waits until the store answers again.
     pub async fn recovered(&self) {
-        let start = Instant::now();
-        while let Err(StoreError::Unavailable(why)) =
-            self.store.read(&SubjectKey([0; 16]), Parts::RECORD).await
-        {
-            assert!(start.elapsed() < Duration::from_secs(5), "{why}");
+        recovered(&self.store, Duration::from_secs(5)).await;
+    }
+}
+
+/// Waits until the store answers again, in every partition.
+pub async fn recovered(store: &Arc<dyn Store>, within: Duration) {
+    let start = Instant::now();
+    for partition in 0..=u8::MAX {
+        let mut key = [0; 16];
+        key[0] = partition;
+        while let Err(StoreError::Unavailable(why)) = store.read(&SubjectKey(key), Parts::RECORD).await {
+            assert!(start.elapsed() < within, "{why}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -277,11 +281,83 @@ async fn connect_within(server: &Server, keys: &Arc<Keys>, deadline: Duration) -
     let settings = Settings {
         connect_timeout: deadline.min(Duration::from_secs(1)),
         response_timeout: deadline,
-        ..Settings::new(server.url().into())
+        ..settings(&server.url())
     };
     reentry::store::redis::connect(settings, Arc::clone(keys))
         .await
         .unwrap()
+}
+
+/// The default settings for a URL.
+pub fn settings(url: &str) -> Settings {
+    Settings::new(RedisUrl::parse(url).unwrap())
+}
+
+/// Redis past the adapter, whatever it is.
+pub trait Behind {
+    /// Runs a command where its key is.
+    fn run(&self, command: &redis::Cmd) -> redis::Value;
+    /// Removes everything.
+    fn flush(&self);
+    /// The names of all keys.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Spoils what is stored.
+pub fn spoil(behind: &impl Behind, spoil: Spoil) {
+    let epoch = |p: &u8| format!("re:{{{p:03}}}:epoch");
+    match spoil {
+        Spoil::Flush => behind.flush(),
+        Spoil::DropMarker(p) => drop(behind.run(redis::cmd("DEL").arg(epoch(&p)))),
+        Spoil::ForeignMarker(p) => {
+            let mut set = redis::cmd("HSET");
+            behind.run(set.arg(epoch(&p)).arg(&["i", "other", "f", "other", "n", "9"]));
+        }
+        Spoil::DropRecord(key) => drop(behind.run(redis::cmd("DEL").arg(record_key(&key)))),
+        Spoil::Record(key, bytes) => {
+            behind.run(redis::cmd("SET").arg(record_key(&key)).arg(bytes));
+        }
+        Spoil::Outbox(p) => {
+            let out = format!("re:{{{p:03}}}:out");
+            let many = behind.run(redis::cmd("XLEN").arg(&out));
+            behind.run(redis::cmd("DEL").arg(&out));
+            let redis::Value::Int(many) = many else {
+                panic!("{many:?}")
+            };
+            for _ in 0..many {
+                behind.run(redis::cmd("XADD").arg(&out).arg(&["*", "b", "spoilt"]));
+            }
+        }
+    }
+}
+
+/// A record as it is stored.
+pub fn raw_record(behind: &impl Behind, key: &SubjectKey) -> Option<Vec<u8>> {
+    match behind.run(redis::cmd("GET").arg(record_key(key))) {
+        redis::Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// Every octet that is stored.
+pub fn all_raw(behind: &impl Behind) -> Vec<u8> {
+    let mut raw = Vec::new();
+    for name in behind.names() {
+        raw.extend(name.as_bytes());
+        let kind = match behind.run(redis::cmd("TYPE").arg(&name)) {
+            redis::Value::SimpleString(kind) => kind,
+            other => panic!("{other:?}"),
+        };
+        let value = match kind.as_str() {
+            "string" => behind.run(redis::cmd("GET").arg(name)),
+            "hash" => behind.run(redis::cmd("HGETALL").arg(name)),
+            "zset" => behind.run(redis::cmd("ZRANGE").arg(name).arg(0).arg(-1)),
+            "stream" => behind.run(redis::cmd("XRANGE").arg(name).arg("-").arg("+")),
+            other => panic!("a key of type {other}"),
+        };
+        all_octets(&value, &mut raw);
+    }
+    raw
 }
 
 /// The key of a record.
@@ -315,29 +391,7 @@ impl House for Redis {
     }
 
     async fn spoil(&mut self, spoil: Spoil) {
-        let epoch = |p: &u8| format!("re:{{{p:03}}}:epoch");
-        match spoil {
-            Spoil::Flush => self.run(&redis::cmd("FLUSHALL")),
-            Spoil::DropMarker(p) => self.run(redis::cmd("DEL").arg(epoch(&p))),
-            Spoil::ForeignMarker(p) => {
-                let mut set = redis::cmd("HSET");
-                self.run(set.arg(epoch(&p)).arg(&["i", "other", "f", "other", "n", "9"]))
-            }
-            Spoil::DropRecord(key) => self.run(redis::cmd("DEL").arg(record_key(&key))),
-            Spoil::Record(key, bytes) => self.run(redis::cmd("SET").arg(record_key(&key)).arg(bytes)),
-            Spoil::Outbox(p) => {
-                let out = format!("re:{{{p:03}}}:out");
-                let many = self.run(redis::cmd("XLEN").arg(&out));
-                self.run(redis::cmd("DEL").arg(&out));
-                let redis::Value::Int(many) = many else {
-                    panic!("{many:?}")
-                };
-                for _ in 0..many {
-                    self.run(redis::cmd("XADD").arg(&out).arg(&["*", "b", "spoilt"]));
-                }
-                redis::Value::Okay
-            }
-        };
+        self::spoil(self, spoil);
     }
 
     async fn crash(&mut self) {
@@ -351,33 +405,25 @@ impl House for Redis {
     }
 
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
-        match self.run(redis::cmd("GET").arg(record_key(key))) {
-            redis::Value::BulkString(bytes) => Some(bytes),
-            _ => None,
-        }
+        self::raw_record(self, key)
     }
 
     async fn raw(&mut self) -> Vec<u8> {
-        let names: Vec<String> = redis::cmd("KEYS")
-            .arg("*")
-            .query(&mut self.raw_connection())
-            .unwrap();
-        let mut raw = Vec::new();
-        for name in names {
-            raw.extend(name.as_bytes());
-            let kind: String = redis::cmd("TYPE")
-                .arg(&name)
-                .query(&mut self.raw_connection())
-                .unwrap();
-            let value = match kind.as_str() {
-                "string" => self.run(redis::cmd("GET").arg(name)),
-                "hash" => self.run(redis::cmd("HGETALL").arg(name)),
-                "zset" => self.run(redis::cmd("ZRANGE").arg(name).arg(0).arg(-1)),
-                "stream" => self.run(redis::cmd("XRANGE").arg(name).arg("-").arg("+")),
-                other => panic!("a key of type {other}"),
-            };
-            all_octets(&value, &mut raw);
-        }
-        raw
+        all_raw(self)
+    }
+}
+
+impl Behind for Redis {
+    fn run(&self, command: &redis::Cmd) -> redis::Value {
+        command.query(&mut self.raw_connection()).unwrap()
+    }
+
+    fn flush(&self) {
+        self.server.cli(&["FLUSHALL"]);
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut all = redis::cmd("KEYS");
+        all.arg("*").query(&mut self.raw_connection()).unwrap()
     }
 }

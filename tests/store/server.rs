@@ -13,7 +13,7 @@ use reentry::ports::store::{Loaded, Mark, Parts, Store, StoreError, Updated, Wri
 use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 
-use crate::house::{House as _, Redis, record_key};
+use crate::house::{House as _, Redis, record_key, settings};
 use crate::values::{END, account, at, effect_ids, held, is_unsound, line, line_ids, record, subject, write};
 
 async fn held_account(house: &Redis) -> SubjectKey {
@@ -459,7 +459,7 @@ async fn a_user_with_few_rights_is_enough_and_a_wrong_password_is_named() {
         let url = format!("redis://reentry@{}/0", house.server.address());
         let settings = Settings {
             password: Some(password.to_owned().into()),
-            ..Settings::new(url.into())
+            ..settings(&url)
         };
         assert!(!format!("{settings:?}").contains(password));
         reentry::store::redis::connect(settings, house.keys())
@@ -510,10 +510,7 @@ async fn a_server_is_reached_by_tls_and_only_with_an_authority_that_is_believed(
         .start();
     let keys = Arc::new(Keys::ephemeral().unwrap());
     let with = async |url: String, ca: Option<Vec<u8>>| {
-        let settings = Settings {
-            ca,
-            ..Settings::new(url.into())
-        };
+        let settings = Settings { ca, ..settings(&url) };
         reentry::store::redis::connect(settings, Arc::clone(&keys))
             .await
             .unwrap()
@@ -545,7 +542,7 @@ async fn audit_lines_go_by_age_and_not_because_one_clock_is_ahead() {
     let house = Redis::start().await;
     let settings = Settings {
         audit_retention: Span::from_hours(1),
-        ..Settings::new(house.server.url().into())
+        ..settings(&house.server.url())
     };
     let store = reentry::store::redis::connect(settings, house.keys())
         .await

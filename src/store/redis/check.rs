@@ -1,11 +1,12 @@
-//! Whether a Redis server is fit to be relied on. Each fault says what to do.
+//! Whether Redis is fit to be relied on. Each fault says what to do.
 
 use std::collections::BTreeMap;
 
-use redis::Pipeline;
+use redis::{Pipeline, Value};
 
 use super::link::{Link, is_master};
 use super::{text, time};
+use crate::config::store::Durability;
 use crate::ports::store::{Soundness, StoreError};
 use crate::store::shared::wall_clock;
 
@@ -17,28 +18,74 @@ const CLOCKS: i64 = 5000;
 pub(super) async fn check(link: &Link) -> Result<Soundness, StoreError> {
     let mut asked = Pipeline::new();
     asked.cmd("ROLE").cmd("TIME").cmd("INFO").arg("all");
-    let mut answers = link.together(&asked).await?.into_iter();
-    let mut next = || answers.next().unwrap_or_default();
+    let masters = link.masters(&asked).await?;
+    let mut found = Soundness {
+        facts: vec![link.told()],
+        ..Soundness::default()
+    };
+    for (at, answers) in masters {
+        let (facts, faults) = node(&answers, &link.durability)?;
+        let here = |what: &String| format!("{at}: {what}");
+        found.facts.extend(facts.iter().map(here));
+        found.faults.extend(faults.iter().map(here));
+    }
+    Ok(found)
+}
+
+/// What is to be said of one node, and what is wrong with it.
+fn node(answers: &[Value], durability: &Durability) -> Result<(Vec<String>, Vec<String>), StoreError> {
+    let [role, clock, told] = answers else {
+        return Err(super::strange("itself"));
+    };
     let mut faults = Vec::new();
-    if !is_master(&next()) {
+    if !is_master(role) {
         faults.push("the server is a replica: point the URL at the master".to_owned());
     }
-    let offset = time(next())?.since(wall_clock()).millis();
+    let offset = time(clock.clone())?.since(wall_clock()).millis();
     if offset.abs() > CLOCKS {
         faults.push(format!(
             "the server's clock is {offset} ms away from ours: holds end by the slower of both. Run NTP on both machines"
         ));
     }
-    let told = next();
     let told = match told {
-        redis::Value::VerbatimString { text, .. } => text,
-        other => text("itself", other)?.unwrap_or_default(),
+        Value::VerbatimString { text, .. } => text.clone(),
+        other => text("itself", other.clone())?.unwrap_or_default(),
     };
-    judge(&facts(&told), &mut faults);
-    Ok(Soundness {
-        faults,
-        restricted_partitions: Vec::new(),
-    })
+    let facts = facts(&told);
+    judge(&facts, durability, &mut faults);
+    Ok((describe(&facts), faults))
+}
+
+/// Role, persistence, memory and replicas in words.
+fn describe(facts: &BTreeMap<&str, &str>) -> Vec<String> {
+    let fact = |name: &str| facts.get(name).copied().unwrap_or("unknown");
+    let fsync = if fact("aof_enabled") == "1" { "on" } else { "off" };
+    let waitaof = version(facts) >= WAITAOF;
+    let waitaof = if waitaof {
+        "WAIT and WAITAOF"
+    } else {
+        "WAIT (WAITAOF needs Redis 7.2)"
+    };
+    vec![
+        format!("Redis {}, role {}", fact("redis_version"), fact("role")),
+        format!(
+            "append-only file {fsync}, maxmemory-policy {}",
+            fact("maxmemory_policy")
+        ),
+        format!(
+            "{} replicas connected, durability by {waitaof}",
+            fact("connected_slaves")
+        ),
+    ]
+}
+
+/// The first version with `WAITAOF`.
+const WAITAOF: (u32, u32) = (7, 2);
+
+fn version(facts: &BTreeMap<&str, &str>) -> (u32, u32) {
+    let version = facts.get("redis_version").copied().unwrap_or_default();
+    let mut numbers = version.split('.').map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// `name:value` lines.
@@ -46,14 +93,12 @@ fn facts(told: &str) -> BTreeMap<&str, &str> {
     told.lines().filter_map(|l| l.split_once(':')).collect()
 }
 
-fn judge(facts: &BTreeMap<&str, &str>, faults: &mut Vec<String>) {
+fn judge(facts: &BTreeMap<&str, &str>, durability: &Durability, faults: &mut Vec<String>) {
     let fact = |name: &str| facts.get(name).copied().unwrap_or_default();
-    let version = fact("redis_version");
-    let mut numbers = version.split('.').map(|n| n.parse().unwrap_or(0));
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if (major, minor) < OLDEST {
+    if version(facts) < OLDEST {
         faults.push(format!(
-            "the server's version is {version}: use Redis 7 or later, or Valkey (6.2 at least)"
+            "the server's version is {}: use Redis 7 or later, or Valkey (6.2 at least)",
+            fact("redis_version")
         ));
     }
     let policy = fact("maxmemory_policy");
@@ -70,6 +115,13 @@ fn judge(facts: &BTreeMap<&str, &str>, faults: &mut Vec<String>) {
     } else if fact("aof_last_write_status") == "err" {
         faults.push("the server cannot write its append-only file: look at its disk and its log".to_owned());
     }
+    let replicas: u32 = fact("connected_slaves").parse().unwrap_or(0);
+    if replicas < u32::from(durability.replicas) {
+        faults.push(format!(
+            "{replicas} replicas are connected and `store.durability.replicas` is {}: no event is acknowledged until there are enough",
+            durability.replicas
+        ));
+    }
 }
 
 #[cfg(test)]
@@ -78,8 +130,34 @@ mod tests {
 
     fn faults(told: &str) -> Vec<String> {
         let mut faults = Vec::new();
-        judge(&facts(told), &mut faults);
+        judge(&facts(told), &Durability::NONE, &mut faults);
         faults
+    }
+
+    #[test]
+    fn too_few_replicas_for_the_durability_wanted_are_a_fault() {
+        let told = "redis_version:7.2.4\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\nrole:master\r\nconnected_slaves:1\r\n";
+        let wanted = |replicas| {
+            let mut faults = Vec::new();
+            let durability = Durability {
+                replicas,
+                ..Durability::NONE
+            };
+            judge(&facts(told), &durability, &mut faults);
+            faults
+        };
+        assert_eq!(wanted(1), Vec::<String>::new());
+        assert!(wanted(2).iter().any(|f| f.contains("1 replicas are connected")));
+        let said = describe(&facts(told)).join("; ");
+        for expected in [
+            "role master",
+            "append-only file on",
+            "noeviction",
+            "1 replicas",
+            "WAITAOF",
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! looked at it.
 
 use super::link::Link;
-use super::queues::{ask, streamed};
+use super::queues::{Gap, ask, streamed};
 use super::{integer, keys, script};
 use crate::ports::store::{PendingId, StoreError};
 use crate::store::backend::Waiting;
@@ -32,12 +32,13 @@ pub(super) async fn revive(link: &Link, at: &PendingId, sealed: &[u8]) -> Result
 async fn moved(link: &Link, streams: [String; 2], at: &PendingId, sealed: &[u8]) -> Result<bool, StoreError> {
     let mut call = script::call(&script::MOVED, &streams);
     call.arg(&at.entry).arg(sealed);
-    Ok(integer("the dead letters", &link.one(&call).await?)? == 1)
+    let answer = link.one(keys::slot(at.partition), call).await?;
+    Ok(integer("the dead letters", &answer)? == 1)
 }
 
 pub(super) async fn all(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreError> {
     let every: Vec<u8> = (0..=u8::MAX).collect();
-    let answers = ask(link, &every, |p| {
+    let answers = ask(link, &every, Gap::Fail, |p| {
         let mut command = redis::cmd("XRANGE");
         command.arg(keys::dead(p)).arg("-").arg("+").arg("COUNT").arg(max);
         command
@@ -64,6 +65,6 @@ pub(super) async fn one(link: &Link, at: &PendingId) -> Result<Option<Waiting>, 
     if !well_formed {
         return Ok(None);
     }
-    let entries = link.one(&command).await?;
+    let entries = link.one(keys::slot(at.partition), command).await?;
     Ok(streamed(at.partition, entries)?.into_iter().next())
 }

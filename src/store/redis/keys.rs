@@ -13,12 +13,31 @@
 //! | `re:{NNN}:dead` | stream | effects that are not tried again by themselves, sealed |
 //! | `re:{NNN}:audit` | sorted set | audit lines by time |
 //! | `re:{NNN}:epoch` | hash | marker: `i` incarnation, `f` fingerprint, `n` fence; of a loss `s` = `r` while it is rebuilt, `l` changes before this instant were told, `b` grants until this instant are gone |
+//! | `re:{NNN}:sync` | string | written and waited for, to prove that earlier writes are durable |
 //! | `re:{control}:installation` | hash | as a marker |
 //! | `re:{control}:setting:<name>`, `re:{control}:lease:<name>` | string, hash | a setting is written only under the newest lease |
 //! | `re:state:<hash>` | string | single-use state, sealed; no tag, so that a cluster spreads it |
 
+use std::sync::LazyLock;
+
+use super::link::{Slot, slot_of};
 use crate::ports::seal::SubjectKey;
 use crate::store::seal::hex;
+
+/// The slot of everything that a partition has.
+pub(super) fn slot(partition: u8) -> Slot {
+    static SLOTS: LazyLock<Vec<Slot>> = LazyLock::new(|| (0..=u8::MAX).map(|p| slot_of(&epoch(p))).collect());
+    SLOTS
+        .get(usize::from(partition))
+        .copied()
+        .unwrap_or_else(|| slot_of(&epoch(partition)))
+}
+
+/// The slot of settings, leases and the installation's note.
+pub(super) fn control() -> Slot {
+    static CONTROL: LazyLock<Slot> = LazyLock::new(|| slot_of(INSTALLATION));
+    *CONTROL
+}
 
 /// The installation's own note of who it is.
 pub(super) const INSTALLATION: &str = "re:{control}:installation";
@@ -80,6 +99,10 @@ pub(super) fn audit(partition: u8) -> String {
 
 pub(super) fn epoch(partition: u8) -> String {
     of_partition(partition, "epoch")
+}
+
+pub(super) fn sync(partition: u8) -> String {
+    of_partition(partition, "sync")
 }
 
 fn of_partition(partition: u8, what: &str) -> String {

@@ -1,8 +1,8 @@
 //! Everything in Redis that is not a subject: outbox, due queues, single-use state, settings, leases, audit.
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 
-use super::link::Link;
+use super::link::{Link, slot_of};
 use super::{integer, keys, list, octets, script, strange, text};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
@@ -14,31 +14,46 @@ const PER_PARTITION: usize = 128;
 /// Audit lines asked of each partition at first when those of all are wanted.
 const FIRST_PAGE: usize = 8;
 
-/// Sends a command to each partition, and leaves out those that cannot answer: a spoilt queue must not hold up
-/// the others. A connection that is gone fails them all.
+/// What to do about partitions that cannot be reached while others can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// Leave them out: a node that is away must not hold up the work of the others.
+    Skip,
+    /// Fail: half an answer would be taken for a whole one.
+    Fail,
+}
+
+/// Sends a command to each partition, and leaves out those whose queue is spoilt: it must not hold up the others.
+/// When none can be reached it fails.
 pub(super) async fn ask(
     link: &Link,
     partitions: &[u8],
+    gap: Gap,
     command: impl Fn(u8) -> Cmd,
 ) -> Result<Vec<(u8, Value)>, StoreError> {
-    let mut asked = Pipeline::with_capacity(partitions.len());
-    for partition in partitions {
-        asked.add_command(command(*partition));
-    }
-    if asked.is_empty() {
+    if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let mut answers = Vec::new();
-    for (partition, answer) in partitions.iter().zip(link.each(&asked).await?) {
+    let asked = partitions.iter().map(|p| (keys::slot(*p), command(*p)));
+    let answered = link.each(asked.collect()).await;
+    let (mut answers, mut away) = (Vec::new(), None);
+    for (partition, answer) in partitions.iter().zip(answered) {
         match answer {
             Ok(answer) => answers.push((*partition, answer)),
             Err(StoreError::Unsound(why)) => {
                 tracing::error!(partition, why, "a queue cannot be read");
             }
-            Err(other) => return Err(other),
+            Err(other) => away = Some(other),
         }
     }
-    Ok(answers)
+    match away {
+        Some(fault) if gap == Gap::Fail || answers.is_empty() => Err(fault),
+        Some(fault) => {
+            tracing::warn!(%fault, "some queues cannot be reached");
+            Ok(answers)
+        }
+        None => Ok(answers),
+    }
 }
 
 pub(super) async fn outbox(
@@ -48,7 +63,7 @@ pub(super) async fn outbox(
     max: usize,
 ) -> Result<Vec<Waiting>, StoreError> {
     let most = max.min(PER_PARTITION);
-    let answers = ask(link, partitions, |p| {
+    let answers = ask(link, partitions, Gap::Skip, |p| {
         let mut call = script::call(&script::OUTBOX, &[keys::out(p), keys::later(p)]);
         call.arg(now.millis()).arg(most);
         call
@@ -82,7 +97,7 @@ pub(super) fn streamed(partition: u8, entries: Value) -> Result<Vec<Waiting>, St
 /// stream yet, so it can be looked at only.
 pub(super) async fn peek(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreError> {
     let all: Vec<u8> = (0..=u8::MAX).collect();
-    let now = ask(link, &all, |p| {
+    let now = ask(link, &all, Gap::Fail, |p| {
         let mut command = redis::cmd("XRANGE");
         command.arg(keys::out(p)).arg("-").arg("+").arg("COUNT").arg(max);
         command
@@ -91,7 +106,7 @@ pub(super) async fn peek(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreE
     for (partition, entries) in now.await? {
         found.extend(streamed(partition, entries)?);
     }
-    let later = ask(link, &all, |p| {
+    let later = ask(link, &all, Gap::Fail, |p| {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(keys::later(p)).arg("-inf").arg("+inf");
         command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(max);
@@ -114,7 +129,7 @@ pub(super) async fn peek(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreE
 pub(super) async fn remove(link: &Link, at: &PendingId) -> Result<(), StoreError> {
     let mut command = redis::cmd("XDEL");
     command.arg(keys::out(at.partition)).arg(&at.entry);
-    link.one(&command).await.map(|_| ())
+    link.one(keys::slot(at.partition), command).await.map(|_| ())
 }
 
 pub(super) async fn defer(
@@ -126,12 +141,12 @@ pub(super) async fn defer(
     let names = [keys::out(at.partition), keys::later(at.partition)];
     let mut call = script::call(&script::DEFER, &names);
     call.arg(&at.entry).arg(sealed).arg(until.millis());
-    link.one(&call).await.map(|_| ())
+    link.one(keys::slot(at.partition), call).await.map(|_| ())
 }
 
 pub(super) async fn due(link: &Link, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {
     let all: Vec<u8> = (0..=u8::MAX).collect();
-    let answers = ask(link, &all, |p| {
+    let answers = ask(link, &all, Gap::Skip, |p| {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command
             .arg(keys::due(p))
@@ -175,25 +190,27 @@ fn scored(answer: Value) -> Result<Vec<(Vec<u8>, i64)>, StoreError> {
 
 pub(super) async fn put_state(link: &Link, name: &str, sealed: &[u8], keep: Span) -> Result<(), StoreError> {
     let mut command = redis::cmd("SET");
+    let key = keys::state(name);
     command
-        .arg(keys::state(name))
+        .arg(&key)
         .arg(sealed)
         .arg("NX")
         .arg("PX")
         .arg(keep.millis().max(1));
-    link.one(&command).await.map(|_| ())
+    link.one(slot_of(&key), command).await.map(|_| ())
 }
 
 pub(super) async fn take_state(link: &Link, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let mut command = redis::cmd("GETDEL");
-    command.arg(keys::state(name));
-    octets("a state", link.one(&command).await?)
+    let key = keys::state(name);
+    command.arg(&key);
+    octets("a state", link.one(slot_of(&key), command).await?)
 }
 
 pub(super) async fn setting(link: &Link, name: &str) -> Result<Option<String>, StoreError> {
     let mut command = redis::cmd("GET");
     command.arg(keys::setting(name));
-    text("a setting", link.one(&command).await?)
+    text("a setting", link.one(keys::control(), command).await?)
 }
 
 pub(super) async fn set_setting(
@@ -209,7 +226,8 @@ pub(super) async fn set_setting(
         Some(lease) => call.arg(lease.fence),
         None => call.arg(""),
     };
-    if integer("a setting", &link.one(&call).await?)? == 1 {
+    // A poll's cursor acknowledges to the IdP what it has passed.
+    if integer("a setting", &link.durable(keys::control(), call).await?)? == 1 {
         Ok(())
     } else {
         Err(StoreError::StaleLease(of.to_owned()))
@@ -224,7 +242,8 @@ pub(super) async fn lease(
 ) -> Result<Option<Lease>, StoreError> {
     let mut call = script::call(&script::LEASE, &[keys::lease(name)]);
     call.arg(owner).arg(keep.millis().max(1));
-    let fence = integer("a lease", &link.one(&call).await?)?.unsigned_abs();
+    // A fence that was given away must not be given away again by a node that never heard of it.
+    let fence = integer("a lease", &link.durable(keys::control(), call).await?)?.unsigned_abs();
     Ok((fence > 0).then(|| Lease {
         name: name.to_owned(),
         fence,
@@ -234,7 +253,7 @@ pub(super) async fn lease(
 pub(super) async fn release(link: &Link, name: &str, owner: &str) -> Result<(), StoreError> {
     let mut call = script::call(&script::RELEASE, &[keys::lease(name)]);
     call.arg(owner);
-    link.one(&call).await.map(|_| ())
+    link.one(keys::control(), call).await.map(|_| ())
 }
 
 /// Audit lines before `before`, newest first; a page ends only between two places in the order.
@@ -249,7 +268,7 @@ pub(super) async fn audit(
     let (mut asked, mut page) = (all, first.min(max).max(1));
     let mut found: Vec<(u8, Line)> = Vec::new();
     loop {
-        let answers = ask(link, &asked, |p| newest(p, before, page)).await?;
+        let answers = ask(link, &asked, Gap::Fail, |p| newest(p, before, page)).await?;
         found.retain(|(p, _)| !asked.contains(p));
         let mut full: Vec<(u8, i64)> = Vec::new();
         for (p, answer) in answers {

@@ -9,11 +9,18 @@ use tempfile::TempDir;
 
 use crate::{children, clock, free_port};
 
+pub mod cluster;
+pub mod sentinel;
+
 /// How to start the server. The default keeps nothing on disk.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     appendfsync: Option<String>,
     extra: Vec<String>,
+    /// A configuration file that the server may rewrite, and its `--sentinel`.
+    sentinel: Option<String>,
+    /// A soft limit on the size of a file, in octets: what a full disk is to the append-only file.
+    file_limit: Option<u64>,
 }
 
 impl Options {
@@ -28,6 +35,19 @@ impl Options {
     #[must_use]
     pub fn arg(mut self, argument: &str) -> Self {
         self.extra.push(argument.to_owned());
+        self
+    }
+
+    /// No file may grow beyond so many octets, until [`Redis::free_disk`]: a full disk, as far as Redis can tell.
+    #[must_use]
+    pub fn disk_of(mut self, octets: u64) -> Self {
+        self.file_limit = Some(octets);
+        self
+    }
+
+    /// A Sentinel with these lines in its configuration.
+    pub(crate) fn sentinel(mut self, lines: &str) -> Self {
+        self.sentinel = Some(lines.to_owned());
         self
     }
 
@@ -113,6 +133,25 @@ impl Redis {
         panic!("redis-server does not come back; its log:\n{}", self.log());
     }
 
+    /// Lets files grow again, after [`Options::disk_of`].
+    pub fn free_disk(&self) {
+        let pid = self
+            .child
+            .as_ref()
+            .expect("a running redis-server")
+            .id()
+            .to_string();
+        let status = Command::new("prlimit")
+            .args(["--pid", &pid, "--fsize=unlimited"])
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "prlimit {pid}");
+    }
+
+    /// Asks the server to start again with another option, as after [`Redis::kill9`] and before [`Redis::restart`].
+    pub fn set_option(&mut self, argument: &str) {
+        self.options.extra.push(argument.to_owned());
+    }
+
     /// SIGSTOP: it keeps its connections and answers nothing.
     pub fn hang(&self) {
         children::signal(self.child.as_ref().expect("a running redis-server"), "STOP");
@@ -125,6 +164,15 @@ impl Redis {
 
     /// What `redis-cli` prints for this command; panics on an error reply.
     pub fn cli(&self, command: &[&str]) -> String {
+        self.try_cli(command)
+            .unwrap_or_else(|why| panic!("redis-cli {command:?}: {why}"))
+    }
+
+    /// The same, with an error reply as `Err`.
+    ///
+    /// # Errors
+    /// What the server refused, or that it is away.
+    pub fn try_cli(&self, command: &[&str]) -> Result<String, String> {
         let output = Command::new("redis-cli")
             .args(["-e", "-h", "127.0.0.1", "-p"])
             .arg(self.port.to_string())
@@ -132,12 +180,16 @@ impl Redis {
             .output()
             .expect("redis-cli, which comes with redis-server");
         let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-        assert!(
-            output.status.success(),
-            "redis-cli {command:?}: {text} {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        text
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("{text} {}", String::from_utf8_lossy(&output.stderr)))
+        }
+    }
+
+    /// The process, while it runs.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     fn log(&self) -> String {
@@ -145,26 +197,12 @@ impl Redis {
     }
 
     fn launch(&mut self) -> bool {
-        let mut command = children::tied("redis-server");
+        let mut command = self.command();
         command
             .current_dir(self.directory.path())
-            .args([
-                "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--daemonize",
-                "no",
-            ])
-            .args(["--logfile", "redis.log", "--dir", "."])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        match &self.options.appendfsync {
-            Some(fsync) => command.args(["--save", "", "--appendonly", "yes", "--appendfsync", fsync]),
-            None => command.args(["--save", "", "--appendonly", "no"]),
-        };
-        command.args(&self.options.extra);
         let mut child = children::spawn(command).expect("redis-server (Debian package redis-server)");
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(20) {
@@ -183,6 +221,38 @@ impl Redis {
         false
     }
 
+    fn command(&self) -> Command {
+        let port = self.port.to_string();
+        let mut command = match self.options.file_limit {
+            // A server that was not told so would be ended by the signal instead of seeing the error.
+            Some(octets) => {
+                let mut command = children::tied("sh");
+                let script = "trap '' XFSZ; ulimit -S -f \"$0\"; exec redis-server \"$@\"";
+                command.args(["-c", script, &(octets / 512).to_string()]);
+                command
+            }
+            None => children::tied("redis-server"),
+        };
+        if let Some(lines) = &self.options.sentinel {
+            let file = self.directory.path().join("sentinel.conf");
+            // What it learned itself stays over a restart.
+            if !file.exists() {
+                let text = format!("port {port}\nbind 127.0.0.1\nlogfile redis.log\ndir .\n{lines}");
+                std::fs::write(&file, text).expect("the configuration of a Sentinel");
+            }
+            command.args(["sentinel.conf", "--sentinel"]);
+            return command;
+        }
+        command.args(["--port", &port, "--bind", "127.0.0.1", "--daemonize", "no"]);
+        command.args(["--logfile", "redis.log", "--dir", "."]);
+        match &self.options.appendfsync {
+            Some(fsync) => command.args(["--save", "", "--appendonly", "yes", "--appendfsync", fsync]),
+            None => command.args(["--save", "", "--appendonly", "no"]),
+        };
+        command.args(&self.options.extra);
+        command
+    }
+
     fn pings(&self) -> bool {
         let ask = || -> std::io::Result<bool> {
             let mut stream = TcpStream::connect_timeout(&self.address(), Duration::from_millis(500))?;
@@ -190,8 +260,8 @@ impl Redis {
             stream.write_all(b"PING\r\n")?;
             let mut answer = [0_u8; 5];
             stream.read_exact(&mut answer)?;
-            // With a password set it answers -NOAUTH, which is ready as well.
-            Ok(answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAU"))
+            // With a password set it answers -NOAUTH, and a replica without its master -MASTERDOWN: ready as well.
+            Ok(answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAU") || answer.starts_with(b"-MAST"))
         };
         ask().unwrap_or(false)
     }

@@ -1,4 +1,5 @@
--- Takes a free lease under a new fence, or extends one's own. The fence outlives every holder.
+-- Takes a free lease under a new fence, or extends one's own. The fence outlives every holder. It is never below the
+-- time: a node that took over and never heard of the last holder must not give the same fence away once more.
 -- KEYS  lease      ARGV  owner, life in ms      Gives the fence, or 0.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -9,7 +10,7 @@ if not free and held[1] ~= ARGV[1] then
   return 0
 end
 if free then
-  fence = fence + 1
+  fence = math.max(fence + 1, now)
 end
-redis.call('HSET', KEYS[1], 'o', ARGV[1], 'u', string.format('%.0f', now + tonumber(ARGV[2])), 'f', fence)
+redis.call('HSET', KEYS[1], 'o', ARGV[1], 'u', string.format('%.0f', now + tonumber(ARGV[2])), 'f', string.format('%.0f', fence))
 return fence

@@ -1,0 +1,328 @@
+//! One connection that is kept alive, and nobody waits for it.
+//!
+//! The client's own manager lets callers queue for seconds while the server is away, stays with a node that became
+//! a replica, and goes on reading from it. Here a task owns the connection: while there is none, every command
+//! fails at once; a command that times out, or an answer that no master in service gives, drops the connection;
+//! a new one counts only after the node has said that it is a master. A pulse asks again and again, and each
+//! reading asks along with its own commands, since a demoted node answers readings with whatever it has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, RedisResult, Value};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::dial::{Dial, Endpoint};
+use super::durable::Writers;
+use super::fault::{is_unknown_script, judge};
+use crate::config::store::Durability;
+use crate::ports::store::StoreError;
+use crate::store::redis::script;
+
+/// First and longest wait between two attempts to connect.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// Who knows where the master is.
+#[async_trait]
+pub(super) trait Find: Send + Sync + 'static {
+    /// Where the master may be now, the likeliest first.
+    async fn candidates(&self) -> Result<Vec<Endpoint>, String>;
+
+    /// Whether nobody knows of another master than the one that is in use.
+    async fn confirm(&self, _used: &Endpoint) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// It is always there.
+pub(super) struct Fixed(pub(super) Endpoint);
+
+#[async_trait]
+impl Find for Fixed {
+    async fn candidates(&self) -> Result<Vec<Endpoint>, String> {
+        Ok(vec![self.0.clone()])
+    }
+}
+
+/// A connection in use.
+pub(super) struct Live {
+    pub(super) number: u64,
+    pub(super) at: Endpoint,
+    connection: MultiplexedConnection,
+}
+
+struct State {
+    live: ArcSwapOption<Live>,
+    /// Why there is none.
+    why: ArcSwap<String>,
+    broken: Notify,
+    connected: Notify,
+    numbers: AtomicU64,
+}
+
+/// The connection and the task that keeps it.
+pub(super) struct Node {
+    state: Arc<State>,
+    keeper: JoinHandle<()>,
+    writers: Writers,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Node {
+    /// Starts to connect. Whoever comes too early is told so.
+    pub(super) fn start(find: impl Find, dial: &Arc<Dial>, pulse: Duration, durability: Durability) -> Self {
+        let state = Arc::new(State {
+            live: ArcSwapOption::empty(),
+            why: ArcSwap::from_pointee("not connected yet".to_owned()),
+            broken: Notify::new(),
+            connected: Notify::new(),
+            numbers: AtomicU64::new(1),
+        });
+        let keeper = tokio::spawn(keep(Arc::clone(&state), find, Arc::clone(dial), pulse));
+        Self {
+            state,
+            keeper,
+            writers: Writers::new(Arc::clone(dial), durability),
+        }
+    }
+
+    /// Waits for a connection, at most `patience`.
+    pub(super) async fn settle(&self, patience: Duration) {
+        let connected = self.state.connected.notified();
+        if self.state.live.load().is_none() {
+            let _ = timeout(patience, connected).await;
+        }
+    }
+
+    /// Sends commands in one round trip; each has an answer of its own.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is no connection, or it broke.
+    pub(super) async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
+        let live = self.live()?;
+        let mut connection = live.connection.clone();
+        let answers = with_scripts(&mut connection, pipeline).await;
+        let answers = answers.map_err(|e| self.broke(&live, &e))?;
+        self.watch_answers(&live, &answers);
+        Ok(answers)
+    }
+
+    /// The same, and comes back only when what was written is as durable as configured.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], also when the write was done and did not get that far in time.
+    pub(super) async fn durable(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
+        let live = self.live()?;
+        let answers = self.writers.write(&live, pipeline).await;
+        let (answers, reached) = answers.map_err(|e| self.broke(&live, &e))?;
+        self.watch_answers(&live, &answers);
+        // What the server refused needs no replica.
+        if answers.iter().all(Result::is_ok) {
+            reached.map_err(StoreError::Unavailable)?;
+        }
+        Ok(answers)
+    }
+
+    /// Where it is connected to.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        self.state.live.load().as_ref().map(|live| live.at.clone())
+    }
+
+    /// The node said that it is no master: drop it.
+    pub(super) fn demoted(&self) -> StoreError {
+        let why = NOT_MASTER.to_owned();
+        if let Some(live) = self.state.live.load_full() {
+            self.state.drop_live(live.number, &why);
+        }
+        StoreError::Unavailable(why)
+    }
+
+    fn live(&self) -> Result<Arc<Live>, StoreError> {
+        self.state.live.load_full().ok_or_else(|| {
+            let why = self.state.why.load();
+            StoreError::Unavailable(format!("no connection to Redis: {why}"))
+        })
+    }
+
+    fn broke(&self, live: &Live, error: &redis::RedisError) -> StoreError {
+        let (fault, fatal) = judge(error);
+        if fatal {
+            self.state.drop_live(live.number, &error.to_string());
+        }
+        fault
+    }
+
+    /// An answer that no master in service gives drops the connection.
+    fn watch_answers(&self, live: &Live, answers: &[RedisResult<Value>]) {
+        for error in answers.iter().filter_map(|a| a.as_ref().err()) {
+            if judge(error).1 {
+                self.state.drop_live(live.number, &error.to_string());
+            }
+        }
+    }
+}
+
+impl State {
+    fn drop_live(&self, number: u64, why: &str) {
+        let current = self.live.load();
+        if current.as_ref().is_some_and(|live| live.number == number) {
+            let found = self.live.compare_and_swap(&current, None);
+            if let Some(live) = found.as_ref().filter(|found| found.number == number) {
+                tracing::warn!(at = %live.at, why, "connection to Redis dropped");
+                self.why.store(Arc::new(why.to_owned()));
+                self.broken.notify_one();
+            }
+        }
+    }
+}
+
+/// Sends; scripts that the server forgot are loaded again.
+pub(super) async fn with_scripts(
+    connection: &mut MultiplexedConnection,
+    pipeline: &Pipeline,
+) -> RedisResult<Vec<RedisResult<Value>>> {
+    let answers = send(connection, pipeline).await?;
+    let mut errors = answers.iter().filter_map(|a| a.as_ref().err());
+    if !errors.any(is_unknown_script) {
+        return Ok(answers);
+    }
+    load(connection).await?;
+    send(connection, pipeline).await
+}
+
+async fn send(
+    connection: &mut MultiplexedConnection,
+    pipeline: &Pipeline,
+) -> RedisResult<Vec<RedisResult<Value>>> {
+    let answers = connection
+        .send_packed_commands(pipeline, 0, pipeline.len())
+        .await?;
+    Ok(answers.into_iter().map(Value::extract_error).collect())
+}
+
+async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let mut pipeline = Pipeline::new();
+    for command in script::all() {
+        pipeline.add_command(command);
+    }
+    let loaded = send(connection, &pipeline).await?;
+    loaded.into_iter().try_for_each(|a| a.map(|_| ()))
+}
+
+const NOT_MASTER: &str = "the node is not the master";
+
+/// Whether an answer to `ROLE` is a master's.
+pub(crate) fn is_master(role: &Value) -> bool {
+    let Value::Array(parts) = role else {
+        return false;
+    };
+    matches!(parts.first(), Some(Value::BulkString(name)) if name.as_slice() == b"master")
+}
+
+/// Fails for a node that is no master.
+pub(super) async fn ask_role(connection: &mut MultiplexedConnection) -> Result<(), String> {
+    let role = connection
+        .send_packed_command(&redis::cmd("ROLE"))
+        .await
+        .and_then(Value::extract_error)
+        .map_err(|e| e.to_string())?;
+    if is_master(&role) {
+        Ok(())
+    } else {
+        Err(NOT_MASTER.to_owned())
+    }
+}
+
+/// Connects to the first candidate that says it is a master.
+async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, MultiplexedConnection), String> {
+    let mut why = "nobody knows a master".to_owned();
+    for at in find.candidates().await? {
+        let greeted = async {
+            let connection = dial.open(&at, Duration::ZERO).await;
+            let mut connection = connection.map_err(|e| e.to_string())?;
+            ask_role(&mut connection).await?;
+            load(&mut connection).await.map_err(|e| e.to_string())?;
+            Ok::<_, String>(connection)
+        };
+        match greeted.await {
+            Ok(connection) => return Ok((at, connection)),
+            Err(fault) => why = format!("{at}: {}", fault.trim()),
+        }
+    }
+    Err(why)
+}
+
+/// Connects for ever.
+async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Duration) {
+    let mut wait = BACK_OFF.0;
+    let mut last: Option<Endpoint> = None;
+    loop {
+        match greet(&find, &dial).await {
+            Ok((at, connection)) => {
+                wait = BACK_OFF.0;
+                if let Some(last) = &last {
+                    metrics::counter!("reentry_store_reconnects_total").increment(1);
+                    if *last != at {
+                        metrics::counter!("reentry_store_failovers_total").increment(1);
+                        tracing::warn!(from = %last, to = %at, "Redis has another master");
+                    }
+                }
+                let number = state.numbers.fetch_add(1, Ordering::Relaxed);
+                let live = Live {
+                    number,
+                    at: at.clone(),
+                    connection: connection.clone(),
+                };
+                state.live.store(Some(Arc::new(live)));
+                state.connected.notify_waiters();
+                tracing::info!(%at, "connected to Redis");
+                watch(&state, number, &at, connection, &find, pulse).await;
+                last = Some(at);
+            }
+            Err(why) => {
+                state.why.store(Arc::new(why));
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(BACK_OFF.1);
+            }
+        }
+    }
+}
+
+/// Stays until the connection is dropped.
+async fn watch(
+    state: &State,
+    number: u64,
+    at: &Endpoint,
+    mut connection: MultiplexedConnection,
+    find: &impl Find,
+    pulse: Duration,
+) {
+    loop {
+        let current = state.live.load();
+        if current.as_ref().is_none_or(|live| live.number != number) {
+            return;
+        }
+        drop(current);
+        if timeout(pulse, state.broken.notified()).await.is_ok() {
+            continue;
+        }
+        let mut sound = ask_role(&mut connection).await;
+        if sound.is_ok() {
+            sound = find.confirm(at).await;
+        }
+        if let Err(why) = sound {
+            state.drop_live(number, &why);
+        }
+    }
+}

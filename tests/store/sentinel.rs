@@ -1,0 +1,102 @@
+//! The contract on a master with two replicas under three Sentinels. What a crash is to one server is a failover here:
+//! the master is killed, and a replica takes its place under the running store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use reentry::config::store::Durability;
+use reentry::ports::seal::SubjectKey;
+use reentry::ports::store::Store;
+use reentry::store::redis::Settings;
+use reentry::store::seal::Keys;
+use reentry_test_support::redis::sentinel::SentinelSet;
+
+use crate::house::{Behind, House, Spoil, all_raw, raw_record, recovered, settings, spoil};
+
+/// A set with a store on it. What is acknowledged is on two nodes.
+pub struct Sentinel<'a> {
+    pub servers: &'a mut SentinelSet,
+    keys: Arc<Keys>,
+    store: Arc<dyn Store>,
+}
+
+/// The store on this set, waiting for so many replicas.
+pub async fn connect(servers: &SentinelSet, keys: &Arc<Keys>, replicas: u8) -> Arc<dyn Store> {
+    let settings = Settings {
+        response_timeout: Duration::from_secs(2),
+        durability: Durability {
+            replicas,
+            ..Durability::NONE
+        },
+        ..settings(&servers.url())
+    };
+    reentry::store::redis::connect(settings, Arc::clone(keys))
+        .await
+        .unwrap()
+}
+
+impl<'a> Sentinel<'a> {
+    /// An empty store on servers that others may have used.
+    pub async fn on(servers: &'a mut SentinelSet) -> Self {
+        let master = servers.master();
+        servers.nodes[master].cli(&["FLUSHALL"]);
+        let keys = Arc::new(Keys::ephemeral().unwrap());
+        let store = connect(servers, &keys, 1).await;
+        assert!(store.init().await.unwrap());
+        Self { servers, keys, store }
+    }
+}
+
+impl Behind for Sentinel<'_> {
+    fn run(&self, command: &redis::Cmd) -> redis::Value {
+        let master = &self.servers.nodes[self.servers.master()];
+        let client = redis::Client::open(master.url()).unwrap();
+        command.query(&mut client.get_connection().unwrap()).unwrap()
+    }
+
+    fn flush(&self) {
+        self.servers.nodes[self.servers.master()].cli(&["FLUSHALL"]);
+    }
+
+    fn names(&self) -> Vec<String> {
+        let all = self.servers.nodes[self.servers.master()].cli(&["KEYS", "*"]);
+        let names = all.lines().map(str::to_owned);
+        names.filter(|name| !name.is_empty()).collect()
+    }
+}
+
+#[async_trait]
+impl House for Sentinel<'_> {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys)
+    }
+
+    async fn spoil(&mut self, what: Spoil) {
+        spoil(self, what);
+    }
+
+    async fn crash(&mut self) {
+        self.servers.kill_master();
+        let start = Instant::now();
+        recovered(&self.store, Duration::from_secs(20)).await;
+        println!("    answers {:?} after a replica took over", start.elapsed());
+        self.servers.revive();
+    }
+
+    async fn with_keys(&mut self, keys: Arc<Keys>) -> Arc<dyn Store> {
+        connect(self.servers, &keys, 1).await
+    }
+
+    async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
+        raw_record(self, key)
+    }
+
+    async fn raw(&mut self) -> Vec<u8> {
+        all_raw(self)
+    }
+}
