@@ -43,7 +43,11 @@ impl Broker {
     /// # Errors
     /// An HTTP client that cannot be built (TLS).
     pub fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Result<Self, reqwest::Error> {
-        let upstreams = Upstreams::new(&settings.upstreams, reqwest::Client::builder())?;
+        let upstreams = Upstreams::new(
+            &settings.upstreams,
+            reqwest::Client::builder(),
+            settings.freshness,
+        )?;
         Ok(Self {
             settings,
             keys,

@@ -9,6 +9,10 @@
 
 #[path = "broker/abuse.rs"]
 mod abuse;
+#[path = "broker/forge.rs"]
+mod forge;
+#[path = "broker/forgeries.rs"]
+mod forgeries;
 #[path = "broker/happy.rs"]
 mod happy;
 #[path = "broker/holds.rs"]

@@ -12,6 +12,7 @@ use crate::flow::ingest::{self, Checked};
 use crate::flow::opaque::{self, Opaque};
 use crate::flow::step::{self, Step};
 use crate::flow::{Flow, FlowError};
+use crate::ports::idp::IdpError;
 use crate::ports::seal::{Purpose, SubjectKey};
 use crate::ports::store::{Loaded, Parts, StoreError};
 
@@ -51,6 +52,12 @@ pub enum OpenRefusal {
     /// The IdP's session is older than a change that ended it: a fresh log-in is needed (ISS-6).
     #[error("the session at the identity provider began before a change that ended it")]
     Stale,
+    /// The IdP's admin side knows no account of that `sub`: the log-in client has pairwise subjects (contract section
+    /// 3 refuses them: no change could ever be found for them), or the account is gone.
+    #[error(
+        "the identity provider knows no account of this `sub`; its log-in client must not have pairwise subjects"
+    )]
+    UnknownSubject,
     /// State.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -93,7 +100,11 @@ impl Looked {
 
 /// Asks the IdP for this account's latest changes; `None` when it did not answer: tokens say `none` until it does.
 pub async fn look(flow: &Flow, subject: &Subject) -> Option<Looked> {
-    match ingest::login_check(flow, subject).await {
+    looked(subject, ingest::login_check(flow, subject).await)
+}
+
+fn looked(subject: &Subject, checked: Result<Checked, FlowError>) -> Option<Looked> {
+    match checked {
         Ok(checked) => Some(checked.into()),
         Err(error) => {
             metrics::counter!("reentry_login_checks_failed_total").increment(1);
@@ -109,7 +120,10 @@ pub async fn look(flow: &Flow, subject: &Subject) -> Option<Looked> {
 /// # Errors
 /// [`OpenRefusal`]; nothing was stored then, except the changes the IdP told about.
 pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<Opened, OpenRefusal> {
-    let looked = look(flow, &login.subject).await;
+    let looked = match ingest::login_check(flow, &login.subject).await {
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Err(OpenRefusal::UnknownSubject),
+        checked => looked(&login.subject, checked),
+    };
     let key = flow.key(&login.subject);
     let (id, secret) = (flow.random::<16>(), flow.random::<32>());
     let mac = flow.seal.mac(Purpose::Cookie, secret.as_bytes());

@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::oidc::digest;
+use crate::oidc::upstream::Freshness;
 use crate::ports::signer::Algorithm;
 
 /// The scope that opens the admin API, for clients that are allowed it.
@@ -187,6 +188,8 @@ pub struct BrokerSettings {
     pub acr_values: Vec<String>,
     /// An alias of the claim `recovery_scope` that is sent beside it (contract section 2, rule 4).
     pub alias: Option<String>,
+    /// How long what an IdP publishes is believed.
+    pub freshness: Freshness,
     base: String,
 }
 
@@ -259,6 +262,7 @@ impl BrokerSettings {
             ignore_unknown_prompt: false,
             acr_values: Vec::new(),
             alias: None,
+            freshness: Freshness::default(),
             base,
         })
     }

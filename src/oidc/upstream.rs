@@ -33,10 +33,28 @@ use crate::oidc::authorize::AuthorizeRequest;
 use crate::oidc::settings::Upstream;
 use transport::Transport;
 
-/// How long metadata and keys are used without asking again.
-const FRESH: Duration = Duration::from_hours(1);
-/// Between two fetches because of an unknown key, or after a failed one.
-const PAUSE: Duration = Duration::from_secs(5);
+/// How long what an IdP publishes about itself is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Metadata and keys are used so long without asking again.
+    pub fresh: Duration,
+    /// Between two fetches because of an unknown key, or after a failed one.
+    pub pause: Duration,
+    /// While the IdP does not answer, or publishes no key, what is known of it is used so long and no longer: a key that
+    /// it has withdrawn must not open the door for ever.
+    pub keep: Duration,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Self {
+            fresh: Duration::from_hours(1),
+            pause: Duration::from_secs(5),
+            keep: Duration::from_hours(24),
+        }
+    }
+}
+
 /// How long everybody who waits gets the answer of the one who asked in vain.
 const FAILED: Duration = Duration::from_secs(1);
 
@@ -132,6 +150,7 @@ struct Slot {
 pub struct Upstreams {
     slots: BTreeMap<UpstreamId, Slot>,
     transport: Transport,
+    freshness: Freshness,
 }
 
 impl std::fmt::Debug for Upstreams {
@@ -145,7 +164,11 @@ impl Upstreams {
     ///
     /// # Errors
     /// A client that cannot be built (TLS).
-    pub fn new(upstreams: &[Upstream], builder: reqwest::ClientBuilder) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        upstreams: &[Upstream],
+        builder: reqwest::ClientBuilder,
+        freshness: Freshness,
+    ) -> Result<Self, reqwest::Error> {
         let slot = |u: &Upstream| {
             (
                 u.id.clone(),
@@ -158,6 +181,7 @@ impl Upstreams {
         Ok(Self {
             slots: upstreams.iter().map(slot).collect(),
             transport: Transport::new(builder)?,
+            freshness,
         })
     }
 
@@ -174,10 +198,14 @@ impl Upstreams {
         stale: Option<&Arc<Metadata>>,
     ) -> Result<Arc<Metadata>, UpstreamFault> {
         let mut memory = slot.memory.lock().await;
-        let paused = memory.tried.is_some_and(|at| at.elapsed() < PAUSE);
+        let Freshness { fresh, pause, keep } = self.freshness;
+        let paused = memory.tried.is_some_and(|at| at.elapsed() < pause);
+        if memory.known.as_ref().is_some_and(|k| k.fetched.elapsed() >= keep) {
+            memory.known = None;
+        }
         if let Some(known) = &memory.known {
             let outdated =
-                known.fetched.elapsed() >= FRESH || stale.is_some_and(|s| Arc::ptr_eq(s, &known.metadata));
+                known.fetched.elapsed() >= fresh || stale.is_some_and(|s| Arc::ptr_eq(s, &known.metadata));
             if !outdated || paused {
                 return Ok(Arc::clone(&known.metadata));
             }
@@ -212,8 +240,15 @@ impl Upstreams {
     async fn discover(&self, upstream: &Upstream) -> Result<Metadata, UpstreamFault> {
         let issuer =
             IssuerUrl::new(upstream.issuer.clone()).map_err(|e| UpstreamFault::Invalid(e.to_string()))?;
-        let found = Metadata::discover_async(issuer, &self.transport).await;
-        found.map_err(|e| UpstreamFault::Unavailable(describe(&e)))
+        let found = Metadata::discover_async(issuer, &self.transport)
+            .await
+            .map_err(|e| UpstreamFault::Unavailable(describe(&e)))?;
+        if found.jwks().keys().is_empty() {
+            return Err(UpstreamFault::Unavailable(
+                "it publishes no signing key".to_owned(),
+            ));
+        }
+        Ok(found)
     }
 
     /// Begins a log-in: PKCE, nonce, our `state`, and what the client asked for (contract section 4). `again` adds

@@ -62,6 +62,8 @@ impl Clock for Still {
 #[derive(Default)]
 pub struct Admin {
     pub down: AtomicBool,
+    /// Knows no account of any `sub`.
+    pub strange: AtomicBool,
     pub asked: AtomicI64,
     pub lines: Mutex<Vec<Line>>,
     pub roles: Mutex<BTreeSet<String>>,
@@ -97,6 +99,9 @@ impl IdentityProvider for FakeIdp {
     async fn account(&self, _: &str) -> Result<Reading, IdpError> {
         if self.admin.down.load(Ordering::SeqCst) {
             return Err(IdpError::Unreachable("down".to_owned()));
+        }
+        if self.admin.strange.load(Ordering::SeqCst) {
+            return Err(IdpError::UnknownSubject);
         }
         let account = Account {
             enabled: true,
@@ -348,11 +353,11 @@ fn clients() -> Vec<Client> {
 }
 
 /// Keys are made once for all tests: RSA takes its time.
-fn keys_of(name: &str) -> std::path::PathBuf {
+pub fn keys_of(name: &str) -> std::path::PathBuf {
     static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let scratch = tempfile::tempdir().unwrap();
-        for name in ["op", "op-next", "ours"] {
+        for name in ["op", "op-next", "ours", "client", "stranger"] {
             for algorithm in [Algorithm::Rs256, Algorithm::Es256] {
                 keys::create(
                     &scratch.path().join(name),

@@ -14,6 +14,8 @@ use reentry::ports::signer::{Algorithm, Signer as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::forge::{Keys, hmac, unsigned};
+
 /// What the next log-in says.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one way to misbehave")]
@@ -36,6 +38,25 @@ pub struct Word {
     pub broken_signature: bool,
     pub expired: bool,
     pub no_id_token: bool,
+    /// Puts the ID token together by itself.
+    pub forge: Option<Forge>,
+}
+
+/// ID tokens that no provider would make.
+#[derive(Clone, Copy, Debug)]
+pub enum Forge {
+    /// `alg: none`, no signature.
+    None,
+    /// HS256 with our client secret.
+    SharedSecret,
+    /// HS256 with the octets of the published RSA key.
+    PublicKey,
+    /// ES256 with a published key, under the name of the RSA key.
+    SwappedKey,
+    /// A header that demands what nobody understands.
+    Crit,
+    /// An issuer of another's.
+    Issuer,
 }
 
 impl Default for Word {
@@ -57,6 +78,7 @@ impl Default for Word {
             broken_signature: false,
             expired: false,
             no_id_token: false,
+            forge: None,
         }
     }
 }
@@ -70,6 +92,7 @@ struct Inside {
     down: Mutex<bool>,
     token_down: Mutex<bool>,
     publish_next: Mutex<bool>,
+    no_keys: Mutex<bool>,
     asked: Mutex<BTreeMap<String, String>>,
     fetches: Mutex<u32>,
     codes: Mutex<BTreeMap<String, (String, String)>>,
@@ -95,6 +118,7 @@ impl Op {
             down: Mutex::new(false),
             token_down: Mutex::new(false),
             publish_next: Mutex::new(false),
+            no_keys: Mutex::new(false),
             asked: Mutex::default(),
             fetches: Mutex::new(0),
             codes: Mutex::default(),
@@ -128,6 +152,11 @@ impl Op {
 
     pub fn publish_next(&self) {
         *self.inside.publish_next.lock().unwrap() = true;
+    }
+
+    /// Whether the JWK Set has become empty.
+    pub fn no_keys(&self, none: bool) {
+        *self.inside.no_keys.lock().unwrap() = none;
     }
 
     /// What the last authorization request asked for.
@@ -171,7 +200,9 @@ async fn jwks(State(op): State<Arc<Inside>>) -> Response {
     if let Some(gone) = gone(&op) {
         return gone;
     }
-    let set = if *op.publish_next.lock().unwrap() {
+    let set = if *op.no_keys.lock().unwrap() {
+        r#"{"keys": []}"#.to_owned()
+    } else if *op.publish_next.lock().unwrap() {
         op.next.jwks()
     } else {
         op.ring.jwks()
@@ -243,6 +274,9 @@ async fn token(State(op): State<Arc<Inside>>, body: String) -> Response {
         .sign(Algorithm::Rs256, "JWT", claims.to_string().as_bytes())
         .await
         .unwrap();
+    if let Some(forge) = word.forge {
+        id_token = forged(&op, forge, &claims);
+    }
     if word.broken_signature {
         let cut = id_token.rfind('.').unwrap() + 1;
         let flipped = if id_token.as_bytes()[cut] == b'A' {
@@ -258,4 +292,37 @@ async fn token(State(op): State<Arc<Inside>>, body: String) -> Response {
         answer.as_object_mut().unwrap().shift_remove("id_token");
     }
     Json(answer).into_response()
+}
+
+/// The forged token. The provider's keys lie in a folder of the test.
+fn forged(op: &Inside, forge: Forge, claims: &Value) -> String {
+    let keys = Keys::of("op");
+    let rsa = keys.kid(Algorithm::Rs256);
+    let header = |alg: &str, kid: &str| json!({"typ": "JWT", "alg": alg, "kid": kid});
+    match forge {
+        Forge::None => unsigned(&json!({"typ": "JWT", "alg": "none"}), claims),
+        Forge::SharedSecret => hmac(&header("HS256", &rsa), claims, b"upstream secret"),
+        Forge::PublicKey => {
+            let set: Value = serde_json::from_str(&op.ring.jwks()).unwrap();
+            let n = set["keys"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find_map(|k| k["n"].as_str())
+                .unwrap();
+            hmac(&header("HS256", &rsa), claims, n.as_bytes())
+        }
+        Forge::SwappedKey => keys.sign(Algorithm::Es256, &header("ES256", &rsa), claims),
+        Forge::Crit => {
+            let mut header = header("RS256", &rsa);
+            header["crit"] = json!(["urn:example:unheard-of"]);
+            header["urn:example:unheard-of"] = json!(true);
+            keys.sign(Algorithm::Rs256, &header, claims)
+        }
+        Forge::Issuer => {
+            let mut claims = claims.clone();
+            claims["iss"] = json!("https://another.example");
+            keys.sign(Algorithm::Rs256, &header("RS256", &rsa), &claims)
+        }
+    }
 }

@@ -164,6 +164,15 @@ async fn logged_in(context: &Context, headers: &HeaderMap, pending: Pending, ans
             browser::with_cookie(context, response, SESSION, &cookie, None)
         }
         Err(OpenRefusal::Stale) => again(context, headers, pending).await,
+        Err(error @ OpenRefusal::UnknownSubject) => {
+            tracing::error!(upstream = %pending.upstream, %error, "a log-in is refused");
+            failed(
+                context,
+                &pending,
+                "access_denied",
+                "the identity provider does not know this account",
+            )
+        }
         Err(error) => {
             tracing::warn!(%error, "a session cannot be opened");
             failed(

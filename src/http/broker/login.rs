@@ -1,7 +1,7 @@
 //! A log-in under way at the IdP: kept in the store under a random name, used once, bound to the browser.
 
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::subject::UpstreamId;
@@ -9,7 +9,8 @@ use crate::domain::time::{Span, Timestamp};
 use crate::flow::Flow;
 use crate::http::broker::browser::{self, LOGIN};
 use crate::http::context::Context;
-use crate::http::problem::Problem;
+use crate::http::guard::Rendered;
+use crate::http::problem::Fault;
 use crate::oidc::authorize::AuthorizeRequest;
 use crate::oidc::upstream::{Begun, UpstreamFault};
 use crate::ports::seal::Purpose;
@@ -81,7 +82,7 @@ pub async fn begin(
                 "temporarily_unavailable",
                 "signing in is not possible now",
             ),
-            None => Problem::unavailable(cause).into_response(),
+            None => away(context, cause),
         }
     };
     let begun = match begun {
@@ -107,6 +108,22 @@ pub async fn begin(
         Ok(()) => browser::with_cookie(context, browser::redirect(&url), LOGIN, &secret, Some(1800)),
         Err(error) => unavailable(&error.to_string()),
     }
+}
+
+/// What somebody sees who wanted one of our pages while nobody can be logged in.
+fn away(context: &Context, cause: &str) -> Response {
+    let text = "Signing in is not possible right now. Nothing is wrong with your account. Try again in a few minutes.";
+    let mut page = browser::page(
+        context,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Not available at the moment",
+        text,
+    );
+    page.headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+    page.extensions_mut().insert(Fault(cause.to_owned()));
+    page.extensions_mut().insert(Rendered);
+    browser::outcome(page, "temporarily_unavailable")
 }
 
 /// The browser's secret: the one it has, so that log-ins in several tabs do not disturb each other, or a new one.
