@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
 use crate::config::Config;
+use crate::http::peer::Proxies;
 use crate::oidc::keys::KeyRing;
 use crate::oidc::settings::SecretHash;
 use crate::store::seal::Keys;
@@ -57,6 +58,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         body_time: server.body_timeout,
         ..crate::http::context::Limits::default()
     });
+    context = context.with_rates(
+        config.limits,
+        Proxies {
+            trusted: server.trusted_proxies.clone(),
+            header: server.forwarded_by,
+        },
+    );
     tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
     tokio::spawn(keep_keys(keys, stop.clone()));
     serving::run(

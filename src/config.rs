@@ -10,6 +10,7 @@ pub mod client;
 mod environment;
 pub mod fault;
 pub mod keys;
+pub mod limits;
 pub mod mail;
 mod node;
 mod policy;
@@ -29,6 +30,7 @@ use branding::Branding;
 use client::{ADMIN_SCOPE, Client};
 use fault::{Fault, Faults, Place};
 use keys::KeySettings;
+use limits::Limits;
 use mail::Mail;
 use reader::{Findings, Section};
 use server::Server;
@@ -51,6 +53,8 @@ pub const SCHEMA: &str = include_str!("config/config.schema.json");
 pub struct Config {
     /// Who we are and where we listen.
     pub server: Server,
+    /// How often.
+    pub limits: Limits,
     /// Where state lives.
     pub store: StoreSettings,
     /// Signing keys.
@@ -201,6 +205,7 @@ const EVERY_KEY: &str = "{upstreams: [{admin: {client_id: x}, broker: {client_id
 
 fn read(root: &Section<'_>) -> Option<Config> {
     let server = Server::read(&root.section("server"));
+    let limits = Limits::read(&root.section("limits"));
     let store = StoreSettings::read(&root.section("store"));
     let keys = KeySettings::read(&root.section("keys"));
     let upstreams = upstream::read_all(root);
@@ -231,6 +236,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     }
     Some(Config {
         server: server?,
+        limits: limits?,
         store: store?,
         keys: keys?,
         upstreams: upstreams?,

@@ -36,6 +36,7 @@ use crate::ports::idp::{IdentityProvider, IdpError, Reading};
 use crate::ports::notifier::Notifier;
 use crate::ports::seal::{Seal, SubjectKey};
 use crate::ports::store::{Store, StoreError};
+use crate::ports::trace::Trace;
 
 /// Everything the use cases work with.
 pub struct Flow {
@@ -107,6 +108,15 @@ impl Flow {
     #[must_use]
     pub fn case_id(&self) -> String {
         format!("rc_{}", self.random::<16>())
+    }
+
+    /// A new trace, for work that no request began.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        let (mut id, mut span) = ([0; 16], [0; 8]);
+        self.entropy.fill(&mut id);
+        self.entropy.fill(&mut span);
+        Trace::new(id, span)
     }
 
     /// Reads an account live and names its contacts.

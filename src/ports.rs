@@ -8,3 +8,4 @@ pub mod outbound;
 pub mod seal;
 pub mod signer;
 pub mod store;
+pub mod trace;

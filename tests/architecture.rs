@@ -71,6 +71,24 @@ const RUNNING: &[&str] = &[
     "main",
 ];
 
+/// The same, and the trace, which is carried by the task.
+const RUNNING_AND_TRACE: &[&str] = &[
+    "flow",
+    "store",
+    "idp",
+    "oidc",
+    "webauthn",
+    "notify",
+    "signals",
+    "http",
+    "telemetry",
+    "app",
+    "demo",
+    "cli",
+    "main",
+    "ports::trace",
+];
+
 /// Outside crates and who may use them. A crate of `Cargo.toml` without a row fails. An entry with `::` is one file
 /// or folder of a module.
 const CRATES: &[(&str, &[&str])] = &[
@@ -156,7 +174,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("serde_json", ANYBODY),
     ("serde_saphyr", &["config"]),
     ("thiserror", ANYBODY),
-    ("tokio", RUNNING),
+    ("tokio", RUNNING_AND_TRACE),
     ("tokio_util", RUNNING),
     ("tower", &["http", "app", "demo"]),
     ("tower_http", &["http", "app", "demo"]),

@@ -19,6 +19,8 @@ mod happy;
 mod holds;
 #[path = "broker/house.rs"]
 mod house;
+#[path = "broker/limits.rs"]
+mod limits;
 #[path = "broker/listener.rs"]
 mod listener;
 #[path = "broker/logout.rs"]
@@ -31,5 +33,7 @@ mod requests;
 mod rp;
 #[path = "broker/rubbish.rs"]
 mod rubbish;
+#[path = "broker/traces.rs"]
+mod traces;
 #[path = "broker/trouble.rs"]
 mod trouble;

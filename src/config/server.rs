@@ -1,6 +1,6 @@
 //! `server`: who we are and where we listen.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use url::Url;
@@ -90,6 +90,55 @@ fn connections(text: &str) -> Result<usize, String> {
     found.ok_or_else(|| format!("is `{text}`; write a number from 16 to 1000000"))
 }
 
+/// A network: an address and how many of its bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8`, `fd00::/8`, or one address.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let refused = || format!("is `{text}`, not a network; write for example 10.0.0.0/8 or fd00::/8");
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.parse().map_err(|_| refused())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => most,
+            Some(bits) => bits.parse().ok().filter(|b| *b <= most).ok_or_else(refused)?,
+        };
+        Ok(Self { address, bits })
+    }
+
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u8| {
+            let rest = u32::from(width - self.bits.min(width));
+            a.checked_shr(rest).unwrap_or(0) == b.checked_shr(rest).unwrap_or(0)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
+            _ => false,
+        }
+    }
+}
+
+/// The header in which proxies write down whom they speak for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// What to do with a `prompt` value that nobody knows (contract section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPrompt {
@@ -124,6 +173,10 @@ pub struct Server {
     pub connections: usize,
     /// How long requests under way may finish after SIGTERM.
     pub shutdown_grace: Duration,
+    /// Networks of our own proxies, whose word on where a request comes from is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// The header they write.
+    pub forwarded_by: ForwardedBy,
     /// Unknown `prompt` values.
     pub unknown_prompt: UnknownPrompt,
 }
@@ -147,6 +200,15 @@ impl Server {
             &[
                 ("refuse", UnknownPrompt::Refuse),
                 ("ignore", UnknownPrompt::Ignore),
+            ],
+        );
+        let trusted_proxies = s.list("trusted_proxies", Network::parse);
+        let forwarded_by = s.choice(
+            "forwarded_by",
+            ForwardedBy::XForwardedFor,
+            &[
+                ("x-forwarded-for", ForwardedBy::XForwardedFor),
+                ("forwarded", ForwardedBy::Forwarded),
             ],
         );
         if let (Some(public), Some(operations)) = (listen, operations)
@@ -178,6 +240,8 @@ impl Server {
             keep_alive: keep_alive?,
             connections: connections?,
             shutdown_grace: shutdown_grace?,
+            trusted_proxies: trusted_proxies?,
+            forwarded_by: forwarded_by?,
             unknown_prompt: unknown_prompt?,
         })
     }

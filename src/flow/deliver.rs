@@ -28,6 +28,7 @@ use crate::flow::link::{self, Link};
 use crate::flow::{Flow, FlowError, converge};
 use crate::ports::notifier::{Announcement, NotifyError, Outgoing};
 use crate::ports::store::{Parts, Pending, PendingId, StoreError, Write};
+use crate::ports::trace;
 
 /// The most entries asked for at once, on top of those under way.
 const BATCH: usize = 64;
@@ -85,7 +86,8 @@ async fn rest(error: &StoreError) {
 }
 
 async fn worked(flow: &Flow, owner: &str, lanes: &Lanes, entry: Pending) -> PendingId {
-    if let Err(error) = one(flow, owner, lanes, &entry).await {
+    let work = trace::scope(flow.trace(), one(flow, owner, lanes, &entry));
+    if let Err(error) = work.await {
         // It is still in the outbox and comes again, but not at once.
         tracing::warn!(%error, "an effect could not be brought to an end");
         tokio::time::sleep(REST).await;
@@ -107,7 +109,9 @@ pub async fn round(
     if stop.is_cancelled() {
         lanes.close();
     }
-    let works = batch.iter().map(|entry| one(flow, owner, &lanes, entry));
+    let works = batch
+        .iter()
+        .map(|entry| trace::scope(flow.trace(), one(flow, owner, &lanes, entry)));
     let ended = futures_util::future::join_all(works).await;
     let count = ended.len();
     ended.into_iter().collect::<Result<(), _>>()?;

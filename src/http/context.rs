@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::Flow;
+<<<<<<< HEAD
 use crate::flow::hook::Wakes;
+=======
+use crate::http::limits::Limiter;
+>>>>>>> 32c18b3 (Rate limits that keep no owner out; traceparent is taken and passed on)
 use crate::http::pages::Pages;
+use crate::http::peer::Proxies;
 use crate::http::readiness::Readiness;
 use crate::http::views::Views;
 use crate::oidc::Broker;
@@ -57,6 +62,10 @@ pub struct Context {
     pub wakes: Arc<Wakes>,
     /// Bounds on requests.
     pub limits: Limits,
+    /// How often.
+    pub limiter: Arc<Limiter>,
+    /// Who stands before us.
+    pub proxies: Arc<Proxies>,
     /// Places for requests under way.
     pub places: Arc<tokio::sync::Semaphore>,
 }
@@ -78,8 +87,18 @@ impl Context {
             admin_key: None,
             metrics: None,
             limits,
+            limiter: Arc::new(Limiter::new(crate::config::limits::Limits::default())),
+            proxies: Arc::default(),
             places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)),
         }
+    }
+
+    /// The same with other rates, behind these proxies.
+    #[must_use]
+    pub fn with_rates(mut self, rates: crate::config::limits::Limits, proxies: Proxies) -> Self {
+        self.limiter = Arc::new(Limiter::new(rates));
+        self.proxies = Arc::new(proxies);
+        self
     }
 
     /// The same with other limits.

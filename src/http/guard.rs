@@ -12,7 +12,10 @@ use futures_util::FutureExt as _;
 
 use crate::http::context::Context;
 use crate::http::extract::BodyTime;
+use crate::http::limits;
+use crate::http::peer::Peer;
 use crate::http::problem::{Fault, Problem, fault_document};
+use crate::ports::trace::{self, Trace};
 use crate::telemetry::request::Line;
 
 /// What a page without a policy of its own gets.
@@ -46,26 +49,18 @@ pub async fn around(
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let trace_id = context.flow.random::<12>();
+    let trace = trace(&context, request.headers());
+    let trace_id = trace.id();
+    let peer = context.proxies.client(request.headers(), request.extensions());
     let method = request.method().clone();
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
     request
         .extensions_mut()
         .insert(BodyTime(context.limits.body_time));
-    let mut response = match context.places.clone().try_acquire_owned() {
-        Ok(_place) => {
-            let work =
-                AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
-            match work.await {
-                Ok(Ok(response)) => response,
-                Ok(Err(_)) => Problem::unavailable("the request took too long").into_response(),
-                Err(_) => Problem::fault("a handler panicked").into_response(),
-            }
-        }
-        Err(_) => Problem::unavailable("too many requests at once")
-            .retry_after(1)
-            .into_response(),
-    };
+    request.extensions_mut().insert(peer);
+    let span_id = trace.span();
+    let work = trace::scope(trace, answer(&context, peer, &route, request, next));
+    let mut response = work.await;
     let cause = explain(&mut response, &trace_id);
     secure(response.headers_mut(), context.broker.settings.is_https());
     let words = response
@@ -81,6 +76,7 @@ pub async fn around(
     }
     Line {
         trace_id: &trace_id,
+        span_id: &span_id,
         method: method.as_str(),
         route: &route,
         status,
@@ -93,6 +89,42 @@ pub async fn around(
     }
     .emit();
     response
+}
+
+/// The answer: 429 to an address that asks too often, 503 when there is no place, or what the handler says in time.
+async fn answer(context: &Context, peer: Peer, route: &str, request: Request, next: Next) -> Response {
+    if let Some(kind) = limits::kind(request.method().as_str(), route).filter(|_| peer.is_known())
+        && let Err(seconds) = context.limiter.take(kind, limits::place(peer.0))
+    {
+        metrics::counter!("reentry_limited_total", "kind" => kind.as_str()).increment(1);
+        return Problem::too_often(seconds).into_response();
+    }
+    let Ok(_place) = context.places.clone().try_acquire_owned() else {
+        return Problem::unavailable("too many requests at once")
+            .retry_after(1)
+            .into_response();
+    };
+    let work = AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
+    match work.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Problem::unavailable("the request took too long").into_response(),
+        Err(_) => Problem::fault("a handler panicked").into_response(),
+    }
+}
+
+/// The trace that the request belongs to: the caller's if it is well-formed, else a new one.
+fn trace(context: &Context, headers: &HeaderMap) -> Trace {
+    let (mut id, mut span) = ([0; 16], [0; 8]);
+    context.flow.entropy.fill(&mut span);
+    let one = |name: &str| {
+        let mut lines = headers.get_all(name).iter();
+        lines.next().filter(|_| lines.next().is_none())?.to_str().ok()
+    };
+    let found = one("traceparent").and_then(|parent| Trace::continuing(parent, one("tracestate"), span));
+    found.unwrap_or_else(|| {
+        context.flow.entropy.fill(&mut id);
+        Trace::new(id, span)
+    })
 }
 
 /// Gives a 5xx its only word, and the cause for the log.

@@ -141,6 +141,14 @@ impl Problem {
         .detail(format!("send {expected}"))
     }
 
+    /// 429: too often; `seconds` until it will do again.
+    #[must_use]
+    pub fn too_often(seconds: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-often", "Too many attempts")
+            .detail("wait as long as Retry-After says, then try again")
+            .retry_after(seconds)
+    }
+
     /// 500: our own fault; `cause` goes to the log.
     #[must_use]
     pub fn fault(cause: impl std::fmt::Display) -> Self {

@@ -51,6 +51,13 @@ pub fn authenticate<'a>(
         .ok_or(Refusal::Unknown)
 }
 
+/// The client that somebody says to be, by whatever way; nothing is proven by it.
+#[must_use]
+pub fn claimed(authorization: Option<&str>, params: &Params) -> Option<String> {
+    let by_header = || authorization.and_then(basic).map(|(id, _)| id);
+    params.get("client_id").map(str::to_owned).or_else(by_header)
+}
+
 fn proven<'a>(
     settings: &'a BrokerSettings,
     id: &str,

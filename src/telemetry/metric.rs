@@ -89,6 +89,10 @@ pub const METRICS: &[Metric] = &[
         "Log-ins after which the identity provider did not answer: their tokens say `none`.",
     ),
     counter(
+        "reentry_limited_total",
+        "Answers 429, by `kind` (login, callback, token, account, report, hook).",
+    ),
+    counter(
         "reentry_connections_evicted_total",
         "Connections that did nothing and were closed to make room.",
     ),

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Line<'a> {
     /// Given to the caller in a 5xx, so that both can talk about the same request.
     pub trace_id: &'a str,
+    /// Our step of that trace, as those whom we called were told.
+    pub span_id: &'a str,
     /// HTTP method.
     pub method: &'a str,
     /// The matched route, never the path.
@@ -39,6 +41,7 @@ impl Line<'_> {
         .record(self.elapsed.as_secs_f64());
         tracing::info!(
             trace_id = self.trace_id,
+            span_id = self.span_id,
             method = self.method,
             route = self.route,
             status = self.status,

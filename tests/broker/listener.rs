@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::house::{BASE, House};
 
-struct Door {
-    at: SocketAddr,
+pub struct Door {
+    pub at: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }

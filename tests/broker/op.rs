@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -96,6 +96,7 @@ struct Inside {
     asked: Mutex<BTreeMap<String, String>>,
     fetches: Mutex<u32>,
     codes: Mutex<BTreeMap<String, (String, String)>>,
+    traces: Mutex<Vec<Vec<String>>>,
 }
 
 /// The provider.
@@ -122,6 +123,7 @@ impl Op {
             asked: Mutex::default(),
             fetches: Mutex::new(0),
             codes: Mutex::default(),
+            traces: Mutex::default(),
         });
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -152,6 +154,17 @@ impl Op {
 
     pub fn publish_next(&self) {
         *self.inside.publish_next.lock().unwrap() = true;
+    }
+
+    /// `traceparent` and `tracestate` of the last call to the token endpoint.
+    pub fn traced(&self) -> Vec<String> {
+        self.inside
+            .traces
+            .lock()
+            .unwrap()
+            .last()
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Whether the JWK Set has become empty.
@@ -237,7 +250,10 @@ async fn authorize(State(op): State<Arc<Inside>>, RawQuery(query): RawQuery) -> 
     (StatusCode::FOUND, [(header::LOCATION, back.to_string())]).into_response()
 }
 
-async fn token(State(op): State<Arc<Inside>>, body: String) -> Response {
+async fn token(State(op): State<Arc<Inside>>, headers: HeaderMap, body: String) -> Response {
+    let told = ["traceparent", "tracestate"].map(|n| headers.get_all(n).iter().collect::<Vec<_>>());
+    let told = told.into_iter().flatten().map(|v| v.to_str().unwrap().to_owned());
+    op.traces.lock().unwrap().push(told.collect());
     if *op.token_down.lock().unwrap() {
         return (StatusCode::BAD_GATEWAY, "<html>down</html>").into_response();
     }

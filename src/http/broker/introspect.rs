@@ -1,6 +1,6 @@
 //! `/introspect` (RFC 7662): the live answer, the stricter of what the token says and what is true now (ISS-8).
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -12,6 +12,7 @@ use crate::http::broker::{browser, oauth};
 use crate::http::context::Context;
 use crate::http::extract::Posted;
 use crate::http::guard::oauth_unavailable;
+use crate::http::peer::Peer;
 use crate::oidc::claims;
 use crate::oidc::settings::Client;
 use crate::oidc::verify::Verified;
@@ -19,10 +20,11 @@ use crate::oidc::verify::Verified;
 /// `POST /introspect`.
 pub async fn introspect(
     State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     Posted(params): Posted,
 ) -> Response {
-    let (client, params) = match oauth::client(&context, &headers, params) {
+    let (client, params) = match oauth::client(&context, peer, &headers, params) {
         Ok((client, params)) if client.is_confidential() => (client, params),
         Ok(_) => {
             return oauth::error(

@@ -1,14 +1,19 @@
 //! Answers in the words of RFC 6749 and RFC 6750.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::http::broker::browser;
 use crate::http::context::Context;
+use crate::http::limits::{self, Kind};
+use crate::http::peer::Peer;
 use crate::oidc::client_auth::{self, Refusal};
 use crate::oidc::params::Params;
 use crate::oidc::settings::Client;
+use crate::ports::seal::SubjectKey;
 
 /// A JSON answer; nobody keeps it.
 #[must_use]
@@ -40,6 +45,7 @@ pub fn invalid_request(description: &str) -> Response {
 /// The answer.
 pub fn client<'a>(
     context: &'a Context,
+    peer: Peer,
     headers: &HeaderMap,
     params: Params,
 ) -> Result<(&'a Client, Params), Response> {
@@ -56,11 +62,74 @@ pub fn client<'a>(
         Some(Ok(text)) => Some(text),
         Some(Err(_)) => return Err(unknown_client(true)),
     };
+    let who = failing(context, peer, header, &params);
+    // A refresh is never kept out by what failed before: its token is sealed, there is nothing to guess.
+    let open = header.is_none() && params.get("grant_type") == Some("refresh_token");
+    if let Some(who) = who.as_ref().filter(|_| !open)
+        && let Err(seconds) = context.limiter.ready(Kind::Token, who)
+    {
+        return Err(too_often(Kind::Token, seconds));
+    }
     match client_auth::authenticate(&context.broker.settings, header, &params) {
         Ok(client) => Ok((client, params)),
         Err(Refusal::Mixed) => Err(invalid_request("use exactly one way of client authentication")),
-        Err(Refusal::Unknown) => Err(unknown_client(header.is_some())),
+        Err(Refusal::Unknown) => {
+            if let Some(Err(seconds)) = who.map(|who| context.limiter.take(Kind::Token, who)) {
+                return Err(too_often(Kind::Token, seconds));
+            }
+            Err(unknown_client(header.is_some()))
+        }
     }
+}
+
+/// Whose failures are counted: an address and the client it claims to be. All clients that do not exist are one.
+fn failing(
+    context: &Context,
+    peer: Peer,
+    header: Option<&str>,
+    params: &Params,
+) -> Option<(IpAddr, Option<String>)> {
+    let claimed = client_auth::claimed(header, params);
+    let known = claimed.filter(|id| context.broker.settings.client(id).is_some());
+    peer.is_known().then(|| (limits::place(peer.0), known))
+}
+
+/// Counts a grant that failed, by its account and, for a client that proves nothing, by where it came from; the answer
+/// is kept back when that happens too often.
+#[must_use]
+pub fn failed(
+    context: &Context,
+    peer: Peer,
+    client: &Client,
+    account: Option<SubjectKey>,
+    answer: Response,
+) -> Response {
+    let limiter = &context.limiter;
+    if let Some(Err(seconds)) = account.map(|key| limiter.take(Kind::Account, key.0)) {
+        return too_often(Kind::Account, seconds);
+    }
+    // Many people stand behind the address of a client that has proven who it is.
+    if peer.is_known()
+        && !client.is_confidential()
+        && let Err(seconds) = limiter.take(Kind::Token, (limits::place(peer.0), Some(&client.id)))
+    {
+        return too_often(Kind::Token, seconds);
+    }
+    answer
+}
+
+/// 429 in the shape of RFC 6749.
+fn too_often(kind: Kind, seconds: u64) -> Response {
+    metrics::counter!("reentry_limited_total", "kind" => kind.as_str()).increment(1);
+    let mut response = error(
+        StatusCode::TOO_MANY_REQUESTS,
+        "temporarily_unavailable",
+        "too many attempts failed; wait as long as Retry-After says",
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 fn unknown_client(by_header: bool) -> Response {

@@ -1,6 +1,6 @@
 //! `/revoke` (RFC 7009).
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -10,10 +10,16 @@ use crate::http::broker::{browser, oauth};
 use crate::http::context::Context;
 use crate::http::extract::Posted;
 use crate::http::guard::oauth_unavailable;
+use crate::http::peer::Peer;
 
 /// `POST /revoke`. Tokens that are unknown, or somebody else's, are answered like revoked ones.
-pub async fn revoke(State(context): State<Context>, headers: HeaderMap, Posted(params): Posted) -> Response {
-    let (client, params) = match oauth::client(&context, &headers, params) {
+pub async fn revoke(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Posted(params): Posted,
+) -> Response {
+    let (client, params) = match oauth::client(&context, peer, &headers, params) {
         Ok(found) => found,
         Err(answer) => return answer,
     };

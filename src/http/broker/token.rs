@@ -2,23 +2,31 @@
 
 use std::collections::BTreeSet;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
 use crate::flow::grant::{self, Asker, Grant, Presented, Refusal};
+use crate::flow::opaque;
 use crate::http::broker::{browser, oauth};
 use crate::http::context::Context;
 use crate::http::extract::Posted;
 use crate::http::guard::{oauth_fault, oauth_unavailable};
+use crate::http::peer::Peer;
 use crate::oidc::params::Params;
 use crate::oidc::settings::{Client, is_reserved_scope};
 use crate::oidc::{claims, digest, mint};
+use crate::ports::seal::{Purpose, SubjectKey};
 
 /// `POST /token`.
-pub async fn token(State(context): State<Context>, headers: HeaderMap, Posted(params): Posted) -> Response {
-    let (client, params) = match oauth::client(&context, &headers, params) {
+pub async fn token(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Posted(params): Posted,
+) -> Response {
+    let (client, params) = match oauth::client(&context, peer, &headers, params) {
         Ok(found) => found,
         Err(answer) => return answer,
     };
@@ -33,7 +41,20 @@ pub async fn token(State(context): State<Context>, headers: HeaderMap, Posted(pa
         Some(_) => oauth::error(StatusCode::BAD_REQUEST, "unsupported_grant_type", "not supported"),
         None => oauth::invalid_request("grant_type is missing"),
     };
+    let answer = if answer.status() == StatusCode::BAD_REQUEST {
+        oauth::failed(&context, peer, client, account(&context, &params), answer)
+    } else {
+        answer
+    };
     browser::of_client(answer, &client.id)
+}
+
+/// Whose account a code or a refresh token that did not do belongs to; what is not ours is nobody's.
+fn account(context: &Context, params: &Params) -> Option<SubjectKey> {
+    let sealed = |name: &str, purpose| opaque::open(&context.flow, purpose, params.get(name)?);
+    sealed("refresh_token", Purpose::Refresh)
+        .or_else(|| sealed("code", Purpose::Code))
+        .map(|token| token.key)
 }
 
 fn asker(client: &Client) -> Asker<'_> {

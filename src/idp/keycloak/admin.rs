@@ -392,7 +392,10 @@ fn decode<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, AdminError>
     })
 }
 
-async fn receive(what: &str, request: reqwest::RequestBuilder) -> Result<Reply, AdminError> {
+async fn receive(what: &str, mut request: reqwest::RequestBuilder) -> Result<Reply, AdminError> {
+    for (name, value) in crate::ports::trace::headers() {
+        request = request.header(name, value);
+    }
     let mut response = request
         .send()
         .await

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::ports::trace;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 
 /// Largest answer in octets.
@@ -32,7 +33,13 @@ impl Transport {
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, TransportFault> {
-        let mut response = self.0.execute(request.try_into()?).await?;
+        let mut request: reqwest::Request = request.try_into()?;
+        for (name, value) in trace::headers() {
+            if let Ok(value) = value.parse() {
+                request.headers_mut().insert(name, value);
+            }
+        }
+        let mut response = self.0.execute(request).await?;
         let mut answer = HttpResponse::new(Vec::new());
         *answer.status_mut() = response.status();
         *answer.headers_mut() = std::mem::take(response.headers_mut());
