@@ -55,7 +55,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
         time: server.request_timeout,
-        body_time: server.body_timeout,
+        body_time: server.bounds.body_timeout,
         ..crate::http::context::Limits::default()
     });
     context = context.with_rates(
@@ -75,9 +75,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             pace,
             drain: server.shutdown_grace,
             bounds: Bounds {
-                connections: server.connections,
-                head: server.header_timeout,
-                rest: server.keep_alive,
+                connections: server.bounds.connections,
+                head: server.bounds.header_timeout,
+                rest: server.bounds.keep_alive,
                 ..Bounds::default()
             },
         },

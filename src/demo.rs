@@ -354,6 +354,7 @@ fn settings(parts: &Parts<'_>, id: UpstreamId) -> anyhow::Result<BrokerSettings>
         client_id: "reentry".to_owned(),
         client_secret: Some(SecretString::from(parts.secrets.idp.clone())),
         scopes: vec!["profile".to_owned(), "email".to_owned()],
+        name: "Demo".to_owned(),
         subject_prefix: String::new(),
         end_session: true,
     };

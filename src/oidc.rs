@@ -3,10 +3,12 @@
 //! Keys and the checking of our own tokens stand here beside the broker's rules, because both sides of a token
 //! have to agree on one thing: which key says which algorithm.
 
+pub mod assertion;
 pub mod authorize;
 pub mod claims;
 pub mod claims_request;
 pub mod client_auth;
+pub mod client_keys;
 pub mod digest;
 pub mod discovery;
 pub mod keys;
@@ -14,6 +16,7 @@ pub mod logout;
 pub mod mint;
 pub mod params;
 pub mod settings;
+mod transport;
 pub mod upstream;
 pub mod verify;
 
@@ -21,8 +24,10 @@ use std::sync::Arc;
 
 use crate::domain::time::Timestamp;
 use crate::ports::signer::Signer;
+use client_keys::Published;
 use keys::KeyRing;
 use settings::BrokerSettings;
+use transport::Transport;
 use upstream::Upstreams;
 use verify::{Expected, Refusal, Verified};
 
@@ -35,6 +40,8 @@ pub struct Broker {
     pub keys: Arc<KeyRing>,
     /// The IdPs as OpenID providers.
     pub upstreams: Upstreams,
+    /// Keys that clients publish.
+    pub published: Published,
 }
 
 impl Broker {
@@ -43,6 +50,8 @@ impl Broker {
     /// # Errors
     /// An HTTP client that cannot be built (TLS).
     pub fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Result<Self, reqwest::Error> {
+        let transport = Transport::new(reqwest::Client::builder())?;
+        let published = Published::new(&settings, transport);
         let upstreams = Upstreams::new(
             &settings.upstreams,
             reqwest::Client::builder(),
@@ -52,6 +61,7 @@ impl Broker {
             settings,
             keys,
             upstreams,
+            published,
         })
     }
 

@@ -9,6 +9,8 @@
 
 #[path = "broker/abuse.rs"]
 mod abuse;
+#[path = "broker/assertions.rs"]
+mod assertions;
 #[path = "broker/forge.rs"]
 mod forge;
 #[path = "broker/forgeries.rs"]
@@ -37,3 +39,5 @@ mod rubbish;
 mod traces;
 #[path = "broker/trouble.rs"]
 mod trouble;
+#[path = "broker/upstreams.rs"]
+mod upstreams;

@@ -1,5 +1,7 @@
 //! From a checked configuration to adapters: the one place that names them all.
 
+pub mod parties;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,8 +12,6 @@ use secrecy::ExposeSecret as _;
 use crate::app::clock::{SystemClock, SystemEntropy};
 use crate::app::workers::Pace;
 use crate::config::Config;
-use crate::config::client::{Client, ClientAuth, Unaware};
-use crate::config::keys::Jws;
 use crate::config::mail::{Mail, MailTls};
 use crate::config::server::UnknownPrompt;
 use crate::config::store::StoreKind;
@@ -30,11 +30,10 @@ use crate::notify::smtp::{Mailer, Relay, Security};
 use crate::notify::webhook::{Receiver, SigningSecret, Webhooks};
 use crate::oidc::Broker;
 use crate::oidc::keys::KeyRing;
-use crate::oidc::settings::{self, BrokerSettings};
+use crate::oidc::settings::BrokerSettings;
 use crate::ports::idp::IdentityProvider;
 use crate::ports::notifier::{Notifier, NotifyError, Outgoing};
 use crate::ports::outbound::Outbound;
-use crate::ports::signer::Algorithm;
 use crate::ports::store::Store;
 use crate::store::seal::Keys;
 
@@ -279,8 +278,12 @@ pub fn brand(config: &Config) -> anyhow::Result<Brand> {
 /// Every fault of the settings; keys that cannot be used.
 pub fn broker(config: &Config) -> anyhow::Result<Broker> {
     let ring = KeyRing::load(&config.keys.directory, Arc::new(SystemClock))?;
-    let clients = config.clients.iter().map(client).collect();
-    let upstreams = config.upstreams.iter().filter_map(upstream).collect();
+    let clients = config
+        .clients
+        .iter()
+        .map(parties::client)
+        .collect::<anyhow::Result<_>>()?;
+    let upstreams = config.upstreams.iter().filter_map(parties::upstream).collect();
     let mut settings =
         BrokerSettings::new(config.server.issuer.as_str(), clients, upstreams).map_err(|faults| {
             let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -289,55 +292,6 @@ pub fn broker(config: &Config) -> anyhow::Result<Broker> {
     settings.alias.clone_from(&config.server.claim_alias);
     settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
     Ok(Broker::new(settings, Arc::new(ring))?)
-}
-
-const fn algorithm(jws: Jws) -> Algorithm {
-    match jws {
-        Jws::Rs256 => Algorithm::Rs256,
-        Jws::Es256 => Algorithm::Es256,
-        Jws::EdDsa => Algorithm::EdDsa,
-    }
-}
-
-fn client(client: &Client) -> settings::Client {
-    let secret = |hash: &crate::config::client::SecretHash, basic: bool| settings::ClientAuth::Secret {
-        secrets: vec![settings::SecretHash::from_digest(hash.as_bytes())],
-        basic,
-        post: !basic,
-    };
-    settings::Client {
-        id: client.id.clone(),
-        name: client.name.clone(),
-        auth: match &client.auth {
-            ClientAuth::None => settings::ClientAuth::None,
-            ClientAuth::Basic(hash) => secret(hash, true),
-            ClientAuth::Post(hash) => secret(hash, false),
-        },
-        redirect_uris: client.redirect_uris.clone(),
-        post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
-        scopes: client.scopes.clone(),
-        audience: client.audience.clone(),
-        pkce_required: client.pkce_required,
-        id_token_alg: algorithm(client.id_token),
-        access_token_alg: algorithm(client.access_token),
-        refuse_in_hold: client.unaware == Unaware::Refuse,
-        upstream: client.upstream.clone(),
-        refresh: client.refresh,
-        may_introspect: client.may_introspect,
-    }
-}
-
-fn upstream(upstream: &Upstream) -> Option<settings::Upstream> {
-    let broker = upstream.broker.as_ref()?;
-    Some(settings::Upstream {
-        id: upstream.id.clone(),
-        issuer: upstream.issuer(),
-        client_id: broker.client_id.clone(),
-        client_secret: Some(broker.secret.clone()),
-        scopes: vec!["profile".to_owned(), "email".to_owned()],
-        subject_prefix: upstream.prefix.clone(),
-        end_session: true,
-    })
 }
 
 /// How often the workers look.

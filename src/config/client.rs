@@ -1,24 +1,24 @@
 //! `clients`: the relying parties of the broker.
 
+pub mod auth;
+
 use std::collections::BTreeSet;
 
 use aws_lc_rs::{constant_time, digest};
-use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::keys::Jws;
 use super::reader::Section;
 use super::upstream::Upstream;
-use super::values::is_loopback;
+use super::values::{base_url, is_loopback};
 use super::words::filled;
 use crate::domain::subject::UpstreamId;
+use auth::ClientAuth;
 
 /// The scope that opens the admin API.
 pub const ADMIN_SCOPE: &str = "reentry:admin";
 /// Prefix of our own scopes; only [`ADMIN_SCOPE`] may be given to a client.
 const OWN_SCOPES: &str = "reentry:";
-/// Shortest client secret and admin key in octets.
-const SHORTEST_SECRET: usize = 20;
 
 /// The SHA-256 of a long random secret; the secret itself is not kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,17 +68,6 @@ impl SecretHash {
     }
 }
 
-/// How a client proves who it is at the token endpoint (OIDC Core §9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// A public client: PKCE stands in.
-    None,
-    /// `client_secret_basic`.
-    Basic(SecretHash),
-    /// `client_secret_post`.
-    Post(SecretHash),
-}
-
 /// Whether a client that obeys no `recovery_scope` gets tokens in a hold (contract section 2, rule 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unaware {
@@ -119,13 +108,21 @@ pub struct Client {
     pub refresh: bool,
     /// Whether it may introspect tokens of others.
     pub may_introspect: bool,
+    /// Upstreams of which its users choose one; those of `upstream` alone when empty.
+    pub upstreams: Vec<UpstreamId>,
+    /// Where it takes back-channel log-out.
+    pub backchannel_logout_uri: Option<String>,
+    /// Whether its log-out tokens must name the session.
+    pub backchannel_logout_session_required: bool,
+    /// Web origins that may read the answers of the token and userinfo endpoints.
+    pub origins: BTreeSet<String>,
 }
 
 impl Client {
     fn read(s: &Section<'_>, defaults: (Jws, Jws)) -> Option<Self> {
         let id = s.required("client_id", "bank", client_id);
         let name = s.optional("name", filled);
-        let auth = auth(s);
+        let auth = auth::read(s);
         let redirect_uris = s.list("redirect_uris", redirect_uri);
         let post_logout_redirect_uris = s.list("post_logout_redirect_uris", redirect_uri);
         let scopes = match s.node("scopes") {
@@ -136,6 +133,12 @@ impl Client {
         let upstream = s.optional("upstream", |t| {
             UpstreamId::parse(t).ok_or_else(|| format!("is `{t}`, not the id of an upstream"))
         });
+        let upstreams = s.list("upstreams", |t| {
+            UpstreamId::parse(t).ok_or_else(|| format!("is `{t}`, not the id of an upstream"))
+        });
+        let logout_uri = s.optional("backchannel_logout_uri", |t| base_url(t).map(|_| t.to_owned()));
+        let logout_session = s.flag("backchannel_logout_session_required", false);
+        let origins = s.list("origins", origin);
         let pkce_required = s.choice("pkce", true, &[("required", true), ("optional", false)]);
         let id_token = s.choice("id_token", defaults.0, &Jws::CHOICES);
         let access_token = s.choice("access_token", defaults.1, &Jws::CHOICES);
@@ -168,6 +171,10 @@ impl Client {
             unaware: unaware?,
             refresh: refresh?,
             may_introspect: may_introspect?,
+            upstreams: upstreams?,
+            backchannel_logout_uri: logout_uri?,
+            backchannel_logout_session_required: logout_session?,
+            origins: origins?.into_iter().collect(),
             id,
         })
     }
@@ -184,6 +191,17 @@ fn client_id(text: &str) -> Result<String, String> {
     }
 }
 
+/// An origin as browsers send it (RFC 6454 §6.1): no path, no slash at the end.
+fn origin(text: &str) -> Result<String, String> {
+    let url = base_url(text)?;
+    let origin = url.origin().ascii_serialization();
+    if origin == text {
+        Ok(origin)
+    } else {
+        Err(format!("is `{text}`; write it as browsers send it, `{origin}`"))
+    }
+}
+
 /// What a client without a secret may not do.
 fn public_client(s: &Section<'_>, pkce_required: Option<bool>, may_introspect: Option<bool>) {
     if pkce_required == Some(false) {
@@ -194,84 +212,6 @@ fn public_client(s: &Section<'_>, pkce_required: Option<bool>, may_introspect: O
         let problem = "is set for a client without a secret";
         s.fault("may_introspect", problem, "give it a secret (RFC 7662 §2.1)");
     }
-}
-
-#[derive(Clone, Copy)]
-enum Method {
-    Basic,
-    Post,
-    None,
-}
-
-fn auth(s: &Section<'_>) -> Option<ClientAuth> {
-    let method = s.choice(
-        "auth",
-        Method::Basic,
-        &[
-            ("client_secret_basic", Method::Basic),
-            ("client_secret_post", Method::Post),
-            ("none", Method::None),
-        ],
-    );
-    let secret = s.secret("secret");
-    let hash = s.optional("secret_sha256", SecretHash::parse);
-    let (method, secret, hash) = (method?, secret?, hash?);
-    if matches!(method, Method::None) {
-        if secret.is_some() || hash.is_some() {
-            s.fault(
-                "auth",
-                "is none, but there is a secret",
-                "take the secret away, or set client_secret_basic",
-            );
-            return None;
-        }
-        return Some(ClientAuth::None);
-    }
-    let hash = match (secret, hash) {
-        (Some(secret), None) => long_secret(s, "secret", &secret)?,
-        (None, Some(hash)) => hash,
-        (None, None) => {
-            s.fault(
-                "secret_file",
-                "is missing",
-                "name a file with the client's secret, or set `auth: none` for a public client",
-            );
-            return None;
-        }
-        (Some(_), Some(_)) => {
-            s.fault(
-                "secret_sha256",
-                "is given beside the secret itself",
-                "keep one of them",
-            );
-            return None;
-        }
-    };
-    Some(if matches!(method, Method::Basic) {
-        ClientAuth::Basic(hash)
-    } else {
-        ClientAuth::Post(hash)
-    })
-}
-
-/// The hash of a secret that is long enough to be kept as a plain hash.
-pub(super) fn long_secret(s: &Section<'_>, key: &str, secret: &SecretString) -> Option<SecretHash> {
-    let octets = secret.expose_secret().as_bytes();
-    if octets.len() < SHORTEST_SECRET {
-        let key = if s.node(key).is_some() {
-            key.to_owned()
-        } else {
-            format!("{key}_file")
-        };
-        let advice = "make a random one, for example `openssl rand -base64 32`";
-        s.fault(
-            &key,
-            format!("is shorter than {SHORTEST_SECRET} characters"),
-            advice,
-        );
-        return None;
-    }
-    Some(SecretHash::of(octets))
 }
 
 /// An exact redirect URI: https, http on loopback, or an application's own scheme (RFC 8252 §7.1).
@@ -322,6 +262,20 @@ pub(super) fn client_scope(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Users can log in at every upstream that a client names.
+fn known_upstreams(s: &Section<'_>, client: &Client, all: &[Upstream]) {
+    let named = client.upstream.iter().map(|id| ("upstream", id));
+    for (key, id) in named.chain(client.upstreams.iter().map(|id| ("upstreams", id))) {
+        if !all.iter().any(|u| u.id == *id && u.broker.is_some()) {
+            let problem = format!("is `{id}`, and there is no upstream of that id with a `broker`");
+            s.fault(key, problem, "name one that users can log in at");
+        }
+    }
+    if client.upstream.is_some() && !client.upstreams.is_empty() {
+        s.fault("upstreams", "is given beside `upstream`", "keep one of them");
+    }
+}
+
 pub(super) fn read_all(
     root: &Section<'_>,
     defaults: (Jws, Jws),
@@ -331,11 +285,8 @@ pub(super) fn read_all(
     let read: Vec<Option<Client>> = sections.iter().map(|s| Client::read(s, defaults)).collect();
     let mut ids = BTreeSet::new();
     for (s, client) in sections.iter().zip(&read) {
-        if let (Some(id), Some(all)) = (client.as_ref().and_then(|c| c.upstream.as_ref()), upstreams)
-            && !all.iter().any(|u| u.id == *id && u.broker.is_some())
-        {
-            let problem = format!("is `{id}`, and there is no upstream of that id with a `broker`");
-            s.fault("upstream", problem, "name one that users can log in at");
+        if let (Some(client), Some(all)) = (client, upstreams) {
+            known_upstreams(s, client, all);
         }
         if let Some(client) = client
             && !ids.insert(client.id.as_str())

@@ -163,14 +163,8 @@ pub struct Server {
     pub body_limit: usize,
     /// Longest time a request may take.
     pub request_timeout: Duration,
-    /// Longest time in which a body has to arrive.
-    pub body_timeout: Duration,
-    /// Longest time in which the head of a request has to arrive.
-    pub header_timeout: Duration,
-    /// Longest rest of a connection between two requests.
-    pub keep_alive: Duration,
-    /// Most connections at once.
-    pub connections: usize,
+    /// Bounds on connections.
+    pub bounds: Bounds,
     /// How long requests under way may finish after SIGTERM.
     pub shutdown_grace: Duration,
     /// Networks of our own proxies, whose word on where a request comes from is believed.
@@ -181,6 +175,46 @@ pub struct Server {
     pub unknown_prompt: UnknownPrompt,
 }
 
+/// Bounds on connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Longest time in which a body has to arrive.
+    pub body_timeout: Duration,
+    /// Longest time in which the head of a request has to arrive.
+    pub header_timeout: Duration,
+    /// Longest rest of a connection between two requests.
+    pub keep_alive: Duration,
+    /// Most connections at once.
+    pub connections: usize,
+}
+
+impl Bounds {
+    fn read(s: &Section<'_>) -> Option<Self> {
+        let body_timeout = s.or("body_timeout", Duration::from_secs(5), deadline);
+        let header_timeout = s.or("header_timeout", Duration::from_secs(10), deadline);
+        let keep_alive = s.or("keep_alive", Duration::from_secs(75), deadline);
+        let connections = s.or("connections", 8192, connections);
+        Some(Self {
+            body_timeout: body_timeout?,
+            header_timeout: header_timeout?,
+            keep_alive: keep_alive?,
+            connections: connections?,
+        })
+    }
+}
+
+fn proxies(s: &Section<'_>) -> (Option<Vec<Network>>, Option<ForwardedBy>) {
+    let by = s.choice(
+        "forwarded_by",
+        ForwardedBy::XForwardedFor,
+        &[
+            ("x-forwarded-for", ForwardedBy::XForwardedFor),
+            ("forwarded", ForwardedBy::Forwarded),
+        ],
+    );
+    (s.list("trusted_proxies", Network::parse), by)
+}
+
 impl Server {
     pub(super) fn read(s: &Section<'_>) -> Option<Self> {
         let issuer = s.required("issuer", "https://id.example.com", Issuer::parse);
@@ -189,10 +223,7 @@ impl Server {
         let claim_alias = s.optional("claim_alias", claim_alias);
         let body_limit = s.or("body_limit", 64 * 1024, size);
         let request_timeout = s.or("request_timeout", Duration::from_secs(10), deadline);
-        let body_timeout = s.or("body_timeout", Duration::from_secs(5), deadline);
-        let header_timeout = s.or("header_timeout", Duration::from_secs(10), deadline);
-        let keep_alive = s.or("keep_alive", Duration::from_secs(75), deadline);
-        let connections = s.or("connections", 8192, connections);
+        let bounds = Bounds::read(s);
         let shutdown_grace = s.or("shutdown_grace", Duration::from_secs(20), deadline);
         let unknown_prompt = s.choice(
             "unknown_prompt",
@@ -202,15 +233,7 @@ impl Server {
                 ("ignore", UnknownPrompt::Ignore),
             ],
         );
-        let trusted_proxies = s.list("trusted_proxies", Network::parse);
-        let forwarded_by = s.choice(
-            "forwarded_by",
-            ForwardedBy::XForwardedFor,
-            &[
-                ("x-forwarded-for", ForwardedBy::XForwardedFor),
-                ("forwarded", ForwardedBy::Forwarded),
-            ],
-        );
+        let (trusted_proxies, forwarded_by) = proxies(s);
         if let (Some(public), Some(operations)) = (listen, operations)
             && public == operations
             && public.port() != 0
@@ -235,10 +258,7 @@ impl Server {
             claim_alias: claim_alias?,
             body_limit: body_limit?,
             request_timeout: request_timeout?,
-            body_timeout: body_timeout?,
-            header_timeout: header_timeout?,
-            keep_alive: keep_alive?,
-            connections: connections?,
+            bounds: bounds?,
             shutdown_grace: shutdown_grace?,
             trusted_proxies: trusted_proxies?,
             forwarded_by: forwarded_by?,

@@ -1,6 +1,7 @@
 //! `telemetry` and `admin`: what operators see, and what they may read with a static key.
 
-use super::client::{SecretHash, long_secret};
+use super::client::SecretHash;
+use super::client::auth::long_secret;
 use super::reader::Section;
 
 /// How log lines are written.

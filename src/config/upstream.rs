@@ -47,6 +47,8 @@ pub struct ClientCredentials {
 pub struct Upstream {
     /// Its id in keys, paths and logs: never changed once state exists.
     pub id: UpstreamId,
+    /// Its name where users choose; the id when there is none.
+    pub name: String,
     /// What it is.
     pub kind: UpstreamKind,
     /// The base URL of the server, without `/realms/...` and without a trailing slash.
@@ -201,6 +203,7 @@ impl Upstream {
         let id = s.required("id", "keycloak", |t| {
             UpstreamId::parse(t).ok_or_else(|| format!("is `{t}`; write 1 to 32 of a-z, 0-9 and -"))
         });
+        let name = s.optional("name", filled);
         let kind = s.choice(
             "kind",
             UpstreamKind::Keycloak,
@@ -225,8 +228,10 @@ impl Upstream {
         let admin_lifespan = lifespan("admin_lifespan", Span::from_hours(12), Span::from_days(30));
         let fresh_login_for_actions = s.flag("fresh_login_for_actions", false);
         let hooks = Hooks::read(&s.section("hooks"));
+        let id = id?;
         Some(Self {
-            id: id?,
+            name: name?.unwrap_or_else(|| id.to_string()),
+            id,
             kind: kind?,
             url: url?,
             realm: realm?,

@@ -1,5 +1,6 @@
 //! The broker's endpoints.
 
+pub mod assertion;
 pub mod authorize;
 pub mod browser;
 pub mod callback;

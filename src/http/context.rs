@@ -4,11 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::Flow;
-<<<<<<< HEAD
 use crate::flow::hook::Wakes;
-=======
 use crate::http::limits::Limiter;
->>>>>>> 32c18b3 (Rate limits that keep no owner out; traceparent is taken and passed on)
 use crate::http::pages::Pages;
 use crate::http::peer::Proxies;
 use crate::http::readiness::Readiness;

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::wording::Wording;
 use crate::http::guard::Rendered;
 use crate::http::problem::Fault;
-use crate::http::views::{ConfirmLogout, Message, Views, escape};
+use crate::http::views::{Choice, ConfirmLogout, Message, Views, escape};
 
 /// Nothing but our own style sheet, script and logo; forms go to ourselves.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
@@ -112,11 +112,12 @@ pub struct Pages {
     base: String,
 }
 
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 7] = [
     ("icons.html", include_str!("pages/templates/icons.html")),
     ("layout.html", include_str!("pages/templates/layout.html")),
     ("message.html", include_str!("pages/templates/message.html")),
     ("confirm.html", include_str!("pages/templates/confirm.html")),
+    ("choose.html", include_str!("pages/templates/choose.html")),
     ("report.html", include_str!("pages/templates/report.html")),
     ("account.html", include_str!("pages/templates/account.html")),
 ];
@@ -242,6 +243,16 @@ impl Views for Pages {
             button => "Sign out",
         };
         self.render("confirm.html", "Sign out?", None, None, page)
+    }
+
+    fn choose(&self, choice: &Choice) -> String {
+        let ways: Vec<Value> = choice
+            .ways
+            .iter()
+            .map(|(words, to)| context! { words, href => address(to) })
+            .collect();
+        let page = context! { text => &choice.text, ways };
+        self.render("choose.html", &choice.title, None, None, page)
     }
 }
 

@@ -25,12 +25,25 @@ pub struct ConfirmLogout {
     pub fields: Vec<(String, String)>,
 }
 
+/// A page with several ways on.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The question.
+    pub title: String,
+    /// What it is about.
+    pub text: String,
+    /// Words and address of each way.
+    pub ways: Vec<(String, String)>,
+}
+
 /// Renders pages as whole HTML documents.
 pub trait Views: Send + Sync {
     /// A message.
     fn message(&self, message: &Message) -> String;
     /// The question before a log-out.
     fn confirm_logout(&self, confirm: &ConfirmLogout) -> String;
+    /// A choice.
+    fn choose(&self, choice: &Choice) -> String;
 }
 
 /// Pages without any look: what is shown until a deployment's own are there.
@@ -68,6 +81,27 @@ impl Views for Plain {
             ),
         )
     }
+
+    fn choose(&self, choice: &Choice) -> String {
+        document(
+            &choice.title,
+            &format!("<p>{}</p>{}", escape(&choice.text), ways(choice)),
+        )
+    }
+}
+
+/// The ways of a choice as a list of links.
+fn ways(choice: &Choice) -> String {
+    let mut items = String::new();
+    for (words, to) in &choice.ways {
+        let _ = write!(
+            items,
+            r#"<li><a href="{}">{}</a></li>"#,
+            escape(to),
+            escape(words)
+        );
+    }
+    format!("<ul>{items}</ul>")
 }
 
 fn document(title: &str, body: &str) -> String {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::domain::session::Session;
+use crate::domain::subject::UpstreamId;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::oidc::claims_request::{self, ClaimsRequest};
 use crate::oidc::params::Params;
@@ -85,6 +86,9 @@ pub struct AuthorizeRequest {
     pub ui_locales: Option<String>,
     /// The claims request as it goes to the IdP: without `sub` and without our words.
     pub claims: Option<String>,
+    /// The IdP that was chosen, one of the client's.
+    #[serde(default)]
+    pub upstream: Option<UpstreamId>,
 }
 
 /// Where an answer to an authorization request goes.
@@ -265,7 +269,25 @@ fn details(
         login_hint: params.get("login_hint").map(str::to_owned),
         ui_locales: params.get("ui_locales").map(str::to_owned),
         claims: claims.upstream,
+        upstream: upstream(params, settings, client)?,
     })
+}
+
+/// The IdP that was chosen on our page, or by the client: its own ones only.
+fn upstream(
+    params: &Params,
+    settings: &BrokerSettings,
+    client: &Client,
+) -> Result<Option<UpstreamId>, Fault> {
+    let Some(wanted) = params.get("upstream") else {
+        return Ok(None);
+    };
+    let known = settings
+        .upstreams_of(client)
+        .into_iter()
+        .find(|u| u.id.as_str() == wanted);
+    let known = known.ok_or_else(|| bad("upstream is not one of this client's"))?;
+    Ok(Some(known.id.clone()))
 }
 
 fn bad(description: &str) -> Fault {

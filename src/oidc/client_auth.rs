@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::oidc::assertion;
 use crate::oidc::params::Params;
 use crate::oidc::settings::{BrokerSettings, Client, ClientAuth, SecretHash};
 
@@ -55,7 +56,9 @@ pub fn authenticate<'a>(
 #[must_use]
 pub fn claimed(authorization: Option<&str>, params: &Params) -> Option<String> {
     let by_header = || authorization.and_then(basic).map(|(id, _)| id);
-    params.get("client_id").map(str::to_owned).or_else(by_header)
+    let by_assertion = || params.get("client_assertion").and_then(assertion::claimed);
+    let named = params.get("client_id").map(str::to_owned);
+    named.or_else(by_header).or_else(by_assertion)
 }
 
 fn proven<'a>(
@@ -109,6 +112,7 @@ mod tests {
         let public = Client::public("spa", "https://spa.example/cb", &["openid"]);
         let upstream = Upstream {
             id: UpstreamId::parse("kc").unwrap(),
+            name: "kc".to_owned(),
             issuer: "https://id.example".to_owned(),
             client_id: "reentry".to_owned(),
             client_secret: None,

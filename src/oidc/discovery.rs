@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::domain::policy::Policy;
 use crate::oidc::Broker;
+use crate::oidc::assertion::Alg;
 use crate::ports::signer::Signer as _;
 
 /// `prompt` values that mean something here; once listed, all of them are (OIDC Prompt Create §4).
@@ -32,6 +33,7 @@ const CLAIMS: [&str; 14] = [
 pub fn document(broker: &Broker, policy: &Policy) -> Value {
     let s = &broker.settings;
     let algorithms: Vec<&str> = broker.keys.algorithms().iter().map(|a| a.as_str()).collect();
+    let assertions = Alg::ALL.map(Alg::as_str);
     let claims: Vec<&str> = CLAIMS
         .into_iter()
         .chain(["roles", "groups"])
@@ -55,9 +57,12 @@ pub fn document(broker: &Broker, policy: &Policy) -> Value {
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
-        "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
+        "token_endpoint_auth_signing_alg_values_supported": assertions,
+        "introspection_endpoint_auth_signing_alg_values_supported": assertions,
+        "revocation_endpoint_auth_signing_alg_values_supported": assertions,
         "code_challenge_methods_supported": ["S256"],
         "claim_types_supported": ["normal"],
         "claims_supported": claims,

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::subject::{Subject, UpstreamId};
+use crate::oidc::assertion::{Alg, PublicKeys};
 use crate::oidc::digest;
 use crate::oidc::upstream::Freshness;
 use crate::ports::signer::Algorithm;
@@ -66,6 +67,22 @@ pub enum ClientAuth {
         /// `client_secret_post` is taken.
         post: bool,
     },
+    /// `private_key_jwt`.
+    PrivateKey {
+        /// Its public keys.
+        keys: ClientKeys,
+        /// What it may sign with.
+        algorithms: BTreeSet<Alg>,
+    },
+}
+
+/// Where a client's public keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientKeys {
+    /// Here.
+    Inline(PublicKeys),
+    /// The client publishes them at this address.
+    Published(String),
 }
 
 /// A relying party.
@@ -101,8 +118,14 @@ pub struct Client {
     pub refresh: bool,
     /// Whether it may introspect tokens of others.
     pub may_introspect: bool,
-    /// Its IdP; the first configured one when absent.
-    pub upstream: Option<UpstreamId>,
+    /// Its IdPs: with several the user chooses; the first configured one when there is none.
+    pub upstreams: Vec<UpstreamId>,
+    /// Where it takes back-channel log-out.
+    pub backchannel_logout_uri: Option<String>,
+    /// Whether its log-out tokens must name the session.
+    pub backchannel_logout_session_required: bool,
+    /// Web origins that may read the answers of the token and userinfo endpoints.
+    pub origins: BTreeSet<String>,
 }
 
 impl Client {
@@ -137,14 +160,17 @@ impl Client {
             refuse_in_hold: false,
             refresh: true,
             may_introspect: false,
-            upstream: None,
+            upstreams: Vec::new(),
+            backchannel_logout_uri: None,
+            backchannel_logout_session_required: false,
+            origins: BTreeSet::new(),
         }
     }
 
-    /// Whether it has a secret.
+    /// Whether it proves who it is.
     #[must_use]
     pub const fn is_confidential(&self) -> bool {
-        matches!(self.auth, ClientAuth::Secret { .. })
+        !matches!(self.auth, ClientAuth::None)
     }
 
     /// `aud` of its access tokens.
@@ -159,6 +185,8 @@ impl Client {
 pub struct Upstream {
     /// Its configured id.
     pub id: UpstreamId,
+    /// Its name where users choose.
+    pub name: String,
     /// Its issuer URL, as it says it.
     pub issuer: String,
     /// Our client there.
@@ -297,13 +325,17 @@ impl BrokerSettings {
         self.upstreams.iter().find(|u| u.id == *id)
     }
 
-    /// The upstream of a client.
+    /// The upstreams of a client, of which its user chooses one.
     #[must_use]
-    pub fn upstream_of(&self, client: &Client) -> Option<&Upstream> {
+    pub fn upstreams_of(&self, client: &Client) -> Vec<&Upstream> {
+        if client.upstreams.is_empty() {
+            return self.upstreams.iter().take(1).collect();
+        }
         client
-            .upstream
-            .as_ref()
-            .map_or_else(|| self.upstreams.first(), |id| self.upstream(id))
+            .upstreams
+            .iter()
+            .filter_map(|id| self.upstream(id))
+            .collect()
     }
 
     /// `sub` of our tokens: the IdP's, with its prefix. `None` for a `sub` that could be taken for another's.
@@ -361,16 +393,15 @@ fn client_faults(client: &Client, upstreams: &[Upstream]) -> Vec<SettingsFault> 
     if let Some(word) = client.scopes.iter().find(|s| is_reserved_scope(s)) {
         faults.push(SettingsFault::ReservedScope(client.id.clone(), word.clone()));
     }
-    if let Some(id) = client
-        .upstream
-        .as_ref()
-        .filter(|id| !upstreams.iter().any(|u| u.id == **id))
-    {
-        faults.push(SettingsFault::NoUpstream(id.to_string()));
-    }
+    let unknown = client
+        .upstreams
+        .iter()
+        .filter(|id| !upstreams.iter().any(|u| u.id == **id));
+    faults.extend(unknown.map(|id| SettingsFault::NoUpstream(id.to_string())));
     let usable = match &client.auth {
         ClientAuth::None => client.pkce_required,
         ClientAuth::Secret { secrets, basic, post } => !secrets.is_empty() && (*basic || *post),
+        ClientAuth::PrivateKey { algorithms, .. } => !algorithms.is_empty(),
     };
     if !usable {
         faults.push(SettingsFault::ClientSecret(client.id.clone()));
@@ -385,6 +416,7 @@ mod tests {
     fn upstream(id: &str, prefix: &str) -> Upstream {
         Upstream {
             id: UpstreamId::parse(id).unwrap(),
+            name: id.to_owned(),
             issuer: "https://id.example".to_owned(),
             client_id: "reentry".to_owned(),
             client_secret: None,
@@ -477,7 +509,7 @@ mod tests {
         let mut open = Client::public("spa", "https://spa.example/cb", &[]);
         open.pkce_required = false;
         let mut lost = Client::public("lost", "https://spa.example/cb", &[]);
-        lost.upstream = UpstreamId::parse("nowhere");
+        lost.upstreams.extend(UpstreamId::parse("nowhere"));
         let both = faults("https://l.example", vec![open, lost], upstreams());
         assert_eq!(both.len(), 2, "every fault at once: {both:?}");
         assert!(faults("https://l.example", Vec::new(), Vec::new()).len() == 1);

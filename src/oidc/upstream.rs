@@ -5,7 +5,6 @@
 //! when a token names a key that is not known. While it is down, what is known stays in use.
 
 mod token;
-mod transport;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ use crate::domain::subject::UpstreamId;
 use crate::domain::time::Timestamp;
 use crate::oidc::authorize::AuthorizeRequest;
 use crate::oidc::settings::Upstream;
-use transport::Transport;
+use crate::oidc::transport::Transport;
 
 /// How long what an IdP publishes about itself is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

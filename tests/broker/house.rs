@@ -52,6 +52,14 @@ pub const SUB: &str = "alice";
 /// A clock that stands still until it is moved.
 pub struct Still(AtomicI64);
 
+/// The clock of a house before anything has passed.
+pub fn standing() -> Still {
+    Still(AtomicI64::new(START))
+}
+
+/// When every house begins.
+const START: i64 = 1_800_000_000_000;
+
 impl Clock for Still {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
@@ -345,7 +353,7 @@ fn clients() -> Vec<Client> {
         &["accounts:read", "transfers:write"],
     );
     let mut away = Client::public("away", REDIRECT, &["accounts:read"]);
-    away.upstream = UpstreamId::parse("second");
+    away.upstreams.extend(UpstreamId::parse("second"));
     let mut gate = Client::confidential("gate", "gate-secret", REDIRECT, &["accounts:read"]);
     gate.may_introspect = true;
     gate.refresh = false;
@@ -383,7 +391,7 @@ impl House {
 
     pub async fn with(change: impl FnOnce(&mut BrokerSettings)) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let clock = Arc::new(Still(AtomicI64::new(1_800_000_000_000)));
+        let clock = Arc::new(standing());
         let ring = |name: &str| Arc::new(KeyRing::load(&keys_of(name), clock.clone()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}{BASE}", listener.local_addr().unwrap());
@@ -391,6 +399,7 @@ impl House {
         let id = UpstreamId::parse("kc").unwrap();
         let upstream = |name: &str, prefix: &str| Upstream {
             id: UpstreamId::parse(name).unwrap(),
+            name: format!("{name} & co"),
             issuer: op.issuer.clone(),
             client_id: "reentry".to_owned(),
             client_secret: Some(SecretString::from("upstream secret")),

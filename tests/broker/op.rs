@@ -97,6 +97,7 @@ struct Inside {
     fetches: Mutex<u32>,
     codes: Mutex<BTreeMap<String, (String, String)>>,
     traces: Mutex<Vec<Vec<String>>>,
+    given: Mutex<u32>,
 }
 
 /// The provider.
@@ -124,6 +125,7 @@ impl Op {
             fetches: Mutex::new(0),
             codes: Mutex::default(),
             traces: Mutex::default(),
+            given: Mutex::default(),
         });
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -165,6 +167,11 @@ impl Op {
             .last()
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// How often the token endpoint was called.
+    pub fn exchanged(&self) -> usize {
+        self.inside.traces.lock().unwrap().len()
     }
 
     /// Whether the JWK Set has become empty.
@@ -236,7 +243,9 @@ async fn authorize(State(op): State<Arc<Inside>>, RawQuery(query): RawQuery) -> 
         if let Some(error) = &word.error {
             pairs.append_pair("error", error);
         } else {
-            let code = format!("code-{}", op.codes.lock().unwrap().len());
+            *op.given.lock().unwrap() += 1;
+            let port = op.issuer.rsplit(':').next().unwrap();
+            let code = format!("code-{port}-{}", op.given.lock().unwrap());
             let kept = (asked["nonce"].clone(), asked["code_challenge"].clone());
             op.codes.lock().unwrap().insert(code.clone(), kept);
             pairs.append_pair("code", &code);

@@ -355,6 +355,7 @@ fn settings(issuer: &str, upstream: &UpstreamId) -> BrokerSettings {
         client_id: "reentry".to_owned(),
         client_secret: None,
         scopes: Vec::new(),
+        name: "kc".to_owned(),
         subject_prefix: String::new(),
         end_session: false,
     };

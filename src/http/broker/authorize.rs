@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::session::Session;
+use crate::domain::subject::UpstreamId;
 use crate::domain::time::{Now, Span};
 use crate::flow::grant::{self, Asker, Refusal, Wanted};
 use crate::flow::session::{self, Found};
@@ -12,9 +13,12 @@ use crate::http::broker::browser::{self, SESSION};
 use crate::http::broker::login::{self, Goal};
 use crate::http::context::Context;
 use crate::http::extract::Sent;
+use crate::http::pages;
 use crate::http::problem::Problem;
+use crate::http::views::Choice;
 use crate::oidc::authorize::{self, AuthorizeRequest, Refused};
-use crate::oidc::settings::Client;
+use crate::oidc::params::Params;
+use crate::oidc::settings::{Client, Upstream};
 use crate::ports::seal::SubjectKey;
 
 /// `GET /authorize`.
@@ -32,7 +36,7 @@ pub async fn authorize(State(context): State<Context>, headers: HeaderMap, Sent(
         Err(refused) => return refuse(&context, &refused),
     };
     let client = request.client.clone();
-    browser::of_client(answer(&context, &headers, request).await, &client)
+    browser::of_client(answer(&context, &headers, request, &params).await, &client)
 }
 
 /// `POST /authorize`: a form from another site comes without our cookie, so the same request is asked for again by
@@ -64,7 +68,12 @@ fn refuse(context: &Context, refused: &Refused) -> Response {
     }
 }
 
-async fn answer(context: &Context, headers: &HeaderMap, request: AuthorizeRequest) -> Response {
+async fn answer(
+    context: &Context,
+    headers: &HeaderMap,
+    request: AuthorizeRequest,
+    params: &Params,
+) -> Response {
     let to = request.return_to();
     let Some(client) = context.broker.settings.client(&request.client) else {
         return Problem::fault("a client that is gone").into_response();
@@ -75,7 +84,7 @@ async fn answer(context: &Context, headers: &HeaderMap, request: AuthorizeReques
         None => Ok(None),
     };
     let found = match found {
-        Ok(found) => found.filter(|f| serves(context, client, &f.session)),
+        Ok(found) => found.filter(|f| serves(context, &request, client, &f.session)),
         Err(error) => {
             tracing::warn!(%error, "sessions cannot be read");
             return browser::error(
@@ -92,17 +101,50 @@ async fn answer(context: &Context, headers: &HeaderMap, request: AuthorizeReques
     match (lacking, found) {
         (Ok(()), Some(found)) => give(context, headers, request, client, &found.key, &found.session).await,
         (Err(error), _) if request.silent() => browser::error(context, &to, error, "a log-in is needed"),
+        _ if chosen(context, &request, client).is_none() => choose(context, client, params),
         _ => log_in(context, headers, request, client, false).await,
     }
 }
 
-/// Whether a session is of the IdP that this client uses.
-fn serves(context: &Context, client: &Client, session: &Session) -> bool {
-    context
-        .broker
-        .settings
-        .upstream_of(client)
-        .is_some_and(|u| u.id == session.subject.upstream)
+/// The IdP to log in at; `None` when the user has to choose.
+fn chosen<'a>(
+    context: &'a Context,
+    request: &'a AuthorizeRequest,
+    client: &Client,
+) -> Option<&'a UpstreamId> {
+    let one = || match context.broker.settings.upstreams_of(client).as_slice() {
+        [only] => Some(&only.id),
+        _ => None,
+    };
+    request.upstream.as_ref().or_else(one)
+}
+
+/// The page where the user chooses: the same request again, with the choice in it.
+fn choose(context: &Context, client: &Client, params: &Params) -> Response {
+    let settings = &context.broker.settings;
+    let query = params.query();
+    let way = |u: &Upstream| {
+        (
+            u.name.clone(),
+            settings.url(&format!("/authorize?{query}&upstream={}", u.id)),
+        )
+    };
+    let choice = Choice {
+        title: "Where do you want to sign in?".to_owned(),
+        text: format!("{} takes you there and back.", client.name),
+        ways: settings.upstreams_of(client).into_iter().map(way).collect(),
+    };
+    browser::outcome(
+        pages::html(StatusCode::OK, context.views.choose(&choice)),
+        "choose_upstream",
+    )
+}
+
+/// Whether a session is of an IdP that this client uses, and of the one that was chosen.
+fn serves(context: &Context, request: &AuthorizeRequest, client: &Client, session: &Session) -> bool {
+    let theirs = &session.subject.upstream;
+    let all = context.broker.settings.upstreams_of(client);
+    all.iter().any(|u| u.id == *theirs) && request.upstream.as_ref().is_none_or(|wanted| wanted == theirs)
 }
 
 fn does(context: &Context, request: &AuthorizeRequest, found: &Found) -> Result<(), &'static str> {
@@ -139,13 +181,13 @@ pub async fn log_in(
     client: &Client,
     again: bool,
 ) -> Response {
-    let Some(upstream) = context.broker.settings.upstream_of(client) else {
+    let Some(upstream) = chosen(context, &request, client).cloned() else {
         return Problem::fault("a client without identity provider").into_response();
     };
     login::begin(
         context,
         headers,
-        &upstream.id,
+        &upstream,
         Goal::Client(Box::new(request)),
         again,
     )
@@ -184,7 +226,13 @@ pub async fn give(
         Err(refusal) => refusal,
     };
     match refusal {
-        Refusal::NoSession if !request.silent() => log_in(context, headers, request, client, false).await,
+        Refusal::NoSession if !request.silent() => {
+            let request = AuthorizeRequest {
+                upstream: Some(session.subject.upstream.clone()),
+                ..request
+            };
+            log_in(context, headers, request, client, false).await
+        }
         Refusal::Held if !request.silent() => held(context, client),
         refusal => {
             let (error, description) = words(&refusal);

@@ -24,7 +24,7 @@ pub async fn introspect(
     headers: HeaderMap,
     Posted(params): Posted,
 ) -> Response {
-    let (client, params) = match oauth::client(&context, peer, &headers, params) {
+    let (client, params) = match oauth::client(&context, peer, &headers, params).await {
         Ok((client, params)) if client.is_confidential() => (client, params),
         Ok(_) => {
             return oauth::error(

@@ -6,10 +6,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::http::broker::browser;
+use crate::http::broker::{assertion as client_assertion, browser};
 use crate::http::context::Context;
 use crate::http::limits::{self, Kind};
 use crate::http::peer::Peer;
+use crate::oidc::assertion;
 use crate::oidc::client_auth::{self, Refusal};
 use crate::oidc::params::Params;
 use crate::oidc::settings::Client;
@@ -43,7 +44,7 @@ pub fn invalid_request(description: &str) -> Response {
 ///
 /// # Errors
 /// The answer.
-pub fn client<'a>(
+pub async fn client<'a>(
     context: &'a Context,
     peer: Peer,
     headers: &HeaderMap,
@@ -70,7 +71,13 @@ pub fn client<'a>(
     {
         return Err(too_often(Kind::Token, seconds));
     }
-    match client_auth::authenticate(&context.broker.settings, header, &params) {
+    let recognised =
+        if params.get("client_assertion").is_some() || params.get("client_assertion_type").is_some() {
+            asserted(context, header, &params).await?
+        } else {
+            client_auth::authenticate(&context.broker.settings, header, &params)
+        };
+    match recognised {
         Ok(client) => Ok((client, params)),
         Err(Refusal::Mixed) => Err(invalid_request("use exactly one way of client authentication")),
         Err(Refusal::Unknown) => {
@@ -80,6 +87,29 @@ pub fn client<'a>(
             Err(unknown_client(header.is_some()))
         }
     }
+}
+
+/// By `private_key_jwt`, and by nothing else beside it.
+async fn asserted<'a>(
+    context: &'a Context,
+    header: Option<&str>,
+    params: &Params,
+) -> Result<Result<&'a Client, Refusal>, Response> {
+    if header.is_some() || params.get("client_secret").is_some() {
+        return Ok(Err(Refusal::Mixed));
+    }
+    let (Some(kind), Some(token)) = (
+        params.get("client_assertion_type"),
+        params.get("client_assertion"),
+    ) else {
+        return Ok(Err(Refusal::Unknown));
+    };
+    if kind != assertion::TYPE {
+        return Ok(Err(Refusal::Unknown));
+    }
+    let found = client_assertion::client(context, token).await?;
+    let named = |c: &&Client| params.get("client_id").is_none_or(|id| id == c.id);
+    Ok(found.filter(named).ok_or(Refusal::Unknown))
 }
 
 /// Whose failures are counted: an address and the client it claims to be. All clients that do not exist are one.

@@ -19,7 +19,7 @@ pub async fn revoke(
     headers: HeaderMap,
     Posted(params): Posted,
 ) -> Response {
-    let (client, params) = match oauth::client(&context, peer, &headers, params) {
+    let (client, params) = match oauth::client(&context, peer, &headers, params).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
