@@ -544,7 +544,7 @@ fn the_environment_overrides_and_holds_secrets() {
     let from_environment = DEFAULT.replace("secret_file: bank-secret", "name: Bank");
     let secret = [("REENTRY__CLIENTS__BANK__SECRET", "a-long-enough-secret-for-tests")];
     let loaded = set(&secret, &from_environment).unwrap();
-    let config::client::ClientAuth::Basic(hash) = loaded.config.clients[0].auth else {
+    let config::client::auth::ClientAuth::Basic(hash) = &loaded.config.clients[0].auth else {
         panic!("not basic")
     };
     assert!(hash.matches(b"a-long-enough-secret-for-tests"));
