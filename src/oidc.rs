@@ -15,6 +15,7 @@ pub mod keys;
 pub mod logout;
 pub mod mint;
 pub mod params;
+pub mod remember;
 pub mod settings;
 mod transport;
 pub mod upstream;

@@ -15,7 +15,7 @@ use crate::flow::entitle::decide;
 use crate::flow::opaque::{self, Opaque};
 use crate::flow::session::{alive, asking, entitled};
 use crate::flow::step::{self, Step};
-use crate::ports::seal::Purpose;
+use crate::ports::seal::{Purpose, SubjectKey};
 use crate::ports::store::{Loaded, Parts, StoreError};
 
 /// An access token of ours, verified.
@@ -23,6 +23,8 @@ use crate::ports::store::{Loaded, Parts, StoreError};
 pub struct Access {
     /// Whose it is.
     pub subject: Subject,
+    /// Where its subject lives.
+    pub key: SubjectKey,
     /// The client.
     pub client: String,
     /// The session.
@@ -65,8 +67,7 @@ pub enum Live {
 
 /// Looks at an access token. Never fails.
 pub async fn access(flow: &Flow, token: &Access) -> Live {
-    let key = flow.key(&token.subject);
-    let loaded = flow.store.read(&key, Parts::GRANTS).await;
+    let loaded = flow.store.read(&token.key, Parts::GRANTS).await;
     let (session, now) = match &loaded {
         Ok(loaded) => {
             let now = flow.now(loaded.store_time);
@@ -179,8 +180,7 @@ pub async fn revoke_refresh(flow: &Flow, client: &str, token: &str) -> Result<bo
 /// # Errors
 /// [`StoreError`]; nothing was revoked then.
 pub async fn revoke_access(flow: &Flow, token: &Access) -> Result<(), StoreError> {
-    let key = flow.key(&token.subject);
-    step::run(flow, &key, &|loaded, now| {
+    step::run(flow, &token.key, &|loaded, now| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
         grants.deny_token(token.family(), &token.jti, now.latest());
         Step::store((), grants)

@@ -5,6 +5,7 @@ pub mod authorize;
 pub mod browser;
 pub mod callback;
 pub mod introspect;
+pub mod known;
 pub mod login;
 pub mod logout;
 pub mod metadata;

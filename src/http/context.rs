@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::flow::Flow;
 use crate::flow::hook::Wakes;
+use crate::http::broker::known::{self, KnownTokens};
 use crate::http::limits::Limiter;
 use crate::http::pages::Pages;
 use crate::http::peer::Proxies;
@@ -53,6 +54,8 @@ pub struct Context {
     pub admin_key: Option<SecretHash>,
     /// What is counted, for the operations listener.
     pub metrics: Option<Metrics>,
+    /// Access tokens whose signature was right.
+    pub known: Arc<KnownTokens>,
     /// Whether this replica takes traffic.
     pub readiness: Arc<Readiness>,
     /// Wakes the pollers of this process.
@@ -82,6 +85,7 @@ impl Context {
             views: Arc::clone(&pages) as Arc<dyn Views>,
             pages,
             admin_key: None,
+            known: Arc::new(KnownTokens::new(known::MOST)),
             metrics: None,
             limits,
             limiter: Arc::new(Limiter::new(crate::config::limits::Limits::default())),

@@ -7,8 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// SHA-256.
 #[must_use]
-pub fn sha256(message: &[u8]) -> Vec<u8> {
-    digest(&SHA256, message).as_ref().to_vec()
+pub fn sha256(message: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, message).as_ref());
+    out
 }
 
 /// The `S256` code challenge of a verifier (RFC 7636 §4.2).

@@ -25,7 +25,7 @@ pub fn is_reserved_scope(word: &str) -> bool {
 
 /// A client secret, kept as its hash only.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretHash(Vec<u8>);
+pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
     /// Of a secret.
@@ -37,7 +37,7 @@ impl SecretHash {
     /// Of a secret whose SHA-256 is known.
     #[must_use]
     pub fn from_digest(sha256: &[u8; 32]) -> Self {
-        Self(sha256.to_vec())
+        Self(*sha256)
     }
 
     /// Whether this is the secret, in constant time.

@@ -121,6 +121,18 @@ pub fn verify(
     })
 }
 
+/// Checks again what time can change of a token that was verified before: its key has to be one of ours still, and its
+/// own time must not be over.
+///
+/// # Errors
+/// [`Refusal::UnknownKey`], [`Refusal::Expired`].
+pub fn still(ring: &KeyRing, verified: &Verified, now: Timestamp) -> Result<(), Refusal> {
+    ring.find(&verified.kid)
+        .filter(|key| key.algorithm == verified.algorithm)
+        .ok_or(Refusal::UnknownKey)?;
+    in_time(&verified.claims, now)
+}
+
 /// Header and claims, unverified, after a look at both JSON objects for members that are there twice.
 pub(super) fn parts(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), Refusal> {
     if token.len() > MAX_TOKEN {

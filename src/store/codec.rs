@@ -5,8 +5,9 @@
 //! reader for the old one. A reader of version n refuses n+1: what it cannot read it must not overwrite, and an
 //! account whose record cannot be read is restricted.
 
-use serde::Serialize;
+use rmp_serde::decode::ReadRefReader;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
 
 use crate::ports::store::StoreError;
 
@@ -40,7 +41,7 @@ pub fn encode_named<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 /// # Errors
 /// [`StoreError::Unreadable`] for a newer version, for what does not decode, and for anything left over.
 pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    let mut rest = match bytes.split_first() {
+    let rest = match bytes.split_first() {
         Some((&VERSION, rest)) => rest,
         Some((&version, _)) if version > VERSION => {
             return Err(StoreError::Unreadable(format!(
@@ -49,16 +50,26 @@ pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreE
         }
         _ => return Err(StoreError::Unreadable(format!("{what} has no version"))),
     };
-    let value = rmp_serde::from_read(&mut rest)
+    // Strings are taken from where they lie, not by way of a buffer.
+    let mut reader = rmp_serde::Deserializer::from_read_ref(rest);
+    let value = T::deserialize(&mut reader)
         .map_err(|e| StoreError::Unreadable(format!("{what} does not decode: {e}")))?;
-    if rest.is_empty() {
+    if is_at_end(&mut reader) {
         Ok(value)
     } else {
         Err(StoreError::Unreadable(format!(
-            "{what} is followed by {} octets that do not belong to it",
-            rest.len()
+            "{what} is followed by octets that do not belong to it"
         )))
     }
+}
+
+/// Whether nothing is left: the next value, which has no parts, has not even a first octet.
+fn is_at_end(reader: &mut rmp_serde::Deserializer<ReadRefReader<'_, [u8]>>) -> bool {
+    use rmp_serde::decode::Error;
+    matches!(
+        <()>::deserialize(reader),
+        Err(Error::InvalidMarkerRead(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof
+    )
 }
 
 #[cfg(test)]
@@ -142,6 +153,17 @@ mod tests {
         for bytes in [Vec::new(), vec![0], vec![VERSION], b"{}".to_vec(), cut, long] {
             let answer = decode::<Record>("the record", &bytes);
             assert!(matches!(answer, Err(StoreError::Unreadable(_))));
+        }
+    }
+
+    #[test]
+    fn any_octet_after_a_value_is_noticed() {
+        let good = encode(&held()).unwrap();
+        for octet in 0..=u8::MAX {
+            let mut long = good.clone();
+            long.push(octet);
+            let answer = decode::<Record>("the record", &long);
+            assert!(matches!(&answer, Err(StoreError::Unreadable(why)) if why.contains("followed")), "{octet:#x}: {answer:?}");
         }
     }
 

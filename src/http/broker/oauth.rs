@@ -19,12 +19,18 @@ use crate::ports::seal::SubjectKey;
 /// A JSON answer; nobody keeps it.
 #[must_use]
 pub fn json(status: StatusCode, body: &Value) -> Response {
+    text(status, body.to_string())
+}
+
+/// A JSON answer that is spelt already; nobody keeps it.
+#[must_use]
+pub fn text(status: StatusCode, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
         (header::PRAGMA, "no-cache"),
     ];
-    (status, headers, body.to_string()).into_response()
+    (status, headers, body).into_response()
 }
 
 /// An error of RFC 6749 §5.2.

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::flow::live;
-use crate::http::broker::userinfo::access;
+use crate::http::broker::known::known;
 use crate::http::broker::{browser, oauth};
 use crate::http::context::Context;
 use crate::http::extract::Posted;
@@ -26,8 +26,10 @@ pub async fn revoke(
     let Some(token) = params.get("token") else {
         return oauth::invalid_request("token is missing");
     };
-    let revoked = match access(&context.broker, token, &context) {
-        Some((token, _)) if token.client == client.id => live::revoke_access(&context.flow, &token).await,
+    let revoked = match known(&context, token) {
+        Some(known) if known.token.client == client.id => {
+            live::revoke_access(&context.flow, &known.token).await
+        }
         Some(_) => Ok(()),
         None => live::revoke_refresh(&context.flow, &client.id, token)
             .await

@@ -5,12 +5,13 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use crate::flow::live::{self, Access, Live};
+use crate::flow::live::{self, Live};
+use crate::http::broker::known::known;
 use crate::http::broker::{browser, oauth};
 use crate::http::context::Context;
 use crate::http::extract::Posted;
+use crate::oidc::claims;
 use crate::oidc::verify::Verified;
-use crate::oidc::{Broker, claims};
 
 /// `GET` and `POST /userinfo`.
 pub async fn userinfo(
@@ -29,14 +30,15 @@ pub async fn userinfo(
             Some(("invalid_token", "the token is not valid")),
         )
     };
-    let Some((token, verified)) = access(&context.broker, &presented, &context) else {
+    let Some(known) = known(&context, &presented) else {
         return invalid();
     };
+    let (token, verified) = (&known.token, &known.verified);
     if !token.scopes.contains("openid") {
         let fault = ("insufficient_scope", "the token does not have the scope openid");
         return oauth::challenge(StatusCode::FORBIDDEN, Some(fault));
     }
-    match live::access(&context.flow, &token).await {
+    match live::access(&context.flow, token).await {
         Live::Inactive => invalid(),
         Live::Active {
             entitlement, session, ..
@@ -44,7 +46,7 @@ pub async fn userinfo(
             let allowed = &context.flow.policy.load().claims;
             let mut body = match &session {
                 Some(session) => claims::passed(session, allowed, &token.scopes, entitlement.contact_hold),
-                None => unread(&verified, allowed),
+                None => unread(verified, allowed),
             };
             body.insert("sub".to_owned(), json!(verified.text("sub")));
             body.extend(claims::recovery(
@@ -88,21 +90,4 @@ async fn presented(method: &Method, headers: &HeaderMap, request: Request) -> Re
         (Some(token), None) | (None, Some(token)) => Ok(token),
         (None, None) => Err(oauth::challenge(StatusCode::UNAUTHORIZED, None)),
     }
-}
-
-/// An access token of ours, as the use cases know it.
-#[must_use]
-pub fn access(broker: &Broker, token: &str, context: &Context) -> Option<(Access, Verified)> {
-    let verified = broker.access_token(token, None, context.flow.clock.now()).ok()?;
-    let access = Access {
-        subject: broker.settings.subject(verified.text("sub")?)?,
-        client: verified.text("client_id")?.to_owned(),
-        sid: verified.text("sid")?.to_owned(),
-        jti: verified.text("jti")?.to_owned(),
-        scopes: claims::set(&verified.claims, "scope"),
-        roles: claims::set(&verified.claims, "roles"),
-        groups: claims::set(&verified.claims, "groups"),
-        issued: claims::issued(&verified.claims),
-    };
-    Some((access, verified))
 }
