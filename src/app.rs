@@ -22,6 +22,8 @@ use crate::oidc::settings::SecretHash;
 use crate::store::seal::Keys;
 use crate::telemetry::metric::Metrics;
 
+/// How often measurements are folded into their buckets.
+const FOLD: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often the keys directory is read again.
 const RELOAD: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -51,7 +53,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         .admin
         .read_key
         .map(|hash| SecretHash::from_digest(hash.as_bytes()));
-    context.metrics = Some(Metrics::install()?);
+    let metrics = Metrics::install()?;
+    tokio::spawn(keep_metrics(metrics.clone(), stop.clone()));
+    context.metrics = Some(metrics);
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
         time: server.request_timeout,
@@ -84,6 +88,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         stop,
     )
     .await
+}
+
+/// Folds measurements into their buckets now and then, also when nobody collects them.
+async fn keep_metrics(metrics: Metrics, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(FOLD)).await.is_some() {
+        metrics.upkeep();
+    }
 }
 
 /// Reads the keys directory now and then: a new key is published and a retired one stops signing without a restart.

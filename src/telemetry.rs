@@ -3,7 +3,9 @@
 //! Log lines never hold a path (a path may hold a secret), an address, a `sub` or a token; the matched route, the client
 //! and stable words are enough to follow a case, together with the trace id that the caller was given.
 
+mod json;
 pub mod metric;
+mod out;
 pub mod request;
 
 use tracing_subscriber::EnvFilter;
@@ -11,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::telemetry::{LogFormat, TelemetrySettings};
+use out::Out;
 
 /// Libraries that say too much below `warn`.
 const QUIET: &str =
@@ -32,29 +35,39 @@ pub enum TelemetryError {
     Twice(String),
 }
 
+/// Writes the last lines when it is dropped: keep it until nothing is left to be said.
+#[must_use]
+#[derive(Debug)]
+pub struct Lines(Out);
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
 /// Starts writing log lines to standard error. `filter` (as in `RUST_LOG`) wins over the configured level. Colours only
 /// for `text` and when `colour` says that a person is looking.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(settings: TelemetrySettings, filter: Option<&str>, colour: bool) -> Result<(), TelemetryError> {
+pub fn init(
+    settings: TelemetrySettings,
+    filter: Option<&str>,
+    colour: bool,
+) -> Result<Lines, TelemetryError> {
     let wanted = filter.map_or_else(|| format!("{},{QUIET}", settings.level.as_str()), str::to_owned);
     let filter = EnvFilter::try_new(&wanted).map_err(|e| TelemetryError::Filter {
         filter: wanted.clone(),
         why: e.to_string(),
     })?;
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let out = Out::start();
+    let lines = tracing_subscriber::fmt::layer().with_writer(out.clone());
     let set = match settings.format {
-        LogFormat::Json => {
-            let json = lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false);
-            registry.with(json).try_init()
-        }
+        LogFormat::Json => registry.with(lines.event_format(json::Json)).try_init(),
         LogFormat::Text => registry.with(lines.compact().with_ansi(colour)).try_init(),
     };
-    set.map_err(|e| TelemetryError::Twice(e.to_string()))
+    set.map_err(|e| TelemetryError::Twice(e.to_string()))?;
+    Ok(Lines(out))
 }

@@ -40,7 +40,7 @@ impl Demo {
             format: LogFormat::Text,
             level,
         };
-        telemetry::init(
+        let _lines = telemetry::init(
             settings,
             session.environment.get("RUST_LOG"),
             session.err.is_colourful(),

@@ -3,7 +3,7 @@
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, Session, runtime};
+use super::{Outcome, Session};
 use crate::{app, telemetry};
 
 /// `reentry serve`
@@ -23,13 +23,28 @@ impl Serve {
             return Ok(Outcome::Refused);
         };
         let filter = session.environment.get("RUST_LOG");
-        telemetry::init(config.telemetry, filter, session.err.is_colourful())?;
-        runtime()?.block_on(async {
+        let _lines = telemetry::init(config.telemetry, filter, session.err.is_colourful())?;
+        serving_runtime()?.block_on(async {
             let stop = stopped_by_signals()?;
             app::serve(config, stop).await
         })?;
         Ok(Outcome::Done)
     }
+}
+
+/// A runtime for the listeners. With one core one thread does everything: handing work over to others of the same core
+/// would cost a quarter more (measured; see `make bench`).
+///
+/// # Errors
+/// When the system gives no threads.
+fn serving_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let several = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    let mut builder = if several {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    Ok(builder.enable_all().build()?)
 }
 
 /// A token that SIGTERM and SIGINT cancel.

@@ -53,21 +53,17 @@ pub async fn around(
     let trace_id = trace.id();
     let peer = context.proxies.client(request.headers(), request.extensions());
     let method = request.method().clone();
-    let route = matched.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
+    let route = matched.as_ref().map_or("(none)", MatchedPath::as_str);
     request
         .extensions_mut()
         .insert(BodyTime(context.limits.body_time));
     request.extensions_mut().insert(peer);
     let span_id = trace.span();
-    let work = trace::scope(trace, answer(&context, peer, &route, request, next));
+    let work = trace::scope(trace, answer(&context, peer, route, request, next));
     let mut response = work.await;
     let cause = explain(&mut response, &trace_id);
     secure(response.headers_mut(), context.broker.settings.is_https());
-    let words = response
-        .extensions()
-        .get::<LogWords>()
-        .cloned()
-        .unwrap_or_default();
+    let words = response.extensions_mut().remove::<LogWords>().unwrap_or_default();
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     // A probe that says "not yet" is an answer, not a fault.
@@ -78,7 +74,7 @@ pub async fn around(
         trace_id: &trace_id,
         span_id: &span_id,
         method: method.as_str(),
-        route: &route,
+        route,
         status,
         elapsed,
         client: words.client.as_deref(),
@@ -99,7 +95,7 @@ async fn answer(context: &Context, peer: Peer, route: &str, request: Request, ne
         metrics::counter!("reentry_limited_total", "kind" => kind.as_str()).increment(1);
         return Problem::too_often(seconds).into_response();
     }
-    let Ok(_place) = context.places.clone().try_acquire_owned() else {
+    let Ok(_place) = context.places.try_acquire() else {
         return Problem::unavailable("too many requests at once")
             .retry_after(1)
             .into_response();

@@ -142,7 +142,11 @@ mod tests {
         remembered.put(name(0), Arc::new(0));
         for n in 1..10_000 {
             remembered.put(name(n), Arc::new(n));
-            assert_eq!(remembered.get(&name(0)).as_deref(), Some(&0), "asked for all the time");
+            assert_eq!(
+                remembered.get(&name(0)).as_deref(),
+                Some(&0),
+                "asked for all the time"
+            );
             assert!(remembered.len() <= 2 * 64, "{}", remembered.len());
         }
         assert_eq!(remembered.get(&name(1)), None, "nobody asked");

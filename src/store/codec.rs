@@ -163,7 +163,10 @@ mod tests {
             let mut long = good.clone();
             long.push(octet);
             let answer = decode::<Record>("the record", &long);
-            assert!(matches!(&answer, Err(StoreError::Unreadable(why)) if why.contains("followed")), "{octet:#x}: {answer:?}");
+            assert!(
+                matches!(&answer, Err(StoreError::Unreadable(why)) if why.contains("followed")),
+                "{octet:#x}: {answer:?}"
+            );
         }
     }
 

@@ -3,6 +3,8 @@
 //! Labels take their values from closed sets (routes, kinds, outcomes): never an account, an address or a client's
 //! input, which would let anybody fill the memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -141,6 +143,14 @@ const fn histogram(name: &'static str, help: &'static str) -> Metric {
 /// Upper bounds of the histogram's buckets in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
+/// Whether measurements are counted in this process: from then on handles may be kept.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether measurements are counted in this process.
+pub(crate) fn is_installed() -> bool {
+    INSTALLED.load(Ordering::Acquire)
+}
+
 /// The text that `/metrics` answers with.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -175,7 +185,14 @@ impl Metrics {
                 Kind::Histogram => metrics::describe_histogram!(metric.name, Unit::Seconds, metric.help),
             }
         }
+        INSTALLED.store(true, Ordering::Release);
         Ok(Self(handle))
+    }
+
+    /// Puts what was measured into buckets. Until then each single measurement is kept, so without a collector somebody
+    /// has to ask for this now and then.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
     }
 
     /// Everything counted so far in Prometheus' text format (version 0.0.4).

@@ -1,5 +1,7 @@
 //! The wide log line: one for each request, with everything that is needed to follow a case and nothing that could harm.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// What one request's line says.
@@ -32,13 +34,7 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// Counts the request and writes its line.
     pub fn emit(&self) {
-        metrics::histogram!(
-            "reentry_http_seconds",
-            "route" => self.route.to_owned(),
-            "method" => self.method.to_owned(),
-            "status" => self.status.to_string()
-        )
-        .record(self.elapsed.as_secs_f64());
+        self.measure();
         tracing::info!(
             trace_id = self.trace_id,
             span_id = self.span_id,
@@ -53,5 +49,65 @@ impl Line<'_> {
             rollout = self.rollout,
             "request"
         );
+    }
+
+    /// The handle of the histogram is kept for each thread: looking it up by its labels would cost more than recording.
+    fn measure(&self) {
+        thread_local! {
+            static SECONDS: RefCell<HashMap<String, Vec<Kept>>> = RefCell::default();
+        }
+        let (method, seconds) = (method(self.method), self.elapsed.as_secs_f64());
+        if !super::metric::is_installed() {
+            return;
+        }
+        SECONDS.with_borrow_mut(|all| {
+            if !all.contains_key(self.route) {
+                all.insert(self.route.to_owned(), Vec::new());
+            }
+            let Some(kept) = all.get_mut(self.route) else {
+                return;
+            };
+            let known = kept
+                .iter()
+                .find(|k| k.status == self.status && k.method == method);
+            if let Some(known) = known {
+                known.histogram.record(seconds);
+                return;
+            }
+            let histogram = metrics::histogram!(
+                "reentry_http_seconds",
+                "route" => self.route.to_owned(),
+                "method" => method,
+                "status" => self.status.to_string()
+            );
+            histogram.record(seconds);
+            kept.push(Kept {
+                method,
+                status: self.status,
+                histogram,
+            });
+        });
+    }
+}
+
+struct Kept {
+    method: &'static str,
+    status: u16,
+    histogram: metrics::Histogram,
+}
+
+/// The method as a label: a client may send any word, and each new one would be kept for ever.
+fn method(sent: &str) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == sent).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_word_that_is_no_method_makes_no_label_of_its_own() {
+        assert_eq!(super::method("POST"), "POST");
+        assert_eq!(super::method("BREW"), "other");
+        assert_eq!(super::method("post"), "other");
     }
 }

@@ -6,6 +6,7 @@
 //! from what HTTP costs.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,7 +72,10 @@ impl Bare {
         });
         let mut token = self.header.clone();
         URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut token);
-        let signature = self.pair.sign(&self.random, token.as_bytes()).expect("a signature");
+        let signature = self
+            .pair
+            .sign(&self.random, token.as_bytes())
+            .expect("a signature");
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         token
@@ -125,7 +129,8 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
             .map_err(|_| anyhow::anyhow!("no key could be made"))?;
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())?;
-        let header = serde_json::json!({ "typ": "at+jwt", "alg": "ES256", "kid": "0123456789abcdef0123456789abcdef" });
+        let header =
+            serde_json::json!({ "typ": "at+jwt", "alg": "ES256", "kid": "0123456789abcdef0123456789abcdef" });
         let bare = Bare {
             redis: ConnectionManager::new(client).await?,
             at: AtomicUsize::new(0),
@@ -166,7 +171,7 @@ pub async fn measure(
     let mut command = Command::new(std::env::current_exe().context("this program's own path")?);
     command.args(["bare", &port.to_string(), &redis.port().to_string()]);
     let mut target = Target {
-        server: place.start(command)?,
+        server: place.start(command, Path::new("/dev/null"))?,
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         redis,
         idle: 0.0,

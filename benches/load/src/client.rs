@@ -84,11 +84,7 @@ pub async fn drive<W: Work>(
     Ok((load, works))
 }
 
-async fn one<W: Work>(
-    mut stream: TcpStream,
-    mut work: W,
-    until: Instant,
-) -> anyhow::Result<(Vec<u32>, W)> {
+async fn one<W: Work>(mut stream: TcpStream, mut work: W, until: Instant) -> anyhow::Result<(Vec<u32>, W)> {
     let mut latencies = Vec::with_capacity(4096);
     let mut request = Vec::with_capacity(4096);
     let mut answer = Vec::with_capacity(16 * 1024);
@@ -132,8 +128,9 @@ fn end_of_head(buffer: &[u8]) -> Option<usize> {
 }
 
 fn content_length(head: &str) -> Option<usize> {
-    let line = head
-        .split("\r\n")
-        .find(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case("content-length:")))?;
+    let line = head.split("\r\n").find(|line| {
+        line.get(..15)
+            .is_some_and(|name| name.eq_ignore_ascii_case("content-length:"))
+    })?;
     line.get(15..)?.trim().parse().ok()
 }

@@ -94,5 +94,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Whether a path was asked for.
 fn wanted(options: &Options, path: &str) -> bool {
-    options.only.as_ref().is_none_or(|only| path.contains(only.as_str()))
+    options
+        .only
+        .as_ref()
+        .is_none_or(|only| path.contains(only.as_str()))
 }

@@ -1,6 +1,6 @@
 //! What the kernel and Redis say: CPU time, resident memory, commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -46,8 +46,9 @@ impl Place {
         }
     }
 
-    /// Starts a server on its core; `taskset` becomes the program, so the process id is the server's.
-    pub fn start(&self, mut command: Command) -> anyhow::Result<Server> {
+    /// Starts a server on its core, its standard error in a file; `taskset` becomes the program, so the process id is the
+    /// server's.
+    pub fn start(&self, mut command: Command, log: &Path) -> anyhow::Result<Server> {
         if let Some(core) = self.server {
             let mut pinned = Command::new("taskset");
             pinned.args(["-c", &core.to_string()]);
@@ -62,8 +63,11 @@ impl Place {
             }
             command = pinned;
         }
+        let log = std::fs::File::create(log)?;
         let child = command
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .with_context(|| format!("{} does not start", command.get_program().display()))?;
         Ok(Server(child))

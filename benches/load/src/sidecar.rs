@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::Timestamp;
+use reentry::flow::Flow;
 use reentry::flow::grant::{self, Asker, Wanted};
 use reentry::flow::session::{self, Login};
-use reentry::flow::Flow;
 use reentry::oidc::digest;
 use reentry_test_support::ports::free_port;
 use reentry_test_support::redis::Redis;
@@ -39,12 +39,10 @@ const ACCOUNTS: usize = 1024;
 const CODES: usize = 2048;
 
 /// The clients: an API client without ID tokens, two web applications, a gateway that introspects.
-const CLIENTS: &str = "\
-  - { client_id: api, secret_file: secret, redirect_uris: [\"REDIRECT\"], scopes: [accounts, payments] }
-  - { client_id: web, secret_file: secret, redirect_uris: [\"REDIRECT\"], scopes: [openid, profile, email, accounts], id_token: ES256 }
-  - { client_id: web-rs256, secret_file: secret, redirect_uris: [\"REDIRECT\"], scopes: [openid, profile, email, accounts] }
-  - { client_id: gate, secret_file: secret, redirect_uris: [\"REDIRECT\"], scopes: [accounts], may_introspect: true }
-";
+const CLIENTS: &str = r#"  - { client_id: api, secret_file: secret, redirect_uris: ["REDIRECT"], scopes: [accounts, payments] }
+  - { client_id: web, secret_file: secret, redirect_uris: ["REDIRECT"], scopes: [openid, profile, email, accounts], id_token: ES256 }
+  - { client_id: web-rs256, secret_file: secret, redirect_uris: ["REDIRECT"], scopes: [openid, profile, email, accounts] }
+  - { client_id: gate, secret_file: secret, redirect_uris: ["REDIRECT"], scopes: [accounts], may_introspect: true }"#;
 
 fn configuration(public: u16, operations: u16, redis: &Redis, keycloak: &str) -> String {
     format!(
@@ -73,7 +71,6 @@ policy_file: policy.yaml
 struct Sidecar {
     target: Target,
     flow: Arc<Flow>,
-    operations: SocketAddr,
 }
 
 /// Runs a command of the binary to its end.
@@ -128,8 +125,13 @@ async fn start(
     let keycloak = keycloak::start().await?;
     let (public, operations) = (free_port(), free_port());
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text);
-    write("reentry.yaml", &configuration(public, operations, &redis, &keycloak))?;
+    write(
+        "reentry.yaml",
+        &configuration(public, operations, &redis, &keycloak),
+    )?;
     write("secret", "a-secret-of-the-bench-of-32-octets")?;
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(directory.join("secret"), private)?;
     let policy = run(binary, directory, &["policy", "default"]).await?;
     let policy = policy
         .replace("\nscopes: {}", "\nscopes: { read: [accounts], pay: [payments] }")
@@ -140,20 +142,30 @@ async fn start(
 
     let mut command = Command::new(binary);
     command.arg("serve").current_dir(directory).env("NO_COLOR", "1");
-    let log = std::fs::File::create(directory.join("serve.log"))?;
-    command.stdout(Stdio::null()).stderr(log);
     let started = Instant::now();
     let mut target = Target {
-        server: place.start(command)?,
+        server: place.start(command, &directory.join("serve.log"))?,
         address: (Ipv4Addr::LOCALHOST, public).into(),
         redis,
         idle: 0.0,
     };
     let operations = SocketAddr::from((Ipv4Addr::LOCALHOST, operations));
     listening(&mut target.server, target.address).await?;
-    fact(report, "start to listening", started.elapsed().as_secs_f64() * 1000.0, "ms", Some(100.0));
+    fact(
+        report,
+        "start to listening",
+        started.elapsed().as_secs_f64() * 1000.0,
+        "ms",
+        Some(100.0),
+    );
     ready(&target, operations).await?;
-    fact(report, "start to ready", started.elapsed().as_secs_f64() * 1000.0, "ms", None);
+    fact(
+        report,
+        "start to ready",
+        started.elapsed().as_secs_f64() * 1000.0,
+        "ms",
+        None,
+    );
     tokio::time::sleep(Duration::from_secs(3)).await;
     let before = commands(&target.redis);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -161,16 +173,18 @@ async fn start(
     {
         target.idle = (commands(&target.redis) - before) as f64 / 2.0;
     }
-    fact(report, "resident memory idle", mebibytes(&target)?, "MiB", Some(20.0));
+    fact(
+        report,
+        "resident memory idle",
+        mebibytes(&target)?,
+        "MiB",
+        Some(20.0),
+    );
     fact(report, "Redis commands per second idle", target.idle, "/s", None);
     let config = reentry::config::load_file(&directory.join("reentry.yaml"), std::iter::empty())
         .map_err(|faults| anyhow::anyhow!("{faults}"))?;
     let flow = reentry::app::assemble::flow(&config.config).await?;
-    Ok(Sidecar {
-        target,
-        flow,
-        operations,
-    })
+    Ok(Sidecar { target, flow })
 }
 
 fn fact(report: &mut Report, name: &'static str, value: f64, unit: &'static str, limit: Option<f64>) {
@@ -193,7 +207,11 @@ async fn ready(target: &Target, operations: SocketAddr) -> anyhow::Result<()> {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(30) {
         let request = b"GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec();
-        let asked = drive(operations, Once::all(vec![request], "\"ready\":true"), Duration::from_secs(1));
+        let asked = drive(
+            operations,
+            Once::all(vec![request], "\"ready\":true"),
+            Duration::from_secs(1),
+        );
         if asked.await.is_ok() {
             return Ok(());
         }
@@ -203,7 +221,12 @@ async fn ready(target: &Target, operations: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// Makes sessions and codes the way a log-in does.
-async fn codes(flow: &Arc<Flow>, client: &str, accounts: &[String], each: usize) -> anyhow::Result<Vec<String>> {
+async fn codes(
+    flow: &Arc<Flow>,
+    client: &str,
+    accounts: &[String],
+    each: usize,
+) -> anyhow::Result<Vec<String>> {
     let openid = client.starts_with("web");
     let words: &[&str] = if openid {
         &["openid", "profile", "email", "accounts"]
@@ -239,7 +262,10 @@ async fn account(
     let now = flow.clock.now();
     let login = Login {
         subject: Subject::new(upstream, sub).context("a subject")?,
-        upstream_sid: Some(format!("5f0c5a1b-8c7d-4e6f-a1b2-{}", sub.get(..12).unwrap_or(sub))),
+        upstream_sid: Some(format!(
+            "5f0c5a1b-8c7d-4e6f-a1b2-{}",
+            sub.get(..12).unwrap_or(sub)
+        )),
         auth_time: Some(Timestamp::from_secs(now.secs())),
         acr: Some("1".to_owned()),
         amr: vec!["pwd".to_owned()],
@@ -284,9 +310,8 @@ fn post(path: &str, client: &str, body: &str) -> Vec<u8> {
 
 fn redeem(client: &str, code: &str) -> Vec<u8> {
     let redirect: String = url::form_urlencoded::byte_serialize(REDIRECT.as_bytes()).collect();
-    let body = format!(
-        "grant_type=authorization_code&code={code}&redirect_uri={redirect}&code_verifier={VERIFIER}"
-    );
+    let body =
+        format!("grant_type=authorization_code&code={code}&redirect_uri={redirect}&code_verifier={VERIFIER}");
     post("/token", client, &body)
 }
 
@@ -324,7 +349,10 @@ fn tokens(status: u16, body: &[u8]) -> anyhow::Result<Tokens> {
             access: access.to_owned(),
             refresh: refresh.to_owned(),
         }),
-        _ => bail!("tokens expected, came {status}: {}", String::from_utf8_lossy(body)),
+        _ => bail!(
+            "tokens expected, came {status}: {}",
+            String::from_utf8_lossy(body)
+        ),
     }
 }
 
@@ -422,7 +450,8 @@ impl Measuring<'_> {
     async fn everything(&mut self) -> anyhow::Result<()> {
         let api = self.log_in("api", "a001", ACCOUNTS).await?;
         let web = self.log_in("web", "a002", ACCOUNTS).await?;
-        self.refresh("refresh with rotation", "api", &api, Some(1.5)).await?;
+        self.refresh("refresh with rotation", "api", &api, Some(1.5))
+            .await?;
         self.cold().await?;
         let seen: Vec<String> = api.iter().map(|t| t.access.clone()).collect();
         self.same(
@@ -439,7 +468,8 @@ impl Measuring<'_> {
             (READ, None),
         )
         .await?;
-        self.refresh("refresh with ES256 ID token", "web", &web, None).await?;
+        self.refresh("refresh with ES256 ID token", "web", &web, None)
+            .await?;
         fact(
             self.report,
             "resident memory under load",
@@ -449,18 +479,16 @@ impl Measuring<'_> {
         );
         if wanted(self.options, "RS256") {
             let rsa = self.log_in("web-rs256", "a003", ACCOUNTS / 4).await?;
-            self.refresh("refresh with RS256 ID token", "web-rs256", &rsa, None).await?;
+            self.refresh("refresh with RS256 ID token", "web-rs256", &rsa, None)
+                .await?;
         }
-        self.exchange("code exchange, access token only", "api", "b001").await?;
-        self.exchange("code exchange with RS256 ID token", "web-rs256", "b002").await
+        self.exchange("code exchange, access token only", "api", "b001")
+            .await?;
+        self.exchange("code exchange with RS256 ID token", "web-rs256", "b002")
+            .await
     }
 
-    async fn log_in(
-        &self,
-        client: &'static str,
-        of: &str,
-        count: usize,
-    ) -> anyhow::Result<Vec<Tokens>> {
+    async fn log_in(&self, client: &'static str, of: &str, count: usize) -> anyhow::Result<Vec<Tokens>> {
         let codes = codes(&self.sidecar.flow, client, &accounts(of, count), 1).await?;
         let kept = Arc::new(Mutex::new(Vec::new()));
         let works = Redeem::all(client, codes, &kept);
@@ -491,12 +519,11 @@ impl Measuring<'_> {
         tokens: &[Tokens],
         limit: Option<f64>,
     ) -> anyhow::Result<()> {
-        if wanted(self.options, path) || (client == "api" && wanted(self.options, "introspection, token new")) {
+        if wanted(self.options, path) || (client == "api" && wanted(self.options, "introspection, token new"))
+        {
             let works = Rotate::all(client, tokens);
             let (measured, works) = windows(&self.sidecar.target, works, self.settings).await?;
-            self.report
-                .rows
-                .push(row(path, measured, Some((ROTATE, limit))));
+            self.report.rows.push(row(path, measured, Some((ROTATE, limit))));
             if client == "api" {
                 self.unseen = works.into_iter().flat_map(|work| work.unseen).collect();
             }
@@ -518,9 +545,7 @@ impl Measuring<'_> {
             let (one, _) = window(&self.sidecar.target, works, self.settings.length).await?;
             measured.push(one);
         }
-        self.report
-            .rows
-            .push(row(path, measured, Some((SIGN, None))));
+        self.report.rows.push(row(path, measured, Some((SIGN, None))));
         Ok(())
     }
 
@@ -538,9 +563,7 @@ impl Measuring<'_> {
             let (one, _) = window(&self.sidecar.target, works, Duration::from_secs(30)).await?;
             measured.push(one);
         }
-        self.report
-            .rows
-            .push(row(path, measured, Some((ROTATE, None))));
+        self.report.rows.push(row(path, measured, Some((ROTATE, None))));
         Ok(())
     }
 }
