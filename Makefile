@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.cache/cargo/bin:$(PATH)
 
-.PHONY: help install test e2e-keycloak demo-browser clients fmt lint doc deny
+.PHONY: help install test e2e-keycloak demo-browser clients bench fmt lint doc deny
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ demo-browser: install ## the demo's story in a real Chromium; screenshots in art
 
 clients: install ## openid-client and Authlib, which know nothing of Reentry
 	@scripts/test clients
+
+bench: install ## what each hot path costs, beside bare programs on the same machine: target/bench/report.json
+	@cargo build --release --locked -p reentry -p reentry-load
+	@target/release/reentry-load
 
 fmt: ## formats the code
 	@cargo fmt --all

@@ -67,8 +67,8 @@ pub enum Live {
 
 /// Looks at an access token. Never fails.
 pub async fn access(flow: &Flow, token: &Access) -> Live {
-    let loaded = flow.store.read(&token.key, Parts::GRANTS).await;
-    let (session, now) = match &loaded {
+    let mut loaded = flow.store.read(&token.key, Parts::GRANTS).await;
+    let (session, now) = match &mut loaded {
         Ok(loaded) => {
             let now = flow.now(loaded.store_time);
             let Some(session) = standing(loaded, token, now) else {
@@ -97,9 +97,9 @@ pub async fn access(flow: &Flow, token: &Access) -> Live {
     }
 }
 
-/// The session of a token that nobody has revoked.
-fn standing(loaded: &Loaded, token: &Access, now: Now) -> Option<Session> {
-    let grants = loaded.grants.as_ref()?;
+/// The session of a token that nobody has revoked, taken out of what was read.
+fn standing(loaded: &mut Loaded, token: &Access, now: Now) -> Option<Session> {
+    let grants = loaded.grants.as_mut()?;
     let family = grants
         .family(token.family())
         .filter(|f| f.client == token.client && f.session == token.sid)?;
@@ -107,7 +107,12 @@ fn standing(loaded: &Loaded, token: &Access, now: Now) -> Option<Session> {
         return None;
     }
     // No lifetime here: the token's own end is never after the session's.
-    alive(grants, loaded.record.as_ref(), &token.sid, now, None).cloned()
+    alive(grants, loaded.record.as_ref(), &token.sid, now, None)?;
+    let at = grants
+        .sessions
+        .iter()
+        .position(|s| s.id == token.sid && s.ended.is_none())?;
+    Some(grants.sessions.swap_remove(at))
 }
 
 /// A refresh token that may be used.

@@ -242,12 +242,7 @@ impl Keys {
     }
 
     /// Opens what [`Keys::seal`] sealed for the same place.
-    pub(crate) fn open(
-        &self,
-        kind: Kind,
-        place: &str,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    pub(crate) fn open(&self, kind: Kind, place: &str, sealed: &[u8]) -> Result<Opened, StoreError> {
         let what = kind.as_str();
         let unreadable = |why: &str| StoreError::Unreadable(format!("sealed {what}: {why}"));
         let (version, rest) = sealed.split_first().ok_or_else(|| unreadable("is empty"))?;
@@ -265,17 +260,17 @@ impl Keys {
         let key = self.sealings().find(|s| s.tag == *tag).ok_or_else(|| {
             unreadable("was sealed by a key that is not in the key file; put that key back")
         })?;
-        let mut body = Zeroizing::new(body.to_vec());
+        let mut body = Opened(body.to_vec());
         let length = key
             .value
             .open_in_place(
                 Nonce::assume_unique_for_key(*nonce),
                 Aad::from(kind.aad(place)),
-                &mut body,
+                &mut body.0,
             )
             .map_err(|_| unreadable("was altered, or belongs elsewhere"))?
             .len();
-        body.truncate(length);
+        body.0.truncate(length);
         Ok(body)
     }
 
@@ -367,13 +362,40 @@ fn first<const N: usize>(mac: &[u8]) -> [u8; N] {
     mac.first_chunk().copied().unwrap_or([0; N])
 }
 
+/// In hexadecimal, lower case. Every key in the store has such a name: spelt without the formatter's detours.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut out, b| {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{b:02x}");
-        out
-    })
+    let digit = |nibble: u8| char::from(nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(digit(byte >> 4));
+        out.push(digit(byte & 15));
+    }
+    out
+}
+
+/// Octets that are overwritten when they are dropped, all at once: one by one it would take as long as opening them.
+pub(crate) struct Opened(Vec<u8>);
+
+impl std::ops::Deref for Opened {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opened(..)")
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Whoever could see the octets from here on must find them overwritten.
+        std::hint::black_box(self.0.as_slice());
+    }
 }
 
 #[cfg(test)]

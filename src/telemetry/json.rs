@@ -25,7 +25,9 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         line.write_str("{\"timestamp\":\"")?;
         stamp(&mut line)?;
-        write!(line, "\",\"level\":\"{}\"", event.metadata().level())?;
+        line.write_str("\",\"level\":\"")?;
+        line.write_str(event.metadata().level().as_str())?;
+        line.write_char('"')?;
         let mut members = Members {
             line: &mut line,
             outcome: Ok(()),
@@ -132,6 +134,10 @@ struct Escaping<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let plain = |octet: u8| (b' '..0x7f).contains(&octet) && octet != b'"' && octet != b'\\';
+        if text.bytes().fold(true, |so_far, octet| so_far & plain(octet)) {
+            return self.0.write_str(text);
+        }
         let special = |c: char| c == '"' || c == '\\' || c.is_control() || c == '\u{2028}' || c == '\u{2029}';
         let mut rest = text;
         while let Some(at) = rest.find(special) {

@@ -15,7 +15,7 @@ fn what_was_sealed_opens_only_with_the_same_key_kind_and_place() {
         .unwrap();
     assert!(!sealed.windows(5).any(|w| w == b"alice"));
     let opened = keys.open(Kind::Account, "re:{001}:a:x", &sealed).unwrap();
-    assert_eq!(opened.as_slice(), b"alice@example.com");
+    assert_eq!(&opened[..], b"alice@example.com");
     let mut bent = sealed.clone();
     *bent.last_mut().unwrap() ^= 1;
     let mut newer = sealed.clone();
