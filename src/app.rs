@@ -1,6 +1,7 @@
 //! The only place that names concrete adapters: wiring, workers, life cycle.
 
 pub mod assemble;
+pub mod audit;
 pub mod clock;
 pub mod doctor;
 pub mod keys;

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error, so that a script reads only what it asked for.
 //! Exit codes are few and stable: see [`Outcome`]. Help teaches by examples; colours are for terminals alone.
 
+pub mod audit;
 pub mod config;
 pub mod demo;
 pub mod doctor;
@@ -32,6 +33,8 @@ pub enum Outcome {
     Failed,
     /// 3: the configuration or policy is refused; every fault is on standard error.
     Refused,
+    /// 2: what was to be checked cannot be read.
+    Unreadable,
     /// 4: a check found something that has to be mended.
     Found,
 }
@@ -41,6 +44,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Done => Self::SUCCESS,
             Outcome::Failed => Self::from(1),
+            Outcome::Unreadable => Self::from(2),
             Outcome::Refused => Self::from(3),
             Outcome::Found => Self::from(4),
         }
@@ -60,8 +64,10 @@ Examples:
   reentry wire keycloak                  what would change (--yes does it)
   reentry doctor                         is everything there, and as it should be?
   reentry serve                          run
+  reentry audit verify                   is the audit log whole?
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 configuration refused,
+Exit codes: 0 done, 1 failed, 2 wrong arguments, or what was to be
+checked cannot be read, 3 configuration refused,
 4 a check found something.";
 
 /// Makes account recovery as trustworthy as login: a sidecar beside the identity provider you already have.
@@ -105,6 +111,9 @@ enum Command {
     /// Prepare the store.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Verify the audit log, or print all of it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print a completion script for your shell.
     #[command(after_help = "Example:\n  reentry completions bash > /etc/bash_completion.d/reentry")]
     Completions {
@@ -167,6 +176,7 @@ fn dispatch(command: Command, session: &Session) -> anyhow::Result<Outcome> {
         Command::Wire(command) => command.run(session),
         Command::Keys(command) => command.run(session),
         Command::Store(command) => command.run(session),
+        Command::Audit(command) => command.run(session),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "reentry", &mut script);

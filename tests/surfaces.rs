@@ -16,5 +16,7 @@ mod ops;
 mod pages;
 #[path = "surfaces/report.rs"]
 mod report;
+#[path = "surfaces/trouble.rs"]
+mod trouble;
 #[path = "surfaces/world.rs"]
 mod world;

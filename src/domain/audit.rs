@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 
 /// Who did something.
@@ -18,6 +19,114 @@ pub enum Actor {
     Owner,
     /// An administrator, by subject.
     Administrator(String),
+}
+
+/// A line in its chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// Its number in the chain of its partition, counted from 1.
+    pub n: u64,
+    /// Its place in the order of time.
+    pub place: i64,
+    /// Its hash, SHA-256 in hexadecimal; the next line carries it.
+    pub hash: String,
+    /// Whose it is.
+    pub subject: Subject,
+    /// What it says.
+    pub entry: Entry,
+}
+
+/// The newest line of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its number.
+    pub n: u64,
+    /// Its hash.
+    pub hash: String,
+}
+
+/// What is wrong with a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flaw {
+    /// Something that is no audit line.
+    Strange,
+    /// A line was changed, moved in time, brought from elsewhere, or made without the key.
+    Altered,
+    /// A line before this one is missing before its time.
+    Removed,
+    /// This line does not follow the one before it.
+    Inserted,
+    /// Lines at the end are missing: the head is further on.
+    Cut,
+    /// The head is missing, or is not genuine.
+    NoHead,
+    /// The chain no longer has a line that an earlier verification saw.
+    Rewritten,
+}
+
+impl Flaw {
+    /// In words, after the name of a line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strange => "is no audit line",
+            Self::Altered => "was changed, moved in time, brought from elsewhere, or made without the key",
+            Self::Removed => "does not follow: a line before it was removed",
+            Self::Inserted => "does not follow the line before it: it was put in, or is there twice",
+            Self::Cut => "should be the last, and lines at the end were removed",
+            Self::NoHead => "is the last, and the head of the chain is missing or not genuine",
+            Self::Rewritten => "was there at an earlier verification, and is not there as it was",
+        }
+    }
+}
+
+/// The first bad line of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Partition.
+    pub partition: u8,
+    /// What is wrong.
+    pub flaw: Flaw,
+    /// The line's number, if it has one.
+    pub n: Option<u64>,
+    /// The line's id, or where it stands.
+    pub line: Option<String>,
+}
+
+/// A partition's chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Lines whose MAC is right, in their order.
+    pub lines: Vec<Linked>,
+    /// The head.
+    pub head: Option<Head>,
+    /// What is wrong, first of all.
+    pub fault: Option<Broken>,
+}
+
+impl Chain {
+    /// The same chain, held against a head that an earlier verification saw. Lines that are older than all that are
+    /// kept cannot be held against it.
+    #[must_use]
+    pub fn against(mut self, partition: u8, earlier: &Head) -> Self {
+        let first = self.lines.first().map(|l| l.n);
+        let kept = first.is_some_and(|first| first <= earlier.n);
+        let there = self
+            .lines
+            .iter()
+            .any(|l| l.n == earlier.n && l.hash == earlier.hash);
+        let behind = self.head.as_ref().is_none_or(|h| h.n < earlier.n);
+        if self.fault.is_none() && (behind || (kept && !there)) {
+            self.fault = Some(Broken {
+                partition,
+                flaw: Flaw::Rewritten,
+                n: Some(earlier.n),
+                line: None,
+            });
+        }
+        self
+    }
 }
 
 /// One line of the audit log. Holds no address, no number, no name.

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::audit::Entry;
+use crate::domain::audit::{Chain, Entry};
 use crate::domain::event::Event;
 use crate::domain::hold::{Effect, Record};
 use crate::domain::session::Grants;
@@ -460,6 +460,12 @@ pub trait Store: Send + Sync {
         before: Timestamp,
         max: usize,
     ) -> Result<Vec<(Subject, Entry)>, StoreError>;
+
+    /// Reads and verifies the audit chain of one partition (0 to 255). A chain that is broken is no error: it says so.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn chain(&self, partition: u8) -> Result<Chain, StoreError>;
 
     /// Writes one audit line that belongs to no transition (a refused approval, a failed delivery).
     ///

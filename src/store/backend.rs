@@ -5,6 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::marker::{Expected, Marker};
+use crate::domain::audit::Entry;
+use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, Parts, PendingId, Soundness, StoreError};
@@ -88,8 +90,12 @@ pub(crate) struct Batch {
     pub(crate) due: Due,
     /// Sealed outbox entries.
     pub(crate) outbox: Vec<Vec<u8>>,
-    /// Audit lines with their place in the order of time.
+    /// Audit lines that are to be linked.
+    pub(crate) loose: Vec<Loose>,
+    /// Audit lines with their place in the order of time, linked.
     pub(crate) audit: Vec<(i64, Vec<u8>)>,
+    /// How the head of the chain moves on, with the lines.
+    pub(crate) step: Option<Step>,
 }
 
 impl Batch {
@@ -104,9 +110,44 @@ impl Batch {
             grants: Cell::default(),
             due: Due::Leave,
             outbox: Vec::new(),
+            loose: Vec::new(),
             audit: Vec::new(),
+            step: None,
         }
     }
+}
+
+/// An audit line before it is linked.
+#[derive(Debug, Clone)]
+pub(crate) struct Loose {
+    /// Its place in the order of time.
+    pub(crate) place: i64,
+    /// Whose it is.
+    pub(crate) subject: Subject,
+    /// What it says.
+    pub(crate) entry: Entry,
+}
+
+/// The newest line of a partition's audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ChainHead {
+    /// Its number, counted from 1; 0 when there is none yet.
+    pub(crate) n: u64,
+    /// Its hash in hexadecimal.
+    pub(crate) hash: String,
+    /// Its place.
+    pub(crate) place: i64,
+    /// Its MAC in hexadecimal.
+    pub(crate) mac: String,
+}
+
+/// A head and the one after it.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// What the head must be still.
+    pub(crate) from: ChainHead,
+    /// What it is then.
+    pub(crate) to: ChainHead,
 }
 
 /// How a commit ended.
@@ -120,6 +161,8 @@ pub(crate) enum Committed {
     Conflict,
     /// The marker is not what it must be; nothing was done.
     Unsound(Option<Marker>),
+    /// The head of the audit chain is this; nothing was done.
+    Behind(Option<ChainHead>),
 }
 
 /// An outbox entry as stored.
@@ -197,6 +240,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Audit lines before `before` in the order of time, newest first: of one partition, or of all.
     async fn audit(&self, partition: Option<u8>, before: i64, max: usize) -> Result<Vec<Line>, StoreError>;
+
+    /// The head of a partition's audit chain.
+    async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError>;
+
+    /// How long audit lines are kept.
+    fn audit_retention(&self) -> Span;
 
     /// Every marker there is, by partition.
     async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError>;

@@ -4,6 +4,7 @@
 //! file system has synced it, so what was acknowledged survives `kill -9` and a loss of power. Work on the file
 //! runs on the blocking pool. Records are never collected here: one node has room for them.
 
+mod audit;
 mod dead;
 mod queues;
 mod subjects;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 
-use super::backend::{Backend, Batch, Committed, Line, Raw, Waiting};
+use super::backend::{Backend, Batch, ChainHead, Committed, Line, Raw, Waiting};
 use super::marker::Marker;
+use super::retention::AUDIT_RETENTION;
 use super::seal::Keys;
 use super::shared::Shared;
 use crate::domain::time::{Span, Timestamp};
@@ -222,8 +224,17 @@ impl Backend for File {
     }
 
     async fn audit(&self, partition: Option<u8>, before: i64, max: usize) -> Result<Vec<Line>, StoreError> {
-        self.reading(move |t| queues::audit(t, partition, before, max))
+        self.reading(move |t| audit::lines(t, partition, before, max))
             .await
+    }
+
+    async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError> {
+        self.reading(move |t| audit::head(&t.open_table(tables::CHAINS).map_err(fault)?, partition))
+            .await
+    }
+
+    fn audit_retention(&self) -> Span {
+        AUDIT_RETENTION
     }
 
     async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {

@@ -9,6 +9,7 @@
 //! An ACL user needs `~re:* +@connection +@scripting +@read +@write +role +time +info`, with `store.durability` also
 //! `+wait` (and `+waitaof`), in a cluster also `+cluster|info +cluster|slots +asking`, and nothing else.
 
+mod audit;
 mod check;
 mod commit;
 mod dead;
@@ -25,7 +26,7 @@ use redis::{Cmd, Pipeline, Value};
 use secrecy::SecretString;
 
 use self::link::{Dial, Link};
-use super::backend::{Backend, Batch, Committed, Line, Raw, Waiting};
+use super::backend::{Backend, Batch, ChainHead, Committed, Line, Raw, Waiting};
 use super::marker::{GENERATION, Marker, Past};
 use super::retention::AUDIT_RETENTION;
 use super::seal::Keys;
@@ -298,6 +299,7 @@ impl Backend for Server {
                 Ok(Committed::Duplicate)
             }
             2 => Ok(Committed::Conflict),
+            4 => Ok(Committed::Behind(audit::head(answer.collect())?)),
             _ => Ok(Committed::Unsound(marker(Value::Array(answer.collect()))?)),
         }
     }
@@ -368,7 +370,15 @@ impl Backend for Server {
     }
 
     async fn audit(&self, partition: Option<u8>, before: i64, max: usize) -> Result<Vec<Line>, StoreError> {
-        queues::audit(&self.link, partition, before, max).await
+        audit::lines(&self.link, partition, before, max).await
+    }
+
+    async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError> {
+        audit::newest(&self.link, partition).await
+    }
+
+    fn audit_retention(&self) -> Span {
+        self.audit_retention
     }
 
     async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {

@@ -104,6 +104,7 @@ struct Names {
     subject: hmac::Key,
     channel: hmac::Key,
     other: hmac::Key,
+    audit: hmac::Key,
     fingerprint: [u8; 8],
 }
 
@@ -177,6 +178,7 @@ impl Keys {
             subject: names.mac_key("names subject")?,
             channel: names.mac_key("names channel")?,
             other: names.mac_key("names other")?,
+            audit: names.mac_key("audit")?,
             fingerprint: first(fingerprint.as_ref()),
         };
         let mut older = seals.iter().map(Sealing::derive).collect::<Result<Vec<_>, _>>()?;
@@ -222,6 +224,16 @@ impl Keys {
     pub(crate) fn name(&self, kind: &str, what: &str) -> String {
         let mac = keyed(&self.names.other, &[kind.as_bytes(), what.as_bytes()]);
         hex(&first::<16>(&mac))
+    }
+
+    /// The MAC of an audit line's hash. Of a key that lasts as long as the installation.
+    pub(crate) fn audit_mac(&self, hash: &[u8]) -> [u8; 32] {
+        first(hmac::sign(&self.names.audit, hash).as_ref())
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_audit_mac(&self, hash: &[u8], mac: &[u8]) -> bool {
+        hmac::verify(&self.names.audit, hash, mac).is_ok()
     }
 
     /// Seals a value of `kind` for its place in the store.

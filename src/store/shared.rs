@@ -1,5 +1,6 @@
 //! The rules that both adapters obey, written once.
 
+mod chain;
 pub(crate) mod form;
 mod letters;
 mod loss;
@@ -17,11 +18,11 @@ use tokio::time::Instant;
 
 use self::form::{line, place};
 use self::memory::Memory;
-use super::backend::{Backend, Batch, Committed, Raw};
+use super::backend::{Backend, Batch, ChainHead, Committed, Raw};
 use super::codec;
 use super::marker::{Expected, PARTITIONS, Seen};
 use super::seal::{Keys, Kind};
-use crate::domain::audit::Entry;
+use crate::domain::audit::{Chain, Entry};
 use crate::domain::session::Grants;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
@@ -41,6 +42,8 @@ const UNREADABLE_WAIT: Span = Span::from_mins(10);
 /// A store over a backend.
 pub(crate) struct Shared<B> {
     backend: B,
+    /// The heads of the audit chains as this process knows them.
+    chains: Vec<Mutex<ChainHead>>,
     keys: Arc<Keys>,
     seen: Seen,
     /// Updates of one subject in this process wait for each other here instead of colliding in the store.
@@ -68,6 +71,7 @@ impl<B: Backend> Shared<B> {
     pub(crate) fn new(backend: B, keys: Arc<Keys>) -> Self {
         Self {
             seen: Seen::new(keys.fingerprint()),
+            chains: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             turns: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             work: Notify::new(),
             fresh: (0..PARTITIONS).map(|_| AtomicBool::new(true)).collect(),
@@ -163,7 +167,7 @@ impl<B: Backend> Shared<B> {
             Committed::Duplicate => Some(Updated::Duplicate),
             Committed::Stored(_) if unchanged => Some(Updated::Unchanged),
             Committed::Stored(_) => Some(Updated::Stored),
-            Committed::Conflict | Committed::Unsound(_) => None,
+            Committed::Conflict | Committed::Behind(_) | Committed::Unsound(_) => None,
         })
     }
 
@@ -177,9 +181,9 @@ impl<B: Backend> Shared<B> {
 
     /// Commits, and remembers the fence and the work that there is now.
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
-        let batch = Arc::new(batch);
+        let mut batch = Arc::new(batch);
         let partition = batch.key.partition();
-        let committed = self.backend.commit(&batch).await?;
+        let committed = self.linked(&mut batch).await?;
         match &committed {
             Committed::Stored(fence) => {
                 self.seen.moved(partition, *fence);
@@ -192,7 +196,7 @@ impl<B: Backend> Shared<B> {
             Committed::Unsound(marker) => {
                 self.seen.judge(partition, &batch.marker, marker.as_ref())?;
             }
-            Committed::Duplicate | Committed::Conflict => {}
+            Committed::Duplicate | Committed::Conflict | Committed::Behind(_) => {}
         }
         Ok(committed)
     }
@@ -379,10 +383,14 @@ impl<B: Backend> Store for Shared<B> {
         self.audit_lines(key, before, max).await
     }
 
+    async fn chain(&self, partition: u8) -> Result<Chain, StoreError> {
+        self.verified(partition, wall_clock()).await
+    }
+
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
         let parts = Parts::RECORD.while_rebuilding();
         let mut batch = Batch::new(*key, self.expected(key.partition(), parts));
-        batch.audit.push(line(subject, entry, 0)?);
+        batch.loose.push(line(subject, entry, 0));
         self.commit(batch).await.map(|_| ())
     }
 

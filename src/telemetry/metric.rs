@@ -83,6 +83,10 @@ pub const METRICS: &[Metric] = &[
         "Polls that the identity provider refused: a role or the secret of our account is gone. Alarm.",
     ),
     counter(
+        "reentry_audit_lost_total",
+        "Times that audit lines this process had written were gone from the store. Alarm; run `reentry audit verify`.",
+    ),
+    counter(
         "reentry_poll_failures_total",
         "Polls of the identity provider that failed; it catches up afterwards.",
     ),

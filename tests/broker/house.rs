@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use reentry::app::clock::SystemEntropy;
 use reentry::app::listener::{self, Bounds};
-use reentry::domain::audit::Entry;
+use reentry::domain::audit::{Chain, Entry};
 use reentry::domain::ceiling::Class;
 use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::policy::{Choice, Policy};
@@ -245,6 +245,9 @@ impl Store for Fickle {
         max: usize,
     ) -> Result<Vec<(Subject, Entry)>, StoreError> {
         self.up()?.audit(key, before, max).await
+    }
+    async fn chain(&self, partition: u8) -> Result<Chain, StoreError> {
+        self.up()?.chain(partition).await
     }
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
         self.up()?.note(subject, key, entry).await

@@ -1,6 +1,7 @@
 //! Outbox, due queue, single-use state, leases, settings, audit.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reentry::domain::hold::Effect;
@@ -340,4 +341,36 @@ pub async fn audit_lines_come_newest_first_for_all_and_for_one(house: &mut dyn H
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), all.len());
+}
+
+// Lines of every commit, of many at once, and after a crash, form one chain in each partition.
+pub async fn audit_lines_form_a_chain(house: &mut dyn House) {
+    for n in 0..3 {
+        let store = house.store();
+        let writers = (0..8_i64).map(|w| {
+            let (store, keys) = (Arc::clone(&store), house.keys());
+            tokio::spawn(async move {
+                let subject = subject(&format!("u{}", w % 3));
+                let key = keys.subject(&subject);
+                for m in 0..4 {
+                    let entry = line(&format!("{n}:{w}:{m}"), n * 100 + w * 10 + m);
+                    store.note(&subject, &key, &entry).await.unwrap();
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        drop(store);
+        house.crash().await;
+    }
+    let store = house.store();
+    let mut lines = 0;
+    for partition in 0..=u8::MAX {
+        let chain = store.chain(partition).await.unwrap();
+        assert_eq!(chain.fault, None);
+        assert_eq!(chain.head.as_ref().map_or(0, |h| h.n), chain.lines.len() as u64);
+        lines += chain.lines.len();
+    }
+    assert_eq!(lines, 3 * 8 * 4);
 }

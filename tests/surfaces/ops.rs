@@ -2,7 +2,7 @@
 
 use reentry::flow::poll::Standing;
 
-use crate::world::World;
+use crate::world::{ANA, DINA, ELI, World};
 
 async fn get(world: &World, path: &str) -> (u16, String) {
     let response = world
@@ -59,6 +59,21 @@ async fn metrics_are_there_and_never_on_the_public_listener() {
     assert_eq!(get(&world, "/live").await.0, 200);
     let (status, body) = get(&world, "/metrics").await;
     assert!(status == 200 && body.contains("reentry_http_seconds"), "{body}");
+    world.mails.refuse("ana@example.com", 550);
+    world.mails.refuse("dina@example.com", 451);
+    for sub in [ANA, DINA, ELI] {
+        world.reset(sub).await;
+    }
+    reentry::flow::deliver::gauge::count(&world.flow).await.unwrap();
+    let (_, body) = get(&world, "/metrics").await;
+    for (state, count) in [("pending", 0), ("retrying", 1), ("dead", 1)] {
+        let line = format!("reentry_outbox_now{{kind=\"email\",state=\"{state}\"}} {count}");
+        assert!(body.contains(&line), "{line}: {body}");
+    }
+    for outcome in ["delivered", "retried", "dead"] {
+        let line = format!("reentry_effects_total{{kind=\"email\",outcome=\"{outcome}\"}}");
+        assert!(body.contains(&line), "{line}: {body}");
+    }
     for path in ["/metrics", "/live", "/ready"] {
         let public = world
             .web

@@ -11,6 +11,7 @@ use reentry::app::clock::SystemEntropy;
 use reentry::demo::clock::DemoClock;
 use reentry::demo::people::People;
 use reentry::demo::provider::DemoProvider;
+use reentry::domain::event::EventKind;
 use reentry::domain::hold::Record;
 use reentry::domain::policy::Policy;
 use reentry::domain::session::{Family, Session};
@@ -24,12 +25,15 @@ use reentry::http::context::Context;
 use reentry::http::pages::{Brand, Pages};
 use reentry::notify::Gateways;
 use reentry::notify::mail::{Messages, Sender};
+use reentry::notify::outbound::{Client as Outbound, Limits};
 use reentry::notify::smtp::{Mailer, Relay, Security};
+use reentry::notify::webhook::{Receiver as Target, SigningSecret, Webhooks};
 use reentry::oidc::Broker;
 use reentry::oidc::keys::{self, KeyRing};
 use reentry::oidc::settings::{BrokerSettings, Client, SecretHash, Upstream};
 use reentry::ports::clock::Clock;
 use reentry::ports::idp::{Heard, Line};
+use reentry::ports::notifier::Notifier;
 use reentry::ports::seal::Seal;
 use reentry::ports::signer::Algorithm;
 use reentry::ports::store::{Parts, Store, Write};
@@ -66,6 +70,44 @@ impl World {
 
     /// With a policy that `change` has altered.
     pub async fn with(change: impl FnOnce(&mut Policy)) -> Self {
+        Self::built(change, |mails| mails).await
+    }
+
+    /// With receivers of webhooks on the loopback, by id, which want every event.
+    pub async fn announcing(receivers: &[(&str, String)]) -> Self {
+        let receiver = |(id, url): &(&str, String)| {
+            let target = Target {
+                url: url.clone(),
+                secrets: vec![SigningSecret::new(&[7; 24]).unwrap()],
+                events: EventKind::ALL.into(),
+            };
+            ((*id).to_owned(), target)
+        };
+        let receivers = receivers.iter().map(receiver).collect();
+        let limits = Limits {
+            allowed: BTreeSet::from(["127.0.0.1".to_owned()]),
+            connect: Duration::from_secs(1),
+            total: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        Self::built(
+            |_| {},
+            |notices| {
+                Arc::new(Webhooks {
+                    notices,
+                    outbound: Arc::new(Outbound::new(limits).unwrap()),
+                    receivers,
+                    patience: Span::from_days(7),
+                })
+            },
+        )
+        .await
+    }
+
+    async fn built(
+        change: impl FnOnce(&mut Policy),
+        notifier: impl FnOnce(Arc<dyn Notifier>) -> Arc<dyn Notifier>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(DemoClock::default());
         let upstream = UpstreamId::parse("demo").unwrap();
@@ -98,9 +140,9 @@ impl World {
                 upstream.clone(),
                 Arc::new(DemoProvider::new(upstream.clone(), Arc::clone(&people))) as _,
             )]),
-            notifier: Arc::new(Gateways {
+            notifier: notifier(Arc::new(Gateways {
                 email: mailer(mails.port()),
-            }),
+            })),
             issuer: issuer.clone(),
         });
         import::run(&flow, &upstream, &|_| {}).await.unwrap();
@@ -297,6 +339,12 @@ impl World {
             .unwrap();
         let status = response.status().as_u16();
         (status, response.json().await.unwrap_or(Value::Null))
+    }
+
+    /// `POST` without a body, with a bearer token.
+    pub async fn post(&self, path: &str, token: &str) -> u16 {
+        let request = self.web.post(format!("{}{path}", self.issuer)).bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
     }
 
     /// An administrator's word.

@@ -1,13 +1,13 @@
-//! Everything in the file that is not a subject: outbox, due order, single-use state, settings, leases, audit.
+//! Everything in the file that is not a subject: outbox, due order, single-use state, settings, leases.
 
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::fault;
-use super::tables::{AUDIT, DUE_ORDER, EXPIRING, EXPIRY, LEASES, OUTBOX, SETTINGS, number};
+use super::tables::{DUE_ORDER, EXPIRING, EXPIRY, LEASES, OUTBOX, SETTINGS, number};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, PendingId, StoreError};
-use crate::store::backend::{Line, Waiting};
+use crate::store::backend::Waiting;
 use crate::store::shared::wall_clock;
 
 /// Expired marks and states that one write clears away.
@@ -211,29 +211,4 @@ pub(super) fn release(t: &WriteTransaction, name: &str, owner: &str) -> Result<b
         table.insert(name, ("", 0, fence)).map_err(fault)?;
     }
     Ok(fence.is_some())
-}
-
-pub(super) fn audit(
-    t: &ReadTransaction,
-    partition: Option<u8>,
-    before: i64,
-    max: usize,
-) -> Result<Vec<Line>, StoreError> {
-    let table = t.open_table(AUDIT).map_err(fault)?;
-    let mut found: Vec<Line> = Vec::new();
-    for entry in table.range(..(before, 0)).map_err(fault)?.rev() {
-        let (place, value) = entry.map_err(fault)?;
-        let ((order, _), (of, bytes)) = (place.value(), value.value());
-        // A page ends only between two instants, so that the next one can begin before the last.
-        if found.len() >= max && found.last().is_none_or(|last| last.order != order) {
-            break;
-        }
-        if partition.is_none_or(|p| p == of) {
-            found.push(Line {
-                order,
-                bytes: bytes.to_vec(),
-            });
-        }
-    }
-    Ok(found)
 }

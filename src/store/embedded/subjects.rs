@@ -3,19 +3,16 @@
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::fault;
-use super::queues;
 use super::tables::{
-    ACCOUNT, AUDIT, DUE, DUE_ORDER, EXPIRING, GRANTS, INSTALLATION, LOSSES, MARKERS, Name, OUTBOX, RECORD,
+    ACCOUNT, DUE, DUE_ORDER, EXPIRING, GRANTS, INSTALLATION, LOSSES, MARKERS, Name, OUTBOX, RECORD,
     StoredMarker, VALUES, bytes, number,
 };
+use super::{audit, queues};
 use crate::domain::time::Timestamp;
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, StoreError};
 use crate::store::backend::{Batch, Cell, Committed, Due, Former, Raw};
 use crate::store::marker::{GENERATION, Marker, Past, keys_of, next_generation, united};
-use crate::store::retention::AUDIT_RETENTION;
-use crate::store::shared::form::{order, order_span};
-use crate::store::shared::wall_clock;
 
 pub(super) fn read(
     t: &ReadTransaction,
@@ -156,6 +153,9 @@ pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, S
     let Some(found) = found.clone().filter(|m| batch.marker.fault(Some(m)).is_none()) else {
         return Ok(Committed::Unsound(found));
     };
+    if let Some(behind) = audit::behind(t, batch)? {
+        return Ok(behind);
+    }
     if let Some((mark, keep)) = &batch.mark {
         let there = queues::alive(&t.open_table(EXPIRING).map_err(fault)?, mark)?;
         if there.is_some() {
@@ -191,7 +191,7 @@ pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, S
             .insert(place, (partition, sealed.as_slice()))
             .map_err(fault)?;
     }
-    add_audit(t, batch)?;
+    audit::add(t, batch)?;
     let fence = found.fence.saturating_add(1);
     markers
         .insert(
@@ -215,28 +215,6 @@ fn set_due(t: &WriteTransaction, name: Name, due: Due) -> Result<(), StoreError>
         times.insert(name, at.millis()).map_err(fault)?;
         order.insert((at.millis(), name), ()).map_err(fault)?;
     }
-    Ok(())
-}
-
-/// Adds audit lines, and drops those past their retention: counted from the older of the real time and the newest
-/// line, so that one clock that is far ahead cannot empty the log.
-fn add_audit(t: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
-    let Some(newest) = batch.audit.iter().map(|(place, _)| *place).max() else {
-        return Ok(());
-    };
-    let partition = batch.key.partition();
-    for (place, line) in &batch.audit {
-        let place = (*place, number(t)?);
-        t.open_table(AUDIT)
-            .map_err(fault)?
-            .insert(place, (partition, line.as_slice()))
-            .map_err(fault)?;
-    }
-    let cutoff = newest
-        .min(order(wall_clock()))
-        .saturating_sub(order_span(AUDIT_RETENTION));
-    let mut lines = t.open_table(AUDIT).map_err(fault)?;
-    lines.retain_in(..(cutoff, 0), |_, _| false).map_err(fault)?;
     Ok(())
 }
 

@@ -38,6 +38,11 @@ pub(super) const DEAD: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new(
 /// Audit: order of time and a running number, to partition and line.
 pub(super) const AUDIT: TableDefinition<(i64, u64), (u8, &[u8])> = TableDefinition::new("audit");
 
+/// The newest audit line of a partition: number, hash, place, MAC.
+pub(super) type StoredHead = (u64, &'static str, i64, &'static str);
+/// Heads of audit chains by partition.
+pub(super) const CHAINS: TableDefinition<u8, StoredHead> = TableDefinition::new("chains");
+
 /// Marks and state: until when (ms) and what.
 pub(super) const EXPIRING: TableDefinition<&str, (i64, &[u8])> = TableDefinition::new("expiring");
 /// The same in the order of expiry.
@@ -60,6 +65,7 @@ pub(super) fn create(t: &WriteTransaction) -> Result<(), StoreError> {
     t.open_table(DUE_ORDER).map_err(fault)?;
     t.open_table(OUTBOX).map_err(fault)?;
     t.open_table(DEAD).map_err(fault)?;
+    t.open_table(CHAINS).map_err(fault)?;
     t.open_table(AUDIT).map_err(fault)?;
     t.open_table(EXPIRING).map_err(fault)?;
     t.open_table(EXPIRY).map_err(fault)?;

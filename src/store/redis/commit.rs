@@ -2,7 +2,7 @@
 
 use redis::Cmd;
 
-use super::{keys, script};
+use super::{audit, keys, script};
 use crate::domain::time::Span;
 use crate::store::backend::{Batch, Cell, Due, Former};
 use crate::store::seal::HEADER_LEN;
@@ -50,6 +50,9 @@ pub(super) fn call(batch: &Batch, audit_retention: Span) -> Cmd {
     call.arg(batch.audit.len());
     for (place, line) in &batch.audit {
         call.arg(*place).arg(line);
+    }
+    if let Some(step) = batch.step.as_ref().filter(|_| !batch.audit.is_empty()) {
+        audit::add_step(&mut call, step);
     }
     call.arg(if batch.marker.rebuilding { "r" } else { "" });
     call

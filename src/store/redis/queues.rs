@@ -1,4 +1,4 @@
-//! Everything in Redis that is not a subject: outbox, due queues, single-use state, settings, leases, audit.
+//! What in Redis is not a subject: outbox, due queues, single-use state, settings, leases.
 
 use redis::{Cmd, Value};
 
@@ -7,12 +7,10 @@ use super::{integer, keys, list, octets, script, strange, text};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, PendingId, StoreError};
-use crate::store::backend::{Line, Waiting};
+use crate::store::backend::Waiting;
 
 /// Entries asked of one partition at a time; more come with the next call.
 const PER_PARTITION: usize = 128;
-/// Audit lines asked of each partition at first when those of all are wanted.
-const FIRST_PAGE: usize = 8;
 
 /// What to do about partitions that cannot be reached while others can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +170,7 @@ pub(super) async fn due(link: &Link, now: Timestamp, max: usize) -> Result<Vec<S
 }
 
 /// Members of a sorted set with their scores.
-fn scored(answer: Value) -> Result<Vec<(Vec<u8>, i64)>, StoreError> {
+pub(super) fn scored(answer: Value) -> Result<Vec<(Vec<u8>, i64)>, StoreError> {
     let mut members = list("a queue", answer)?.into_iter();
     let mut found = Vec::new();
     while let (Some(member), Some(score)) = (members.next(), members.next()) {
@@ -254,59 +252,4 @@ pub(super) async fn release(link: &Link, name: &str, owner: &str) -> Result<(), 
     let mut call = script::call(&script::RELEASE, &[keys::lease(name)]);
     call.arg(owner);
     link.one(keys::control(), call).await.map(|_| ())
-}
-
-/// Audit lines before `before`, newest first; a page ends only between two places in the order.
-pub(super) async fn audit(
-    link: &Link,
-    partition: Option<u8>,
-    before: i64,
-    max: usize,
-) -> Result<Vec<Line>, StoreError> {
-    let all: Vec<u8> = partition.map_or_else(|| (0..=u8::MAX).collect(), |p| vec![p]);
-    let first = if partition.is_some() { max } else { FIRST_PAGE };
-    let (mut asked, mut page) = (all, first.min(max).max(1));
-    let mut found: Vec<(u8, Line)> = Vec::new();
-    loop {
-        let answers = ask(link, &asked, Gap::Fail, |p| newest(p, before, page)).await?;
-        found.retain(|(p, _)| !asked.contains(p));
-        let mut full: Vec<(u8, i64)> = Vec::new();
-        for (p, answer) in answers {
-            let lines = scored(answer)?;
-            if lines.len() >= page
-                && let Some((_, oldest)) = lines.last()
-            {
-                full.push((p, *oldest));
-            }
-            let of = |(bytes, order)| (p, Line { order, bytes });
-            found.extend(lines.into_iter().map(of));
-        }
-        found.sort_by_key(|(_, line)| std::cmp::Reverse(line.order));
-        // A partition whose page was full may have more lines among the newest.
-        let cutoff = max.checked_sub(1).and_then(|last| found.get(last));
-        let cutoff = cutoff.map_or(i64::MIN, |(_, line)| line.order);
-        asked = full
-            .iter()
-            .filter(|(_, oldest)| *oldest >= cutoff)
-            .map(|(p, _)| *p)
-            .collect();
-        if asked.is_empty() {
-            found.retain(|(_, line)| line.order >= cutoff);
-            return Ok(found.into_iter().map(|(_, line)| line).collect());
-        }
-        page = page.saturating_mul(4);
-    }
-}
-
-fn newest(partition: u8, before: i64, count: usize) -> Cmd {
-    let mut command = redis::cmd("ZREVRANGEBYSCORE");
-    command
-        .arg(keys::audit(partition))
-        .arg(format!("({before}"))
-        .arg("-inf")
-        .arg("WITHSCORES")
-        .arg("LIMIT")
-        .arg(0)
-        .arg(count);
-    command
 }

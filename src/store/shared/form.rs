@@ -9,7 +9,7 @@ use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, Pending, StoreError, Write};
-use crate::store::backend::{Backend, Batch, Cell, Due, Former, Raw, Waiting};
+use crate::store::backend::{Backend, Batch, Cell, Due, Former, Loose, Raw, Waiting};
 use crate::store::seal::{Kind, hex};
 use crate::store::{codec, retention};
 
@@ -25,13 +25,6 @@ pub(super) struct Envelope {
     pub(super) attempts: u32,
     pub(super) since: Timestamp,
     pub(super) failure: Option<String>,
-}
-
-/// An audit line with its subject.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Audited {
-    pub(super) subject: Subject,
-    pub(super) entry: Entry,
 }
 
 /// Where a value stands, as part of what its seal authenticates.
@@ -95,7 +88,7 @@ impl<B: Backend> Shared<B> {
             )?);
         }
         for (index, entry) in (0..LINES).zip(&write.audit) {
-            batch.audit.push(line(subject, entry, index)?);
+            batch.loose.push(line(subject, entry, index));
         }
         Ok(batch)
     }
@@ -139,12 +132,12 @@ fn seen(asked: bool, value: Option<Vec<u8>>) -> Former {
 }
 
 /// An audit line and its place in the order of time.
-pub(super) fn line(subject: &Subject, entry: &Entry, index: i64) -> Result<(i64, Vec<u8>), StoreError> {
-    let bytes = codec::encode_named(&Audited {
+pub(super) fn line(subject: &Subject, entry: &Entry, index: i64) -> Loose {
+    Loose {
+        place: order(entry.at).saturating_add(index),
         subject: subject.clone(),
         entry: entry.clone(),
-    })?;
-    Ok((order(entry.at).saturating_add(index), bytes))
+    }
 }
 
 /// Instants as places in the order of audit lines: exact as a double for many thousand years, with room for the

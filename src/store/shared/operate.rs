@@ -1,14 +1,13 @@
 //! What operators ask of the store: audit lines, markers, fitness.
 
-use super::Shared;
-use super::form::{Audited, order};
+use super::form::order;
+use super::{Shared, chain};
 use crate::domain::audit::Entry;
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::ports::seal::{Seal as _, SubjectKey};
 use crate::ports::store::{Loss, Lost, Soundness, StoreError};
 use crate::store::backend::Backend;
-use crate::store::codec;
 use crate::store::marker::{Expected, Marker, PARTITIONS, keys_of, united};
 use crate::store::seal::hex;
 
@@ -30,7 +29,7 @@ impl<B: Backend> Shared<B> {
             let Some(last) = lines.last() else { break };
             cursor = last.order;
             for line in &lines {
-                let audited: Audited = codec::decode("an audit line", &line.bytes)?;
+                let audited = chain::read(&line.bytes)?;
                 if key.is_none_or(|key| self.keys.subject(&audited.subject) == *key) {
                     found.push((audited.subject, audited.entry));
                 }

@@ -35,6 +35,7 @@ struct State {
     mails: Vec<Mail>,
     behaviour: Behaviour,
     refused: Vec<(String, u16)>,
+    hung: Vec<String>,
     login: Option<(String, String)>,
     attempts: usize,
 }
@@ -102,9 +103,16 @@ impl MailSink {
         lock(&self.state).refused.push((recipient.to_lowercase(), code));
     }
 
+    /// Says nothing more in a conversation that names this recipient.
+    pub fn hang_for(&self, recipient: &str) {
+        lock(&self.state).hung.push(recipient.to_lowercase());
+    }
+
     /// Takes every recipient again.
     pub fn refuse_nobody(&self) {
-        lock(&self.state).refused.clear();
+        let mut state = lock(&self.state);
+        state.refused.clear();
+        state.hung.clear();
     }
 
     /// Takes mail only after `AUTH PLAIN` or `AUTH LOGIN` with exactly these.

@@ -6,8 +6,10 @@
 --       due ('' leave, '-' never, or ms), audit lines' life in their order,
 --       three times: compare ('' no, '0' absent, '1' beginning with), former, put ('' no), value, life in ms ('' for ever),
 --       number of effects and the effects, number of audit lines and their places and lines,
+--       with lines the head of their chain: number and hash it must have, and number, hash, place and MAC it gets,
 --       'r' to write also where the partition is being rebuilt
--- Gives {0, fence}, {1} for a duplicate, {2} for a conflict, {3, fields of the marker} for a wrong marker.
+-- Gives {0, fence}, {1} for a duplicate, {2} for a conflict, {3, fields of the marker} for a wrong marker,
+-- {4, fields of the head} for another head.
 
 local marker = redis.call('HMGET', KEYS[6], 'i', 'f', 'n', 's', 'l', 'b')
 if not (marker[1] and marker[2] and marker[3]) then
@@ -31,6 +33,17 @@ for part = 1, 3 do
     local last = -1
     if part > 1 then last = #former - 1 end
     if redis.call('GETRANGE', KEYS[part], 0, last) ~= former then return {2} end
+  end
+end
+
+local at = 23
+local effects = tonumber(ARGV[at])
+local lines = tonumber(ARGV[at + effects + 1])
+local chain = at + effects + 1 + lines * 2
+if lines > 0 then
+  local head = redis.call('HMGET', KEYS[6], 'an', 'ah', 'ap', 'am')
+  if (head[1] or '0') ~= ARGV[chain + 1] or (head[2] or '') ~= ARGV[chain + 2] then
+    return {4, head[1], head[2], head[3], head[4]}
   end
 end
 
@@ -62,13 +75,10 @@ elseif ARGV[6] ~= '' then
   redis.call('ZADD', KEYS[4], ARGV[6], ARGV[5])
 end
 
-local at = 23
-local effects = tonumber(ARGV[at])
 for i = 1, effects do
   redis.call('XADD', KEYS[5], '*', 'b', ARGV[at + i])
 end
 at = at + effects + 1
-local lines = tonumber(ARGV[at])
 local newest = 0
 for i = 1, lines do
   local place = ARGV[at + i * 2 - 1]
@@ -76,6 +86,7 @@ for i = 1, lines do
   redis.call('ZADD', KEYS[7], place, ARGV[at + i * 2])
 end
 if lines > 0 then
+  redis.call('HSET', KEYS[6], 'an', ARGV[chain + 3], 'ah', ARGV[chain + 4], 'ap', ARGV[chain + 5], 'am', ARGV[chain + 6])
   -- Counted from the older of the server's time and the newest line: one clock that is far ahead cannot empty it.
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000000

@@ -70,6 +70,10 @@ async fn converse(mut wire: Wire, state: &Mutex<State>) -> io::Result<()> {
             }
             "RCPT" => {
                 let recipient = address(&line);
+                if lock(state).hung.contains(&recipient.to_lowercase()) {
+                    wait_for_the_other_end(wire.into_inner()).await;
+                    return Ok(());
+                }
                 let refusal = refusal(state, behaviour, &recipient);
                 if let Some(code) = refusal {
                     say(&mut wire, &format!("{code} recipient refused")).await?;
