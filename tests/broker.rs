@@ -11,6 +11,8 @@
 mod abuse;
 #[path = "broker/assertions.rs"]
 mod assertions;
+#[path = "broker/cost.rs"]
+mod cost;
 #[path = "broker/forge.rs"]
 mod forge;
 #[path = "broker/forgeries.rs"]

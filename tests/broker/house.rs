@@ -393,8 +393,18 @@ impl House {
     }
 
     pub async fn with(change: impl FnOnce(&mut BrokerSettings)) -> Self {
+        Self::build(change, standing(), None).await
+    }
+
+    /// On a Redis, at the time that it is there.
+    pub async fn on_redis(url: &str) -> Self {
+        let now = i64::try_from(reentry_test_support::clock::now_ms()).unwrap();
+        Self::build(|_| {}, Still(AtomicI64::new(now)), Some(url)).await
+    }
+
+    async fn build(change: impl FnOnce(&mut BrokerSettings), clock: Still, redis: Option<&str>) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let clock = Arc::new(standing());
+        let clock = Arc::new(clock);
         let ring = |name: &str| Arc::new(KeyRing::load(&keys_of(name), clock.clone()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}{BASE}", listener.local_addr().unwrap());
@@ -414,9 +424,17 @@ impl House {
         let mut settings = BrokerSettings::new(&issuer, clients(), upstreams).unwrap();
         change(&mut settings);
         let seal = Arc::new(reentry::store::seal::Keys::ephemeral().unwrap());
-        let inner = reentry::store::embedded::open(&scratch.path().join("state.redb"), Arc::clone(&seal))
-            .await
-            .unwrap();
+        let inner = match redis {
+            None => {
+                reentry::store::embedded::open(&scratch.path().join("state.redb"), Arc::clone(&seal)).await
+            }
+            Some(url) => {
+                let url = reentry::config::store::url::RedisUrl::parse(url).unwrap();
+                let settings = reentry::store::redis::Settings::new(url);
+                reentry::store::redis::connect(settings, Arc::clone(&seal)).await
+            }
+        };
+        let inner = inner.unwrap();
         inner.init().await.unwrap();
         let store = Arc::new(Fickle {
             inner,
@@ -468,6 +486,20 @@ impl House {
             ..Word::default()
         });
         house
+    }
+
+    /// The same context, remembered tokens too, with a ring that has none of its keys.
+    pub fn with_other_keys(&self) -> Context {
+        let ring = Arc::new(KeyRing::load(&keys_of("op"), self.clock.clone()).unwrap());
+        let settings = BrokerSettings::new(
+            &self.issuer,
+            clients(),
+            self.context.broker.settings.upstreams.clone(),
+        );
+        Context {
+            broker: Arc::new(Broker::new(settings.unwrap(), ring).unwrap()),
+            ..self.context.clone()
+        }
     }
 
     pub fn url(&self, path: &str) -> String {
