@@ -9,6 +9,7 @@ use std::fs;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use reentry::config::store::url::RedisUrl;
 use reentry::domain::audit::Entry;
 use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::Timestamp;
@@ -45,9 +46,12 @@ impl House {
         let keys = Keys::load(&folder.path().join("store-keys")).unwrap();
         let keys = Arc::new(keys.of([&upstream]));
         let subject = Subject::new(upstream, "ana").unwrap();
-        let store = connect(Settings::new(redis.url().into()), Arc::clone(&keys))
-            .await
-            .unwrap();
+        let store = connect(
+            Settings::new(RedisUrl::parse(&redis.url()).unwrap()),
+            Arc::clone(&keys),
+        )
+        .await
+        .unwrap();
         let house = Self {
             partition: keys.subject(&subject).partition(),
             redis,

@@ -385,8 +385,11 @@ async fn no_route_of_the_api_shortens_anything() {
         .collect();
     assert_eq!(
         acts,
-        [("POST", "/api/v1/subjects/{upstream}/{sub}/thaw")],
-        "the only act there is"
+        [
+            ("POST", "/api/v1/subjects/{upstream}/{sub}/thaw"),
+            ("POST", "/api/v1/dead-letters/{letter}/retry"),
+        ],
+        "the only acts there are: the second one only tells"
     );
     let bodies = [
         json!({}),
