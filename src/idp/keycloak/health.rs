@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::admin::AdminError;
+use super::admin::{AdminError, Own};
 use super::representations::{AdminEvent, EventsConfig};
 use super::{Keycloak, act, events, idp};
 use crate::domain::time::Span;
@@ -106,21 +106,42 @@ pub(super) fn drift<'a>(page: impl Iterator<Item = &'a AdminEvent>, own: Option<
         .collect()
 }
 
+/// Roles that our token does not name.
+fn lacking(own: &Own) -> Vec<&'static str> {
+    ROLES
+        .into_iter()
+        .filter(|role| !own.roles.contains(*role))
+        .collect()
+}
+
+fn told_of(less: &[&str], client: &str) -> Option<String> {
+    (!less.is_empty()).then(|| {
+        format!(
+            "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
+            less.join(", ")
+        )
+    })
+}
+
+/// A role that was taken away, by the token in use: told at the poll, before an account needs it. A token without any
+/// role says nothing: then the server answers for itself.
+pub(super) async fn role_taken(keycloak: &Keycloak) -> Result<Option<String>, IdpError> {
+    let own = keycloak.admin.own().await.map_err(idp)?;
+    let less = if own.roles.is_empty() {
+        Vec::new()
+    } else {
+        lacking(&own)
+    };
+    Ok(told_of(&less, &keycloak.settings.client_id))
+}
+
 /// Whether it answers, our roles are right, the log is on and the realm is wired.
 pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError> {
     let own = keycloak.admin.own().await.map_err(idp)?;
     let mut faults = Vec::new();
     let client = &keycloak.settings.client_id;
-    let less: Vec<&str> = ROLES
-        .into_iter()
-        .filter(|role| !own.roles.contains(*role))
-        .collect();
-    if !less.is_empty() {
-        faults.push(format!(
-            "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
-            less.join(", ")
-        ));
-    }
+    let less = lacking(&own);
+    faults.extend(told_of(&less, client));
     let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
     let more: Vec<&str> = own
         .roles
@@ -151,6 +172,10 @@ pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError>
                 );
             }
         }
+        // The token still names a role that was taken away a moment ago: what is refused, counts.
+        Err(AdminError::Forbidden { .. }) if less.is_empty() => faults.push(format!(
+            "the service account of `{client}` may not read events any more: grant view-events of realm-management"
+        )),
         Err(AdminError::Forbidden { .. }) => {}
         Err(error) => return Err(idp(error)),
     }

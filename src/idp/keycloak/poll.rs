@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::window::lines;
 use super::admin::{AdminEventQuery, Direction, EventQuery};
-use super::health::{Kept, config_faults, drift};
+use super::health::{Kept, config_faults, drift, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
 use super::{Keycloak, events, idp};
@@ -52,6 +52,9 @@ struct Place {
 struct Stream {
     /// Newest time seen, never ahead of the server's clock.
     at: i64,
+    /// How far the server's clock was ahead of ours then, in milliseconds.
+    #[serde(skip_serializing_if = "is_nought")]
+    ahead: i64,
     /// In the middle of a page: go on from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<i64>,
@@ -61,6 +64,14 @@ struct Stream {
     /// Lines inside the overlap, with their times and what they were judged to be.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     seen: BTreeMap<String, (i64, String)>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_nought(value: &i64) -> bool {
+    *value == 0
 }
 
 #[expect(
@@ -89,6 +100,18 @@ impl Stream {
                 self.at - overlap.millis()
             }
         })
+    }
+
+    /// The server's clock was sampled: when it was set back since, so is the mark, or what is written by the new clock
+    /// would lie behind it, unseen, until time has caught up. A clock set forward moves nothing.
+    fn sampled(&mut self, ahead: i64) {
+        let back = (ahead - self.ahead).min(0);
+        if self.at != 0 && back < 0 {
+            self.at += back;
+            self.from = self.from.map(|from| from + back);
+            self.skip = 0;
+        }
+        self.ahead = ahead;
     }
 
     /// Takes a page in. Gives the accounts with lines that were not judged before, and whether more is waiting.
@@ -160,6 +183,8 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let clock = now.latest().plus(ahead).millis();
     let back = now.earliest().plus(ahead).minus(settings.back_fill).millis();
     let max = settings.page.max(2);
+    place.user.sampled(ahead.millis());
+    place.admin.sampled(ahead.millis());
     let starts = (
         place.user.start(settings.overlap, back),
         place.admin.start(settings.overlap, back),
@@ -173,6 +198,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         .collect();
     let mut alarms = config_faults(&pages.config, settings.retention);
     alarms.extend(place.kept.shrunk(&pages.config));
+    alarms.extend(role_taken(keycloak).await?);
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
         (&place.admin, starts.1, &admin_rows, "admin"),
@@ -434,6 +460,21 @@ mod tests {
         stream.take(&page, 10, OVERLAP, 1_000_500);
         assert_eq!(stream.at, 1_000_500);
         assert!(stream.start(OVERLAP, 0) < 1_000_000);
+    }
+
+    // P6, P10: what a clock that was ahead has written does not hide what comes after it was set right.
+    #[test]
+    fn a_clock_that_was_set_back_hides_nothing() {
+        let mut stream = Stream::default();
+        stream.sampled(600_000);
+        stream.take(&log(&[("fast", 10_000_000)]), 10, OVERLAP, 10_001_000);
+        assert_eq!(stream.at, 10_000_000);
+        stream.sampled(0);
+        let after = log(&[("fast", 10_000_000), ("right", 9_405_000)]);
+        assert_eq!(read(&mut stream, &after, 10), ["sub-right"]);
+        stream.sampled(600_000);
+        let start = stream.start(OVERLAP, 0);
+        assert!(start < 9_405_000, "set forward again, nothing is skipped");
     }
 
     #[test]

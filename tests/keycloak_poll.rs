@@ -1,0 +1,419 @@
+//! Polling through trouble: a real Keycloak, behind a proxy that can be told to fail, the real poller, an embedded
+//! store. Each test is named after what happens.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+#[path = "keycloak_poll/front.rs"]
+mod front;
+#[path = "keycloak_poll/house.rs"]
+mod house;
+
+use std::time::Duration;
+
+use reentry::domain::subject::UpstreamId;
+use reentry::flow::{FlowError, ingest, poll};
+use reentry::ports::idp::{IdentityProvider as _, IdpError};
+use reentry::ports::store::StoreError;
+use reentry_test_support::clock::{eventually, now_ms};
+use serde_json::json;
+
+use house::{House, Replica};
+
+const SOON: Duration = Duration::from_secs(15);
+
+// domain "Failure": said loudly, and the log-in-time check by credential dates goes on
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_switched_off_shrunk_or_cleared_is_an_alarm_at_once_and_the_log_in_check_goes_on() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    let (bob, cat) = (house.user("bob").await, house.user("cat").await);
+    house.import().await;
+    let replica = house.replica();
+    let running = replica.run("a");
+    eventually("the first catching up", SOON, async || {
+        running.standing().caught_up.then_some(())
+    })
+    .await;
+    assert_eq!(running.standing().alarms, Vec::<String>::new());
+    let mut config = house.realm.get("events/config").await;
+    let said = async |what: &'static str| {
+        eventually(what, SOON, async || {
+            let alarms = running.standing().alarms;
+            alarms.iter().any(|alarm| alarm.contains(what)).then_some(())
+        })
+        .await;
+        house.audited("log_alarm", what).await;
+        assert!(running.standing().caught_up, "`/ready` stays");
+    };
+    // Shrunk: a shorter time, then fewer types.
+    config["eventsExpiration"] = json!(5_184_000 * 2);
+    house.realm.put("events/config", &config).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        running.standing().alarms,
+        Vec::<String>::new(),
+        "longer is no alarm"
+    );
+    config["eventsExpiration"] = json!(5_184_000);
+    house.realm.put("events/config", &config).await;
+    house
+        .audited("log_alarm", "kept for 120d and are kept for 60d now")
+        .await;
+    config["eventsExpiration"] = json!(600);
+    house.realm.put("events/config", &config).await;
+    said("kept for 10m only").await;
+    config["eventsExpiration"] = json!(5_184_000);
+    let all = config["enabledEventTypes"].clone();
+    config["enabledEventTypes"] = json!(["LOGIN", "UPDATE_CREDENTIAL"]);
+    house.realm.put("events/config", &config).await;
+    said("SEND_RESET_PASSWORD").await;
+    config["enabledEventTypes"] = all;
+    house.realm.put("events/config", &config).await;
+    eventually("all clear", SOON, async || {
+        running.standing().alarms.is_empty().then_some(())
+    })
+    .await;
+    house.audited("log_alarm_over", "SEND_RESET_PASSWORD").await;
+    // Switched off, and a reset behind its back: the poller cannot see it, the log-in does.
+    config["eventsEnabled"] = json!(false);
+    config["adminEventsEnabled"] = json!(false);
+    house.realm.put("events/config", &config).await;
+    said("user events are not stored").await;
+    said("admin events are not stored").await;
+    house.reset("ann").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!house.is_held(&ann).await, "no line tells of it");
+    ingest::login_check(&replica.flow, &house.subject(&ann))
+        .await
+        .unwrap();
+    assert!(house.is_held(&ann).await, "its date does");
+    // Cleared: what happened is wiped from the log before we read it.
+    config["eventsEnabled"] = json!(true);
+    config["adminEventsEnabled"] = json!(true);
+    house.realm.put("events/config", &config).await;
+    eventually("all clear", SOON, async || {
+        running.standing().alarms.is_empty().then_some(())
+    })
+    .await;
+    house.reset("cat").await;
+    eventually("its hold", SOON, async || house.is_held(&cat).await.then_some(())).await;
+    running.stop().await;
+    house.reset("bob").await;
+    house.realm.delete("events", None).await;
+    house.realm.delete("admin-events", None).await;
+    let running = replica.run("a");
+    eventually("the alarm", SOON, async || {
+        let alarms = running.standing().alarms;
+        alarms
+            .iter()
+            .any(|alarm| alarm.contains("user events lost lines"))
+            .then_some(())
+    })
+    .await;
+    house.audited("log_alarm", "user events lost lines").await;
+    assert!(!house.is_held(&bob).await);
+    ingest::login_check(&replica.flow, &house.subject(&bob))
+        .await
+        .unwrap();
+    assert!(house.is_held(&bob).await);
+    // Once is enough: a second log-in changes nothing.
+    let before = house.record(&bob).await;
+    ingest::login_check(&replica.flow, &house.subject(&bob))
+        .await
+        .unwrap();
+    assert_eq!(house.record(&bob).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voluntary_change_is_not_taken_for_an_untold_one_at_the_log_in_after_it() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    let mut browser = house::browser();
+    house.change_password(&mut browser, "ann").await;
+    // At once, before the poller: the check reads the line and the date, in whichever order.
+    for _ in 0..3 {
+        ingest::login_check(&replica.flow, &house.subject(&ann))
+            .await
+            .unwrap();
+        assert!(!house.is_held(&ann).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_in_the_middle_of_a_poll_loses_nothing() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    house.reset("ann").await;
+    // The token died between two calls of one poll: a new one, and on.
+    house.front.answer("/admin-events", 401, 1);
+    let tokens = house.front.asked("/token");
+    replica.poll("a").await.unwrap();
+    assert_eq!(house.front.asked("/token"), tokens + 1);
+    assert!(house.is_held(&ann).await);
+    // It is refused for good, in the middle: said, and nothing moves until it is not.
+    let bob = house.user("bob").await;
+    house.reset("bob").await;
+    house.front.answer("/admin-events", 401, 1_000);
+    let refused = replica.poll("a").await;
+    assert!(
+        matches!(refused, Err(FlowError::Idp(IdpError::Refused(_)))),
+        "{refused:?}"
+    );
+    assert!(!house.is_held(&bob).await);
+    house.front.pass();
+    replica.poll("a").await.unwrap();
+    assert!(house.is_held(&bob).await);
+    // And in the middle of judging an account.
+    let cat = house.user("cat").await;
+    house.reset("cat").await;
+    house.front.answer(&format!("{cat}/credentials"), 401, 1_000);
+    assert!(replica.poll("a").await.is_err());
+    house.front.pass();
+    replica.poll("a").await.unwrap();
+    assert!(house.is_held(&cat).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_taken_away_is_said_loudly_and_nothing_is_missed() {
+    let house = House::new().await;
+    let (ann, bob) = (house.user("ann").await, house.user("bob").await);
+    house.import().await;
+    let replica = house.replica();
+    let running = replica.run("a");
+    eventually("the first catching up", SOON, async || {
+        running.standing().caught_up.then_some(())
+    })
+    .await;
+    for (role, alarm) in [("view-events", "refuses us"), ("view-users", "lacks view-users")] {
+        let taken = house.take_role(role).await;
+        // The token is renewed, as it is every few minutes.
+        house.front.answer("/events/config", 401, 1);
+        eventually(alarm, SOON, async || {
+            let alarms = running.standing().alarms;
+            alarms.iter().any(|said| said.contains(alarm)).then_some(())
+        })
+        .await;
+        house.audited("log_alarm", alarm).await;
+        let named = replica
+            .idp
+            .health()
+            .await
+            .unwrap_or_else(|error| vec![error.to_string()]);
+        assert!(named.iter().any(|fault| fault.contains(role)), "{named:?}");
+        let (name, sub) = if role == "view-events" {
+            ("ann", &ann)
+        } else {
+            ("bob", &bob)
+        };
+        house.reset(name).await;
+        if role == "view-events" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!house.is_held(sub).await);
+        } else {
+            // Who may manage users may see them, too: said, but nothing is lost.
+            eventually("the hold", SOON, async || house.is_held(sub).await.then_some(())).await;
+        }
+        house.give_back(taken).await;
+        house.front.answer("/events/config", 401, 1);
+        eventually("the recovery", SOON, async || {
+            let standing = running.standing();
+            (standing.alarms.is_empty() && standing.fault.is_none()).then_some(())
+        })
+        .await;
+        house.audited("log_alarm_over", alarm).await;
+        eventually("the hold", SOON, async || house.is_held(sub).await.then_some(())).await;
+    }
+}
+
+// P10: the page fills with rows of one instant, and rows of the same instant are before and behind it
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_equal_timestamps_skip_nothing_and_end() {
+    let house = House::new().await;
+    let (ann, bob) = (house.user("ann").await, house.user("bob").await);
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    house.reset("ann").await;
+    house.reset("bob").await;
+    // The instant of ann's reset is that of ten thousand log-ins; bob's reset is later.
+    let rows = house.realm.events().await;
+    let instant = rows
+        .iter()
+        .find(|row| row["type"] == "UPDATE_CREDENTIAL" && row["userId"] == ann)
+        .unwrap()["time"]
+        .clone();
+    let row = |n: u32| {
+        json!({
+            "id": format!("{n:08x}-0000-4000-8000-000000000000"), "time": instant, "type": "LOGIN",
+            "realmId": "r", "clientId": "shop", "details": {},
+        })
+    };
+    house.front.crowd((0..10_000).map(row).collect());
+    let mut polls = 0;
+    while replica.poll("a").await.unwrap() {
+        polls += 1;
+        assert!(polls < 200, "it ends");
+    }
+    assert!(house.is_held(&ann).await && house.is_held(&bob).await);
+    // The next cycle reads them again, by design, and ends again, with nothing new.
+    let before = (house.record(&ann).await, house.record(&bob).await);
+    let mut polls = 0;
+    while replica.poll("a").await.unwrap() {
+        polls += 1;
+        assert!(polls < 200, "it ends");
+    }
+    assert_eq!((house.record(&ann).await, house.record(&bob).await), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_full_is_followed_by_the_next() {
+    let house = House::new().await;
+    house.import().await;
+    let replica = house.replica_with(|settings| settings.page = 4);
+    while replica.poll("a").await.unwrap() {}
+    let mut subs = Vec::new();
+    for name in ["ann", "bob", "cat"] {
+        subs.push(house.user(name).await);
+        house.reset(name).await;
+    }
+    let mut polls = 0;
+    while replica.poll("a").await.unwrap() {
+        polls += 1;
+        assert!(polls < 200, "it ends");
+    }
+    assert!(polls > 1, "more than one page");
+    for sub in subs {
+        assert!(house.is_held(&sub).await);
+    }
+}
+
+// P6; domain "Start": off by more than 60 s, receipt counts
+#[tokio::test(flavor = "multi_thread")]
+async fn keycloaks_clock_ahead_or_behind_by_ten_minutes_and_set_right_again() {
+    let house = House::new().await;
+    let people = ["ann", "bob", "cat", "dan", "eve"];
+    let mut subs = Vec::new();
+    for name in people {
+        subs.push(house.user(name).await);
+    }
+    house.import().await;
+    for (step, ahead) in [0, 600, 0, -600, 0].into_iter().enumerate() {
+        house.front.set_clock(ahead);
+        // A new token tells the new time, as it does every few minutes.
+        let replica = house.replica();
+        let named = replica.idp.health().await.unwrap();
+        assert_eq!(
+            named.iter().any(|fault| fault.contains("clock differs")),
+            ahead != 0,
+            "{named:?}"
+        );
+        while replica.poll("a").await.unwrap() {}
+        let before = i64::try_from(now_ms()).unwrap();
+        house.reset(people[step]).await;
+        while replica.poll("a").await.unwrap() {}
+        let record = house
+            .record(&subs[step])
+            .await
+            .unwrap_or_else(|| panic!("step {step}: the reset was missed"));
+        let at = record.causes[0].at.millis();
+        let now = i64::try_from(now_ms()).unwrap();
+        assert!(
+            (before - 3_000..=now).contains(&at),
+            "step {step}: {at} is not between {before} and {now}"
+        );
+    }
+    for sub in &subs {
+        assert_eq!(house.record(sub).await.unwrap().causes.len(), 1, "and each once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_polling_one_polls_and_the_other_takes_over() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    let bob = house.user("bob").await;
+    house.import().await;
+    let (one, two) = (house.replica(), house.replica_behind_a_front().await);
+    let first = one.run("one");
+    eventually("one to catch up", SOON, async || {
+        first.standing().caught_up.then_some(())
+    })
+    .await;
+    let second = two.run("two");
+    eventually("two to know that one has", SOON, async || {
+        second.standing().caught_up.then_some(())
+    })
+    .await;
+    house.reset("ann").await;
+    eventually("the hold", SOON, async || house.is_held(&ann).await.then_some(())).await;
+    assert_eq!(two.front.asked("/admin-events"), 0, "only one polls");
+    // A wake-up that reaches the one that does not poll: it asks about the account that was named, no more.
+    first.pause();
+    house.reset("bob").await;
+    second
+        .wakes
+        .wake(&UpstreamId::parse("main").unwrap(), Some(bob.clone()));
+    eventually("the named account to be looked at", SOON, async || {
+        house.is_held(&bob).await.then_some(())
+    })
+    .await;
+    assert_eq!(two.front.asked("/events/config"), 0, "it did not poll");
+    // The one stops and hands its lease back.
+    first.stop().await;
+    let cat = house.user("cat").await;
+    house.reset("cat").await;
+    eventually("the other to take over", SOON, async || {
+        house.is_held(&cat).await.then_some(())
+    })
+    .await;
+    assert!(two.front.asked("/events/config") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_paused_for_longer_than_its_lease_and_then_woken_moves_nothing() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let (one, two) = (house.replica_behind_a_front().await, house.replica());
+    while one.poll("one").await.unwrap() {}
+    house.reset("ann").await;
+    // It stops in the middle of a poll, with the lease in its hand.
+    let closed = one.front.close().await;
+    let Replica { flow, .. } = &one;
+    let paused = {
+        let (flow, upstream) = (std::sync::Arc::clone(flow), house.upstream.clone());
+        tokio::spawn(async move { poll::once(&flow, &upstream, "one", &mut poll::Seen::default()).await })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Its lease runs out, and somebody else has it.
+    house.store.release("poll:main", "one").await.unwrap();
+    while two.poll("two").await.unwrap() {}
+    assert!(house.is_held(&ann).await);
+    let (record, cursor) = (house.record(&ann).await, house.cursor().await);
+    drop(closed);
+    let woken = paused.await.unwrap();
+    assert!(
+        matches!(woken, Err(FlowError::Store(StoreError::StaleLease(_)))),
+        "{woken:?}"
+    );
+    assert_eq!(
+        house.record(&ann).await,
+        record,
+        "marks: the same lines stored nothing"
+    );
+    assert_eq!(
+        house.cursor().await,
+        cursor,
+        "the fence: the cursor is the new leader's"
+    );
+}
