@@ -183,8 +183,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let clock = now.latest().plus(ahead).millis();
     let back = now.earliest().plus(ahead).minus(settings.back_fill).millis();
     let max = settings.page.max(2);
-    place.user.sampled(ahead.millis());
-    place.admin.sampled(ahead.millis());
+    place.sampled(ahead.millis());
     let starts = (
         place.user.start(settings.overlap, back),
         place.admin.start(settings.overlap, back),
@@ -196,8 +195,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         .iter()
         .map(|event| admin_row(event, own.as_deref()))
         .collect();
-    let mut alarms = config_faults(&pages.config, settings.retention);
-    alarms.extend(place.kept.shrunk(&pages.config));
+    let mut alarms = place.standing(&pages.config, settings.retention);
     alarms.extend(role_taken(keycloak).await?);
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
@@ -243,6 +241,19 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
 type Verdicts = BTreeMap<String, String>;
 
 impl Place {
+    /// See [`Stream::sampled`].
+    fn sampled(&mut self, ahead: i64) {
+        self.user.sampled(ahead);
+        self.admin.sampled(ahead);
+    }
+
+    /// What is wrong with what the realm records, now and against what it did before.
+    fn standing(&mut self, config: &EventsConfig, retention: Span) -> Vec<String> {
+        let mut faults = config_faults(config, retention);
+        faults.extend(self.kept.shrunk(config));
+        faults
+    }
+
     fn verdicts(&self) -> Verdicts {
         let seen = self.user.seen.iter().chain(&self.admin.seen);
         seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
