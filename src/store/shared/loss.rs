@@ -69,6 +69,7 @@ impl<B: Backend> Shared<B> {
             return Err(StoreError::Lost { partition, loss });
         }
         let expected = self.seen.expected(partition);
+<<<<<<< HEAD
         let (own, noted) = (
             self.keys.fingerprint(),
             note.as_ref().map(|n| n.fingerprint.clone()),
@@ -85,7 +86,13 @@ impl<B: Backend> Shared<B> {
                 told_before,
                 begun: now,
             }),
+=======
+        let past = Past {
+            told_before,
+            begun: now,
+>>>>>>> 57788b8 (Store: markers in Redis stand by themselves)
         };
+        let fresh = self.fresh_marker(&expected, note.as_ref(), past)?;
         if note.is_none() {
             let whole = Marker {
                 fence: 2,
@@ -118,6 +125,26 @@ impl<B: Backend> Shared<B> {
             partition,
             generation: marker.fence >> GENERATION,
             told_before: marker.loss.map_or(told_before, |past| past.told_before),
+        })
+    }
+
+    /// The marker of a rebuild that begins.
+    fn fresh_marker(
+        &self,
+        expected: &Expected,
+        note: Option<&Marker>,
+        past: Past,
+    ) -> Result<Marker, StoreError> {
+        let own = self.keys.fingerprint();
+        Ok(Marker {
+            incarnation: match self.seen.incarnation() {
+                Some(ours) => ours.to_owned(),
+                None => self.random_id()?,
+            },
+            fingerprint: note.map_or_else(|| own.clone(), |note| united(&own, &note.fingerprint)),
+            fence: next_generation(expected.fence),
+            rebuilding: true,
+            loss: Some(past),
         })
     }
 
