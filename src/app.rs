@@ -15,11 +15,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::listener::Bounds;
+use crate::app::clock::SystemClock;
 use crate::app::serving::Serving;
 use crate::config::Config;
 use crate::http::peer::Proxies;
 use crate::oidc::keys::KeyRing;
 use crate::oidc::settings::SecretHash;
+use crate::ports::clock::Clock as _;
+use crate::ports::store::Store;
 use crate::store::seal::Keys;
 use crate::telemetry::metric::Metrics;
 
@@ -129,4 +132,38 @@ pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
         .of(config.upstreams.iter().map(|u| &u.id));
     let store = assemble::store(config, std::sync::Arc::new(keys)).await?;
     Ok(store.init().await?)
+}
+
+/// Marks every partition as lost, so that a running `serve` rebuilds it.
+///
+/// # Errors
+/// When the store cannot be reached, or is one of other keys or for other identity providers.
+pub async fn store_rebuild(config: &Config) -> anyhow::Result<()> {
+    let store = opened(config).await?;
+    let now = SystemClock.now();
+    for partition in 0..=u8::MAX {
+        store.begin_rebuild(partition, now, now).await?;
+    }
+    Ok(())
+}
+
+/// Asks a running `serve` to compare every account now.
+///
+/// # Errors
+/// When the store cannot be reached.
+pub async fn store_reconcile(config: &Config) -> anyhow::Result<()> {
+    let store = opened(config).await?;
+    for upstream in &config.upstreams {
+        let stamp = crate::flow::reconcile::stamp_name(&upstream.id);
+        store.set_setting(&stamp, "0", None).await?;
+    }
+    Ok(())
+}
+
+async fn opened(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
+    let path = &config.store.keys_file;
+    let keys = Keys::load(path)
+        .with_context(|| format!("the key file {}", path.display()))?
+        .of(config.upstreams.iter().map(|u| &u.id));
+    assemble::store(config, std::sync::Arc::new(keys)).await
 }

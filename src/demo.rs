@@ -165,6 +165,8 @@ fn serving(
     let pace = Pace {
         poll: BTreeMap::from([(upstream()?, Duration::from_millis(400))]),
         sweep: Duration::from_millis(400),
+        reconcile: std::collections::BTreeMap::new(),
+        witness: None,
     };
     Ok(Serving {
         context,

@@ -13,6 +13,8 @@ pub mod link;
 pub mod live;
 pub mod opaque;
 pub mod poll;
+pub mod rebuild;
+pub mod reconcile;
 pub mod report;
 pub mod session;
 pub mod step;
@@ -117,6 +119,10 @@ impl Flow {
         self.entropy.fill(&mut id);
         self.entropy.fill(&mut span);
         Trace::new(id, span)
+    /// The case that a change opens: the same every time, so that links in messages outlive a lost store.
+    #[must_use]
+    pub fn case_of(&self, subject: &Subject, change: &str) -> String {
+        format!("rc_{}", self.seal.case(subject, change))
     }
 
     /// Reads an account live and names its contacts.

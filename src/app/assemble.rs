@@ -304,5 +304,11 @@ pub fn pace(config: &Config) -> Pace {
             .map(|u| (u.id.clone(), u.poll_interval))
             .collect(),
         sweep: SWEEP,
+        reconcile: config
+            .upstreams
+            .iter()
+            .map(|u| (u.id.clone(), u.reconcile_interval))
+            .collect(),
+        witness: config.store.witness_file.clone(),
     }
 }

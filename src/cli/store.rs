@@ -13,6 +13,14 @@ pub enum StoreCommand {
         after_help = "Example:\n  reentry store init\n\n`serve` never makes markers: an installation that has lost them is restricted, not begun anew.\nKeep a copy of the keys file: without it what is stored cannot be found."
     )]
     Init,
+    /// Have the whole store rebuilt from the identity providers: after it was flushed, or an old backup was put back.
+    #[command(
+        after_help = "Example:\n  reentry store rebuild\n\nEvery account is restricted from then on, until a running `reentry serve` has asked the identity providers about\neach. Sessions and refresh tokens of before end; what is left of holds stays. A store that was lost under a running\n`serve` is rebuilt without this."
+    )]
+    Rebuild,
+    /// Have every account compared with what is known, now instead of at the next interval.
+    #[command(after_help = "Example:\n  reentry store reconcile")]
+    Reconcile,
 }
 
 impl StoreCommand {
@@ -21,10 +29,22 @@ impl StoreCommand {
     /// # Errors
     /// When the store cannot be reached, or has markers of another installation.
     pub fn run(self, session: &Session) -> anyhow::Result<Outcome> {
-        let Self::Init = self;
         let Some(config) = session.load_for_setup() else {
             return Ok(Outcome::Refused);
         };
+        match self {
+            Self::Init => {}
+            Self::Rebuild => {
+                runtime()?.block_on(app::store_rebuild(&config))?;
+                output::line("every partition waits for its rebuild; a running `reentry serve` does it");
+                return Ok(Outcome::Done);
+            }
+            Self::Reconcile => {
+                runtime()?.block_on(app::store_reconcile(&config))?;
+                output::line("a running `reentry serve` compares every account now");
+                return Ok(Outcome::Done);
+            }
+        }
         let created = runtime()?.block_on(app::store_init(&config))?;
         output::line(if created {
             "the store is ready; keep a copy of the keys file"

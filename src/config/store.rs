@@ -28,6 +28,9 @@ pub struct StoreSettings {
     pub kind: StoreKind,
     /// File with the keys that name subjects, seal tokens and encrypt addresses. Made by `reentry store init`.
     pub keys_file: PathBuf,
+    /// File in which each process keeps the highest fences it saw, so that a store that went back in time while nobody
+    /// ran is noticed at the next start.
+    pub witness_file: Option<PathBuf>,
 }
 
 /// Redis, or a file for one process.
@@ -136,6 +139,7 @@ impl StoreSettings {
             f
         });
         let path = s.file("path");
+        let witness_file = s.file("witness_file");
         let redis = redis(s, is_redis == Some(true));
         let kind = if is_redis? {
             if matches!(path, Some(Some(_))) {
@@ -164,6 +168,7 @@ impl StoreSettings {
         Some(Self {
             kind,
             keys_file: keys_file?,
+            witness_file: witness_file?,
         })
     }
 }

@@ -67,6 +67,8 @@ pub struct Upstream {
     pub overlap: Span,
     /// How far back the first reading reaches.
     pub backfill: Span,
+    /// How often every account is compared with what is known.
+    pub reconcile_interval: Duration,
     /// Longest wait for an answer.
     pub timeout: Duration,
     /// User attributes that hold telephone numbers.
@@ -152,6 +154,7 @@ struct Paces {
     poll_interval: Option<Span>,
     overlap: Option<Span>,
     backfill: Option<Span>,
+    reconcile_interval: Option<Span>,
     timeout: Option<Duration>,
 }
 
@@ -172,11 +175,17 @@ impl Paces {
             Span::from_days(7),
             span_between(Span::from_mins(1), Span::from_days(90)),
         );
+        let reconcile_interval = s.or(
+            "reconcile_interval",
+            Span::from_hours(24),
+            span_between(Span::from_secs(1), Span::from_days(7)),
+        );
         let timeout = s.or("timeout", Duration::from_secs(5), deadline);
         Self {
             poll_interval,
             overlap,
             backfill,
+            reconcile_interval,
             timeout,
         }
     }
@@ -241,6 +250,7 @@ impl Upstream {
             poll_interval: super::values::duration(paces.poll_interval?),
             overlap: paces.overlap?,
             backfill: paces.backfill?,
+            reconcile_interval: super::values::duration(paces.reconcile_interval?),
             timeout: paces.timeout?,
             phone_attributes: phone_attributes?.into_iter().collect(),
             held_admins: held_admins?,

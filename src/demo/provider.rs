@@ -83,6 +83,7 @@ impl IdentityProvider for DemoProvider {
         Ok(Reading {
             account: person.account(),
             facts: Some(person.facts()),
+            carried: None,
         })
     }
 

@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod attempt;
 pub mod contest;
+pub mod rebuild;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -39,6 +40,8 @@ pub enum Told {
     At(Timestamp),
     /// Several causes folded into one, which ends here.
     Settled(Timestamp),
+    /// The store lost it: nobody knows when, so it lasts as long as it could have at all.
+    Unknown,
     /// It was heard of when even an untold hold would have been over: it only tells (domain "End"). It holds again as
     /// part of a case that it would have been part of, if one comes up.
     Late,
@@ -104,6 +107,7 @@ impl Cause {
             Told::NoChannel => nominal,
             Told::At(accepted) => nominal.max(accepted.plus(self.told_min)),
             Told::Settled(end) => end,
+            Told::Unknown => self.at.plus(self.length.times(2)).plus(self.told_min),
             Told::Late => self.at,
         };
         self.cap.map_or(end, |cap| end.min(cap))
@@ -204,6 +208,37 @@ pub enum Posture {
     Held(Ceiling),
     /// Nothing is issued: disabled, or `none`, as the policy says.
     Contested(ContestedAtIdp),
+}
+
+/// What an IdP itself carries of a hold, whoever lost the record of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// The account is held at this ceiling; not at all when `None`.
+    pub ceiling: Option<Ceiling>,
+    /// It is frozen, or was and has not been free since.
+    pub contested: bool,
+    /// We switched it off.
+    pub disabled: bool,
+    /// Something that a lift gives back was taken from it.
+    pub taken: bool,
+}
+
+impl Carried {
+    /// Whether the IdP carries nothing of a hold.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether this is what `posture` asks for.
+    #[must_use]
+    pub fn agrees(&self, posture: &Posture) -> bool {
+        match posture {
+            Posture::Free => self.is_free(),
+            Posture::Held(ceiling) => self.ceiling.as_ref().is_some_and(|c| c.within(ceiling)),
+            Posture::Contested(_) => self.contested && self.ceiling == Some(Ceiling::none()),
+        }
+    }
 }
 
 impl Record {

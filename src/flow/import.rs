@@ -3,6 +3,7 @@
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::IdpError;
+use crate::ports::store::{Parts, StoreError};
 
 /// Accounts asked for at once.
 const PAGE: u32 = 100;
@@ -40,20 +41,17 @@ async fn one(flow: &Flow, upstream: &UpstreamId, sub: &str) -> Result<bool, Flow
         return Ok(false);
     };
     let key = flow.key(&subject);
-    let known = flow
-        .store
-        .read(&key, crate::ports::store::Parts::ACCOUNT)
-        .await?
-        .account
-        .is_some();
-    if known {
-        return Ok(false);
-    }
+    match flow.store.read(&key, Parts::ACCOUNT).await {
+        Err(StoreError::Lost { .. }) => return Ok(false),
+        Ok(loaded) if loaded.account.is_some() => return Ok(false),
+        other => other?,
+    };
     match flow.reading(&subject).await {
-        Ok(reading) => {
-            ingest::refresh(flow, &key, &reading.account).await?;
-            Ok(true)
-        }
+        Ok(reading) => match ingest::refresh(flow, &key, &reading.account).await {
+            // A partition that is lost gets its snapshots from the rebuild.
+            Err(FlowError::Store(StoreError::Lost { .. })) => Ok(false),
+            other => other.map(|_| true),
+        },
         Err(FlowError::Idp(IdpError::UnknownSubject)) => Ok(false),
         Err(error) => Err(error),
     }

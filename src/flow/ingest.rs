@@ -5,14 +5,15 @@
 
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
-use crate::domain::hold::{Record, attempt};
+use crate::domain::hold::rebuild::{hush, was_told};
+use crate::domain::hold::{Record, Transition, attempt};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::{Flow, FlowError, untold};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Mark, Parts, Updated, Write};
+use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
 
 /// How long an event is remembered: longer than any overlap or back-fill of a poller.
 const MARK_KEEP: Span = Span::from_days(60);
@@ -101,7 +102,8 @@ async fn changed(
     era: Era,
 ) -> Result<Option<Updated>, FlowError> {
     // A log-in-time check brings what has long been stored: no need to read the account for that.
-    let known = flow.store.read(&flow.key(subject), Parts::RECORD).await?.record;
+    let parts = Parts::RECORD.while_rebuilding();
+    let known = flow.store.read(&flow.key(subject), parts).await?.record;
     let same = |c: &crate::domain::hold::Cause| {
         c.change == change.id
             && c.sources.contains(&change.source)
@@ -163,11 +165,12 @@ pub(super) async fn store_change(
     let Some(tier) = policy.choose(facts) else {
         return Err(FlowError::Unknown("the policy has no tier".to_owned()));
     };
-    let case = flow.case_id();
+    let case = flow.case_of(subject, &change.id);
     let after = reading.map(|r| &r.account);
+    let parts = Parts::ACCOUNT.while_rebuilding();
     let updated = flow
         .store
-        .update(&key, Parts::ACCOUNT, Some(&mark), &|loaded| {
+        .update(&key, parts, Some(&mark), &|loaded| {
             let now = flow.now(loaded.store_time);
             let setting = Setting {
                 policy: &policy,
@@ -187,7 +190,7 @@ pub(super) async fn store_change(
                 &change,
                 setting,
             )
-            .filter(|t| era == Era::Ours || holds(&t.record, &change.id))
+            .and_then(|t| spoken(flow, t, loaded, &change, era))
             .map(Write::from)
         })
         .await?;
@@ -196,6 +199,26 @@ pub(super) async fn store_change(
         tracing::info!(upstream = %subject.upstream, kind = ?change.kind, source = change.source.as_str(), tier = %tier.name.0, "change stored");
     }
     Ok(updated)
+}
+
+/// Leaves out what was said before: to owners before the store was lost, or before this installation was there.
+fn spoken(flow: &Flow, mut t: Transition, loaded: &Loaded, change: &Change, era: Era) -> Option<Transition> {
+    let Some(told_before) = loaded.told_before else {
+        return (era == Era::Ours || holds(&t.record, &change.id)).then_some(t);
+    };
+    let old = was_told(change.start(), told_before);
+    hush(&mut t.effects, old, &|effect| flow.store.told(effect));
+    if old {
+        // Written down then, and announced: the rebuild says that it was.
+        t.audit.clear();
+    }
+    Some(t)
+}
+
+/// A change as it is judged with a snapshot of before and a reading.
+pub(super) fn judged(change: &Change, snapshot: Option<&Account>, after: Option<&Account>) -> Change {
+    let change = confirmed(change, snapshot, after);
+    with_channel(&change, snapshot.or(after))
 }
 
 /// Whether anything of a change restricts, as opposed to having only told.
@@ -318,6 +341,21 @@ fn lost_contacts(before: &Account, now: &Account) -> Vec<(ContactKind, String)> 
         .iter()
         .filter(present)
         .map(|c| (c.kind, c.address.clone()))
+        .collect()
+}
+
+/// Contacts of the snapshot that the IdP has no more, as the changes that this is.
+pub(super) fn contacts_lost(
+    flow: &Flow,
+    before: &Account,
+    now: &Account,
+    store_time: Option<Timestamp>,
+) -> Vec<Change> {
+    let at = flow.now(store_time);
+    let id = |since: Timestamp| format!("compared:{}", since.millis());
+    lost_contacts(before, now)
+        .into_iter()
+        .map(|(kind, address)| contact_change(flow, &id(at.latest()), kind, address, at))
         .collect()
 }
 

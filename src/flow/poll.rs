@@ -12,7 +12,7 @@ use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line};
-use crate::ports::store::{Loaded, Parts, Write};
+use crate::ports::store::{Loaded, Parts, StoreError, Write};
 
 /// How long a poller keeps the log to itself without a word.
 const LEASE: Span = Span::from_secs(30);
@@ -191,10 +191,23 @@ async fn look_at(flow: &Flow, upstream: &UpstreamId, named: std::collections::BT
 pub struct Seen {
     now: HashSet<String>,
     before: HashSet<String>,
+    /// Lines whose partition of the store is lost: stored as soon as it takes them. Until then the cursor stays.
+    held: Vec<(Line, Era)>,
+    /// The cursor as it is stored, and how far this process has read beyond it meanwhile: one lost partition holds up
+    /// nobody else.
+    ahead: Option<(Cursor, Cursor)>,
 }
 
 impl Seen {
     const MOST: usize = 10_000;
+
+    /// Where to read on.
+    fn from(&mut self, stored: &Cursor) -> Cursor {
+        match &self.ahead {
+            Some((base, ahead)) if base == stored => ahead.clone(),
+            _ => stored.clone(),
+        }
+    }
 
     fn has(&self, line: &Line) -> bool {
         let name = name(line);
@@ -235,10 +248,33 @@ fn stamp_name(upstream: &UpstreamId) -> String {
     format!("polled:{upstream}")
 }
 
+/// Stores a line; `false` when its partition of the store is lost, and it has to come again.
+async fn take(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> Result<bool, FlowError> {
+    let parts = match line.heard {
+        Heard::Change(_) => Parts::RECORD.while_rebuilding(),
+        Heard::Touched { .. } | Heard::Tampered { .. } => Parts::RECORD,
+    };
+    // Asked first, so that a line that has to wait costs the IdP nothing.
+    if let Some(subject) = Subject::new(upstream.clone(), &line.sub)
+        && let Err(StoreError::Lost { .. }) = flow.store.read(&flow.key(&subject), parts).await
+    {
+        return Ok(false);
+    }
+    match ingest::line(flow, upstream, line, era).await {
+        Err(FlowError::Store(StoreError::Lost { .. })) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// When this log was last read to its end, by whoever has the lease.
+pub(super) async fn caught_up_at(flow: &Flow, upstream: &UpstreamId) -> Option<Timestamp> {
+    let stamp = flow.store.setting(&stamp_name(upstream)).await.ok().flatten();
+    stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis)
+}
+
 /// Whether the process that has the lease read the log to its end a short while ago.
 async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> bool {
-    let stamp = flow.store.setting(&stamp_name(upstream)).await.ok().flatten();
-    let at = stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis);
+    let at = caught_up_at(flow, upstream).await;
     at.is_some_and(|at| flow.clock.now().since(at).abs() < FRESH)
 }
 
@@ -256,23 +292,42 @@ pub async fn once(
         return Ok(None);
     };
     let setting = format!("cursor:{upstream}");
-    let cursor = Cursor(flow.store.setting(&setting).await?.unwrap_or_default());
+    let stored = Cursor(flow.store.setting(&setting).await?.unwrap_or_default());
+    let cursor = seen.from(&stored);
     let polled = flow.idp(upstream)?.poll(&cursor, flow.now(None)).await?;
     let era = if cursor.0.is_empty() {
         Era::Before
     } else {
         Era::Ours
     };
-    for line in &polled.lines {
-        if !seen.has(line) {
-            ingest::line(flow, upstream, line, era).await?;
-            seen.add(line);
+    let held = std::mem::take(&mut seen.held);
+    let lines = polled.lines.into_iter().map(|line| (line, era));
+    for (line, era) in held.into_iter().chain(lines) {
+        if !seen.has(&line) {
+            match take(flow, upstream, &line, era).await {
+                Ok(true) => seen.add(&line),
+                Ok(false) => seen.held.push((line, era)),
+                Err(error) => {
+                    // From the stored cursor on again: nothing that was held back is forgotten.
+                    seen.held.clear();
+                    seen.ahead = None;
+                    return Err(error);
+                }
+            }
         }
     }
-    if polled.next != cursor {
-        flow.store
-            .set_setting(&setting, &polled.next.0, Some(&lease))
-            .await?;
+    if !seen.held.is_empty() {
+        // Too many: read no further until they are stored.
+        if seen.held.len() < Seen::MOST {
+            seen.ahead = Some((stored, polled.next));
+        }
+    } else {
+        seen.ahead = None;
+        if polled.next != stored {
+            flow.store
+                .set_setting(&setting, &polled.next.0, Some(&lease))
+                .await?;
+        }
     }
     if !polled.more {
         let stamp = flow.clock.now().millis().to_string();

@@ -9,7 +9,7 @@ use crate::domain::hold::contest::{ThawStep, end_freeze, thaw_step};
 use crate::domain::subject::account::Account;
 use crate::flow::{Flow, FlowError, thaw};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Parts, Write};
+use crate::ports::store::{Parts, StoreError, Write};
 
 /// The most subjects taken at once.
 const BATCH: usize = 256;
@@ -35,8 +35,11 @@ pub async fn round(flow: &Flow) -> Result<usize, FlowError> {
     let due = flow.store.due(flow.clock.now(), BATCH).await?;
     let count = due.len();
     for key in due {
-        if let Err(error) = one(flow, &key).await {
-            tracing::warn!(%error, "a due account could not be swept; it stays due");
+        match one(flow, &key).await {
+            Ok(()) => {}
+            // Said once, by those who watch the partitions; it stays due until it was rebuilt.
+            Err(FlowError::Store(StoreError::Lost { .. })) => {}
+            Err(error) => tracing::warn!(%error, "a due account could not be swept; it stays due"),
         }
     }
     Ok(count)

@@ -318,6 +318,14 @@ impl IdentityProvider for Keycloak {
         poll::latest(self, sub, now).await
     }
 
+    async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
+        poll::story(self, sub, since, now).await
+    }
+
+    async fn drift(&self) -> Result<Vec<String>, IdpError> {
+        act::drift(self).await
+    }
+
     async fn account(&self, sub: &str) -> Result<Reading, IdpError> {
         account::read(self, sub).await
     }

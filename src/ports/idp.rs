@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::domain::change::Change;
-use crate::domain::hold::{Cut, Posture};
+use crate::domain::hold::{Carried, Cut, Posture};
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
 use crate::domain::time::{Now, Timestamp};
@@ -78,6 +78,8 @@ pub struct Reading {
     pub account: Account,
     /// What tiers are chosen by; `None` when it could not be read.
     pub facts: Option<Facts>,
+    /// What the IdP itself carries of a hold; `None` when it could not be read, or the IdP carries nothing ever.
+    pub carried: Option<Carried>,
 }
 
 /// What the adapter made the IdP do.
@@ -117,6 +119,24 @@ pub trait IdentityProvider: Send + Sync {
     /// # Errors
     /// [`IdpError`]: then tokens of that log-in say `none`.
     async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError>;
+
+    /// Every line about one account since `since`, oldest first, and what no line tells of but the dates of its
+    /// credentials: for a record that was lost, and for reconciling. Nothing when the IdP keeps no log.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
+        let _ = since;
+        self.latest(sub, now).await
+    }
+
+    /// What holds rest on and is out of step with the rest of the IdP, each with what to do: asked for by reconcile.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn drift(&self) -> Result<Vec<String>, IdpError> {
+        Ok(Vec::new())
+    }
 
     /// Reads one account live.
     ///

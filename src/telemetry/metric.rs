@@ -58,6 +58,30 @@ pub const METRICS: &[Metric] = &[
         "reentry_unreadable_total",
         "Decisions on state that could not be read or believed: each was restricted. Alarm.",
     ),
+    gauge(
+        "reentry_partitions_lost_now",
+        "Partitions of the store that cannot be believed now: their accounts are restricted. Alarm above 0.",
+    ),
+    counter(
+        "reentry_partitions_lost_total",
+        "Partitions of the store that were found lost. Alarm.",
+    ),
+    counter(
+        "reentry_rebuilds_total",
+        "Rebuilds of lost partitions, by `outcome` (done, failed).",
+    ),
+    counter(
+        "reentry_reconciles_total",
+        "Comparisons of every account of an identity provider that were finished.",
+    ),
+    counter(
+        "reentry_reconciled_accounts_total",
+        "Accounts that were compared with what is known.",
+    ),
+    counter(
+        "reentry_reconcile_findings_total",
+        "What comparing found that nothing had told, by `kind` (credential, contact, posture, unknown_hold, defaults). Look at each.",
+    ),
     counter(
         "reentry_tampered_total",
         "Acts of others on what holds accounts at the identity provider: re-applied. Alarm.",

@@ -123,6 +123,7 @@ impl IdentityProvider for FakeIdp {
         Ok(Reading {
             account,
             facts: Some(facts),
+            carried: None,
         })
     }
 

@@ -51,6 +51,8 @@ pub struct Setup {
     pub quick: &'static str,
     /// What Keycloak's own tokens are while frozen.
     pub contested_at_idp: &'static str,
+    /// How often accounts are compared with what is known.
+    pub reconcile: &'static str,
 }
 
 impl Default for Setup {
@@ -60,6 +62,7 @@ impl Default for Setup {
             poll: "500ms",
             quick: "20s",
             contested_at_idp: "disable",
+            reconcile: "24h",
         }
     }
 }
@@ -352,7 +355,7 @@ fn config(
     setup: Setup,
 ) -> String {
     let base = proxy.through(realm.keycloak().base());
-    let (name, poll) = (realm.name(), setup.poll);
+    let (name, poll, reconcile) = (realm.name(), setup.poll, setup.reconcile);
     let scopes = ASKED
         .split(' ')
         .skip(1)
@@ -377,6 +380,7 @@ upstreams:
     url: {base}
     realm: {name}
     poll_interval: {poll}
+    reconcile_interval: {reconcile}
     admin: {{ client_id: reentry, secret_file: runtime-secret }}
     broker: {{ client_id: reentry-broker, secret_file: broker-secret }}
     hooks:

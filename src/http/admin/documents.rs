@@ -226,6 +226,7 @@ fn told(told: Told) -> Value {
         Told::NoChannel => json!({ "state": "no_channel" }),
         Told::At(at) => json!({ "state": "told", "at": Wording::machine(at) }),
         Told::Settled(_) => json!({ "state": "settled" }),
+        Told::Unknown => json!({ "state": "unknown" }),
         Told::Late => json!({ "state": "late" }),
     }
 }

@@ -80,9 +80,11 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
         events,
         admin: edits,
     };
+    let carried = facts.as_ref().map(|facts| super::act::carried(&facts.groups));
     Ok(Reading {
         account: account(&parts, &keycloak.settings.phone_attributes),
         facts,
+        carried,
     })
 }
 

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use futures_util::future::try_join5;
 
 use self::layout::{HOLD_GROUP, Taken, forget_layout};
-pub(super) use self::layout::{Layout, layout, our_groups};
+pub(super) use self::layout::{Layout, carried, drift, layout, our_groups};
 pub(super) use self::restore::{remove_factor, restore};
 pub(super) use self::sessions::{end_session, sessions};
 use super::admin::AdminError;
@@ -171,6 +171,10 @@ impl Hand<'_> {
                     }
                     Err(error) => Some(error.to_string()),
                 };
+                if contest.is_some() {
+                    // Survives the loss of our store, and says more than a level does. Struck out by a lift.
+                    self.note(Taken::Contested, &seen).await.map_err(idp)?;
+                }
                 seen = see(self.keycloak, self.sub).await?;
                 cannot = cannot.or_else(|| self.disagrees(ceiling, &seen));
                 if cannot.is_none() {
@@ -421,6 +425,9 @@ impl Hand<'_> {
                 .await?;
             self.did(format!("gave role {} back", role.name));
             self.strike(Taken::DefaultRole).await?;
+        }
+        if self.noted(Taken::Contested, seen) {
+            self.strike(Taken::Contested).await?;
         }
         if self.noted(Taken::FullRole, seen) {
             if let Some(role) = self.full_role(seen).await? {

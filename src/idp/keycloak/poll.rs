@@ -368,6 +368,21 @@ fn is_unlogged(line: &Line) -> bool {
     matches!(&line.heard, Heard::Change(change) if change.source == Source::Reconcile)
 }
 
+/// Every line about one account since an instant by our clock.
+pub(super) async fn story(
+    keycloak: &Keycloak,
+    sub: &str,
+    since: Timestamp,
+    now: Now,
+) -> Result<Vec<Line>, IdpError> {
+    let (ahead, own) = keycloak.own().await?;
+    let (received, since) = (now.latest(), since.plus(ahead));
+    let rules = keycloak.rules(own);
+    let lines = lines(keycloak, sub, &rules, received, ahead, since).await?;
+    let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
+    Ok(recent.map(|(.., line)| line).collect())
+}
+
 /// The log-in-time check: every recent change of one account.
 pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
     let (ahead, own) = keycloak.own().await?;

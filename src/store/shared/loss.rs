@@ -69,28 +69,9 @@ impl<B: Backend> Shared<B> {
             return Err(StoreError::Lost { partition, loss });
         }
         let expected = self.seen.expected(partition);
-<<<<<<< HEAD
-        let (own, noted) = (
-            self.keys.fingerprint(),
-            note.as_ref().map(|n| n.fingerprint.clone()),
-        );
-        let fresh = Marker {
-            incarnation: match self.seen.incarnation() {
-                Some(ours) => ours.to_owned(),
-                None => self.random_id()?,
-            },
-            fingerprint: noted.map_or_else(|| own.clone(), |noted| united(&own, &noted)),
-            fence: next_generation(expected.fence),
-            rebuilding: true,
-            loss: Some(Past {
-                told_before,
-                begun: now,
-            }),
-=======
         let past = Past {
             told_before,
             begun: now,
->>>>>>> 57788b8 (Store: markers in Redis stand by themselves)
         };
         let fresh = self.fresh_marker(&expected, note.as_ref(), past)?;
         if note.is_none() {

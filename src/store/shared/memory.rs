@@ -36,9 +36,9 @@ impl State {
 pub(super) struct Memory(Mutex<State>);
 
 impl Memory {
-    /// A notice waits.
+    /// A message waits.
     pub(super) fn found(&self, entry: &Pending) {
-        if !matches!(entry.effect, Effect::Notice(_)) {
+        if matches!(entry.effect, Effect::Converge) {
             return;
         }
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

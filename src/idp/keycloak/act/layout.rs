@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::domain::ceiling::Ceiling;
+use crate::domain::hold::Carried;
 use crate::idp::keycloak::representations::{Group, Role};
 use crate::idp::keycloak::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, GROUP as ROOT};
 use crate::idp::keycloak::{Keycloak, fresh, idp};
@@ -18,16 +19,19 @@ pub(super) enum Taken {
     DefaultRole,
     FullRole,
     Enabled,
+    /// Nothing was taken: it was frozen, and not been free since.
+    Contested,
 }
 
 impl Taken {
-    pub(super) const ALL: [Self; 3] = [Self::DefaultRole, Self::FullRole, Self::Enabled];
+    pub(super) const ALL: [Self; 4] = [Self::DefaultRole, Self::FullRole, Self::Enabled, Self::Contested];
 
     pub(super) const fn group(self) -> &'static str {
         match self {
             Self::DefaultRole => "lift.default-role",
             Self::FullRole => "lift.full-role",
             Self::Enabled => "lift.enabled",
+            Self::Contested => "contested",
         }
     }
 }
@@ -153,4 +157,79 @@ pub(in crate::idp::keycloak) async fn our_groups(keycloak: &Keycloak) -> Result<
         .chain(layout.notes.into_values())
         .chain(layout.root);
     Ok(groups.collect())
+}
+
+/// What an account in these groups (by their paths) carries of a hold.
+pub(in crate::idp::keycloak) fn carried(groups: &BTreeSet<String>) -> Carried {
+    let below = |path: &str| {
+        let name = path.strip_prefix(ROOT)?.strip_prefix('/')?;
+        Some(name.to_owned())
+    };
+    let names: BTreeSet<String> = groups.iter().filter_map(|path| below(path)).collect();
+    let has = |taken: Taken| names.contains(taken.group());
+    let levels = names.iter().filter_map(|name| name.strip_prefix(HOLD_GROUP));
+    Carried {
+        ceiling: levels
+            .map(Ceiling::parse_level)
+            .reduce(|all, level| all.intersect(&level)),
+        contested: has(Taken::Contested),
+        disabled: has(Taken::Enabled),
+        taken: Taken::ALL.into_iter().any(has),
+    }
+}
+
+/// Where what held accounts keep differs from what free ones have: roles that were added to the realm's default role,
+/// or taken from it, since the realm was wired.
+pub(in crate::idp::keycloak) async fn drift(keycloak: &Keycloak) -> Result<Vec<String>, IdpError> {
+    let layout = layout(keycloak).await?;
+    let Some((_, default_role)) = layout.wired() else {
+        return Ok(layout.faults());
+    };
+    let Some(group) = layout.levels.get("none") else {
+        return Ok(layout.faults());
+    };
+    let admin = &keycloak.admin;
+    let Some(own) = keycloak.own().await?.1 else {
+        return Ok(Vec::new());
+    };
+    let (effective, mapped, held) = futures_util::future::try_join3(
+        // Our service account has the default role like everybody else.
+        admin.effective_realm_roles(&own),
+        admin.realm_roles(&own),
+        admin.group_effective_realm_roles(group),
+    )
+    .await
+    .map_err(idp)?;
+    let ours = |name: &str| name.starts_with("reentry-") || name == default_role.name;
+    let direct: BTreeSet<String> = mapped.into_iter().map(|role| role.name).collect();
+    let of_default: BTreeSet<String> = effective
+        .into_iter()
+        .map(|role| role.name)
+        .filter(|name| !ours(name) && !direct.contains(name))
+        .collect();
+    let of_held: BTreeSet<String> = held
+        .into_iter()
+        .map(|role| role.name)
+        .filter(|name| !ours(name))
+        .collect();
+    let mut faults = Vec::new();
+    let list = |names: Vec<&String>| {
+        let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+        names.join(", ")
+    };
+    let more: Vec<&String> = of_held.difference(&of_default).collect();
+    if !more.is_empty() {
+        faults.push(format!(
+            "`reentry-held-defaults` is out of step: held accounts keep {}, which the default role no longer gives; run `reentry wire keycloak`",
+            list(more)
+        ));
+    }
+    let less: Vec<&String> = of_default.difference(&of_held).collect();
+    if !less.is_empty() {
+        faults.push(format!(
+            "`reentry-held-defaults` is out of step: the default role gives {}, which held accounts lose; run `reentry wire keycloak`",
+            list(less)
+        ));
+    }
+    Ok(faults)
 }

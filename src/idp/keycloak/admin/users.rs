@@ -226,6 +226,15 @@ impl Admin {
             .await
     }
 
+    /// Realm roles that members of a group have through it, composites taken apart.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn group_effective_realm_roles(&self, group: &str) -> Result<Vec<Role>, AdminError> {
+        self.get(&["groups", group, "role-mappings", "realm", "composite"])
+            .await
+    }
+
     /// Maps realm roles to the user; only id and name of each role are looked at. Idempotent.
     ///
     /// # Errors

@@ -1,0 +1,369 @@
+//! Partitions that were lost are made anew from what the IdPs still know, by one process at a time (P5).
+//!
+//! A partition whose marker is gone, or lower than one that was seen, is restricted from the first reading on; nobody
+//! has to decide that. This worker finds it, says so, and takes it back into use: it marks the partition as being
+//! rebuilt, under a fence above every one that was seen, and only then asks the IdPs about every account of it. So what
+//! a poller stored, or held back, before the mark is in the log by then, and what comes after it is taken in as always:
+//! no change falls between the two. When every account was seen the partition is released, unless somebody else has
+//! begun anew meanwhile.
+//!
+//! A store of other keys, or for other IdPs, is somebody's mistake: nothing is written into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::audit::Entry;
+use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use crate::domain::hold::apply::Setting;
+use crate::domain::hold::rebuild::{Evidence, reach, rebuild};
+use crate::domain::subject::account::{Account, FactorClass};
+use crate::domain::subject::{Subject, UpstreamId};
+use crate::domain::time::{Now, Span, Timestamp};
+use crate::flow::{Flow, FlowError, ingest, reconcile};
+use crate::ports::idp::{Heard, IdpError, Reading};
+use crate::ports::store::{Lost, Loss, Parts, Rebuild, Write};
+
+/// Between two looks at the markers.
+const LOOK: Duration = Duration::from_secs(1);
+/// After a rebuild that failed.
+const AGAIN: Duration = Duration::from_secs(3);
+/// How long one process keeps rebuilding to itself without a word.
+const LEASE: Span = Span::from_secs(60);
+const LEASE_NAME: &str = "rebuild";
+/// What was seen of the fences, for processes that start later.
+const WITNESS: &str = "fences";
+/// Accounts that are asked about side by side.
+const SIDE_BY_SIDE: usize = 4;
+/// Changes that came this long before a loss that nobody watched are told again.
+const UNWATCHED: Span = Span::from_mins(10);
+/// Values that are missing in a partition that was just rebuilt belong to accounts that the IdP no longer has.
+const ONCE: Span = Span::from_hours(1);
+/// What is enrolled this soon after an account was made belongs to its making.
+const AT_CREATION: Span = Span::from_mins(5);
+/// A credential and the line that tells of it are this near to each other, at most.
+pub(super) const TELLS: Span = Span::from_mins(1);
+
+/// Keeps a line of text where a loss of the store does not reach it.
+pub type Keep = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What this process remembers between two looks.
+#[derive(Debug, Default)]
+struct Watch {
+    /// When each partition was last known to be sound.
+    sound: BTreeMap<u8, Timestamp>,
+    /// When each log was last read to its end, as far as was told.
+    polled: BTreeMap<UpstreamId, Timestamp>,
+    /// What was said.
+    said: BTreeMap<u8, Loss>,
+    /// When values were put back.
+    mended: BTreeMap<u8, Timestamp>,
+    published: Option<String>,
+}
+
+/// Watches the markers until `stop` says so. `owner` names this process in leases.
+pub async fn run(
+    flow: &Flow,
+    owner: &str,
+    keep: Option<&Keep>,
+    stop: &tokio_util::sync::CancellationToken,
+) {
+    let mut watch = Watch::default();
+    while !stop.is_cancelled() {
+        let pause = match look(flow, owner, keep, &mut watch).await {
+            Ok(()) => LOOK,
+            Err(error) => {
+                tracing::warn!(%error, "lost partitions stay restricted; it is tried again");
+                AGAIN
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Looks once, and rebuilds what has to be.
+async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) -> Result<(), FlowError> {
+    publish(flow, keep, watch).await?;
+    let lost = flow.store.lost().await?;
+    let now = flow.now(None).earliest();
+    for upstream in flow.upstreams.keys() {
+        if let Some(at) = crate::flow::poll::caught_up_at(flow, upstream).await {
+            watch.polled.insert(upstream.clone(), at);
+        }
+    }
+    say(&lost, watch);
+    let names: BTreeSet<u8> = lost.iter().map(|l| l.partition).collect();
+    for partition in (0..=u8::MAX).filter(|p| !names.contains(p)) {
+        watch.sound.insert(partition, now);
+    }
+    let fresh = |p: &u8| watch.mended.get(p).is_some_and(|at| now < at.plus(ONCE));
+    let heal = lost
+        .iter()
+        .filter(|l| l.heals && !(l.loss == Loss::Values && fresh(&l.partition)));
+    let heal: BTreeSet<u8> = heal.map(|l| l.partition).collect();
+    if heal.is_empty() || flow.store.lease(LEASE_NAME, owner, LEASE).await?.is_none() {
+        return Ok(());
+    }
+    let done = all(flow, owner, &heal, watch).await;
+    flow.store.release(LEASE_NAME, owner).await?;
+    let outcome = if done.is_ok() { "done" } else { "failed" };
+    metrics::counter!("reentry_rebuilds_total", "outcome" => outcome).increment(1);
+    done
+}
+
+/// Tells the others, and those to come, what was seen of the fences, and hears what they saw.
+async fn publish(flow: &Flow, keep: Option<&Keep>, watch: &mut Watch) -> Result<(), FlowError> {
+    let told = flow.store.setting(WITNESS).await?;
+    if let Some(told) = &told {
+        flow.store.remember(told);
+    }
+    let Some(own) = flow.store.witness() else {
+        return Ok(());
+    };
+    if watch.published.as_ref() == Some(&own) && told.is_some() {
+        return Ok(());
+    }
+    if let Some(keep) = keep {
+        keep(&own);
+    }
+    // A store that cannot be believed keeps what it said; ours is in memory, and in the file.
+    if flow.store.lost().await?.is_empty() {
+        flow.store.set_setting(WITNESS, &own, None).await?;
+        watch.published = Some(own);
+    }
+    Ok(())
+}
+
+/// Says what was lost, once.
+fn say(lost: &[Lost], watch: &mut Watch) {
+    let now: BTreeMap<u8, Loss> = lost.iter().map(|l| (l.partition, l.loss.clone())).collect();
+    let fresh = |l: &&Lost| {
+        let before = watch.said.get(&l.partition);
+        before != Some(&l.loss) && l.loss != Loss::Rebuilding
+    };
+    let news: Vec<&Lost> = lost.iter().filter(fresh).collect();
+    if let Some(first) = news.first() {
+        metrics::counter!("reentry_partitions_lost_total").increment(u64::try_from(news.len()).unwrap_or(0));
+        tracing::error!(
+            partitions = news.len(), first = first.partition, why = %first.loss, heals = first.heals,
+            "partitions of the store were lost: their accounts are restricted until they are rebuilt"
+        );
+    }
+    #[expect(clippy::cast_precision_loss, reason = "at most 256")]
+    metrics::gauge!("reentry_partitions_lost_now").set(lost.len() as f64);
+    watch.said = now;
+}
+
+/// Rebuilds these partitions, all of them or none.
+async fn all(flow: &Flow, owner: &str, partitions: &BTreeSet<u8>, watch: &mut Watch) -> Result<(), FlowError> {
+    let now = flow.now(None);
+    let unwatched = now.earliest().minus(UNWATCHED);
+    let polled = flow
+        .upstreams
+        .keys()
+        .map(|u| watch.polled.get(u).copied().unwrap_or(unwatched));
+    let polled = polled.min().unwrap_or(unwatched);
+    let mut begun: Vec<Rebuild> = Vec::new();
+    for partition in partitions {
+        let sound = watch.sound.get(partition).copied().unwrap_or(unwatched);
+        let told_before = sound.min(polled);
+        begun.push(
+            flow.store
+                .begin_rebuild(*partition, told_before, now.latest())
+                .await?,
+        );
+    }
+    tracing::warn!(partitions = begun.len(), "rebuilding lost partitions from the identity providers");
+    let since = now.earliest().minus(reach(&flow.policy.load()));
+    let mut count = 0;
+    for upstream in flow.upstreams.keys() {
+        count += walk(flow, upstream, owner, &begun, since).await?;
+    }
+    for rebuild in &begun {
+        if !flow.store.finish_rebuild(rebuild).await? {
+            tracing::warn!(partition = rebuild.partition, "somebody else rebuilds this partition anew");
+        }
+        watch.mended.insert(rebuild.partition, flow.now(None).latest());
+    }
+    tracing::warn!(partitions = begun.len(), accounts = count, "lost partitions were rebuilt and count again");
+    for upstream in flow.upstreams.keys() {
+        let entry = Entry::system(
+            format!("rebuilt:{upstream}:{}", now.latest().millis()),
+            flow.now(None).latest(),
+            "store_rebuilt",
+            None,
+        )
+        .alarming()
+        .with("alarm", "partitions of the store were lost and rebuilt")
+        .with("partitions", begun.len())
+        .with("accounts", count);
+        reconcile::write_down(flow, upstream, &entry).await?;
+        reconcile::ask(flow, upstream).await?;
+    }
+    Ok(())
+}
+
+/// Goes through every account of an IdP and rebuilds those of these partitions.
+async fn walk(
+    flow: &Flow,
+    upstream: &UpstreamId,
+    owner: &str,
+    begun: &[Rebuild],
+    since: Timestamp,
+) -> Result<usize, FlowError> {
+    let mut pages = reconcile::Pages::default();
+    let mut count = 0;
+    loop {
+        let Some(subs) = pages.next(flow, upstream).await? else {
+            return Ok(count);
+        };
+        let ours: Vec<Subject> = subs
+            .iter()
+            .filter_map(|sub| Subject::new(upstream.clone(), sub))
+            .filter(|s| begun.iter().any(|r| r.partition == flow.key(s).partition()))
+            .collect();
+        count += ours.len();
+        for some in ours.chunks(SIDE_BY_SIDE) {
+            if flow.store.lease(LEASE_NAME, owner, LEASE).await?.is_none() {
+                return Err(crate::ports::store::StoreError::StaleLease(LEASE_NAME.to_owned()).into());
+            }
+            let each = some
+                .iter()
+                .cloned()
+                .map(|subject| async move { account(flow, &subject, since).await });
+            futures_util::future::try_join_all(each).await?;
+        }
+    }
+}
+
+/// Makes one account's record and snapshot anew, on what is left of them. Also for an account that the IdP holds and
+/// of which the store knows nothing.
+///
+/// # Errors
+/// [`FlowError`]; an account that the IdP no longer has is no error.
+pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) -> Result<(), FlowError> {
+    let reading = match flow.reading(subject).await {
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(()),
+        other => other?,
+    };
+    if reading.facts.is_none() && reading.carried.is_none() {
+        let why = "roles and groups of an account cannot be read".to_owned();
+        return Err(IdpError::Unexpected(why).into());
+    }
+    let changes = changes(flow, subject, &reading, since).await?;
+    let policy = flow.policy.load_full();
+    let Some(tier) = policy.choose(reading.facts.as_ref()) else {
+        return Err(FlowError::Unknown("the policy has no tier".to_owned()));
+    };
+    let carried = reading.carried.clone().unwrap_or_default();
+    let key = flow.key(subject);
+    let parts = Parts::ACCOUNT.while_rebuilding();
+    flow.store
+        .update(&key, parts, None, &|loaded| {
+            let now = flow.now(loaded.store_time);
+            let before = loaded.account.as_ref();
+            let judged = |c: &Change| ingest::judged(c, before, Some(&reading.account));
+            let changes: Vec<Change> = changes.iter().map(judged).collect();
+            let evidence = Evidence {
+                changes: &changes,
+                before,
+                after: Some(&reading.account),
+                carried: &carried,
+                witnessed: loaded.witnessed,
+                told_before: loaded.told_before.unwrap_or_else(|| now.latest()),
+            };
+            let setting = Setting {
+                policy: &policy,
+                tier,
+                place: key.place(),
+                now,
+                reference: "",
+            };
+            let case = |change: &str| flow.case_of(subject, change);
+            let known = |effect: &str| flow.store.told(effect);
+            let made = rebuild(subject, loaded.record.as_ref(), evidence, &case, &known, setting);
+            Some(made.map_or_else(
+                || snapshot(subject, before, &reading.account, now),
+                Write::from,
+            ))
+        })
+        .await?;
+    Ok(())
+}
+
+/// Only the snapshot.
+fn snapshot(subject: &Subject, before: Option<&Account>, after: &Account, now: Now) -> Write {
+    let account = before.map_or_else(|| after.clone(), |b| b.refreshed(after, now.latest()));
+    Write {
+        subject: Some(subject.clone()),
+        account: Some(account),
+        ..Write::default()
+    }
+}
+
+/// Every change of an account since `since`: those of the log, and those that only the dates of its credentials show.
+async fn changes(
+    flow: &Flow,
+    subject: &Subject,
+    reading: &Reading,
+    since: Timestamp,
+) -> Result<Vec<Change>, FlowError> {
+    let now = flow.now(None);
+    let lines = flow
+        .idp(&subject.upstream)?
+        .story(&subject.sub, since, now)
+        .await?;
+    let mut changes: Vec<Change> = Vec::new();
+    for line in lines {
+        if let Heard::Change(change) = line.heard {
+            changes.push(change);
+        }
+    }
+    let silent = silent(&reading.account, &changes, since, now);
+    changes.extend(silent);
+    changes.sort_by_key(Change::start);
+    Ok(changes)
+}
+
+/// Credentials that are younger than `since` and the account, and that no known change tells of.
+pub(super) fn silent(account: &Account, known: &[Change], since: Timestamp, now: Now) -> Vec<Change> {
+    let young = account
+        .factors
+        .iter()
+        .filter(|f| f.gone.is_none() && f.class != FactorClass::FederatedLink)
+        .filter(|f| f.created >= since && f.created > account.created.plus(AT_CREATION));
+    let untold = young.filter(|f| {
+        let tells = |c: &&Change| c.factor == Some(f.class) && c.at.since(f.created).abs() <= TELLS;
+        !known.iter().any(|c| tells(&c))
+    });
+    untold
+        .map(|f| by_date(&f.id, f.class, f.created, now))
+        .collect()
+}
+
+/// The change that a credential's date tells of.
+pub(super) fn by_date(id: &str, class: FactorClass, created: Timestamp, now: Now) -> Change {
+    let kind = match class {
+        FactorClass::Password => ChangeKind::PasswordReset,
+        FactorClass::RecoveryCodes => ChangeKind::RecoveryCodesReset,
+        _ => ChangeKind::FactorAdded,
+    };
+    Change {
+        id: format!("{id}@{}", created.millis()),
+        source: Source::Reconcile,
+        kind,
+        factor: Some(class),
+        at: created,
+        offset: Span::ZERO,
+        received: now.latest(),
+        proof: Proof::Unproven,
+        mediated: false,
+        session: None,
+        channel: None,
+        origin: None,
+        previous_address: None,
+    }
+}
