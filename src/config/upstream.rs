@@ -224,10 +224,7 @@ impl Upstream {
         let broker = credentials(&s.section("broker"), false);
         let prefix = s.or("prefix", String::new(), prefix);
         let paces = Paces::read(s);
-        let phone_attributes = match s.node("phone_attributes") {
-            None => Some(vec!["phoneNumber".to_owned()]),
-            Some(_) => s.list("phone_attributes", filled),
-        };
+        let phone_attributes = phone_attributes(s);
         let cannot = [("disable", CannotHold::Disable), ("leave", CannotHold::Leave)];
         let held_admins = s.choice("held_admins", CannotHold::Disable, &cannot);
         let unholdable = s.choice("unholdable", CannotHold::Disable, &cannot);
@@ -260,6 +257,13 @@ impl Upstream {
             fresh_login_for_actions: fresh_login_for_actions?,
             hooks: hooks?,
         })
+    }
+}
+
+fn phone_attributes(s: &Section<'_>) -> Option<Vec<String>> {
+    match s.node("phone_attributes") {
+        None => Some(vec!["phoneNumber".to_owned()]),
+        Some(_) => s.list("phone_attributes", filled),
     }
 }
 

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use crate::domain::change::Change;
-use crate::domain::hold::{Carried, Cut, Posture};
+use crate::domain::hold::carried::Carried;
+use crate::domain::hold::{Cut, Posture};
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
 use crate::domain::time::{Now, Timestamp};

@@ -253,6 +253,7 @@ fn over(cause: &Cause) -> i64 {
         Told::NoChannel => start + length,
         Told::At(accepted) => (start + length).max(accepted.millis() + cause.told_min.millis()),
         Told::Settled(end) => end.millis(),
+        Told::Unknown => start + 2 * length + cause.told_min.millis(),
         Told::Late => start,
     };
     cause.cap.map_or(end, |cap| end.min(cap.millis()))

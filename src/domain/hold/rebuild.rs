@@ -11,7 +11,8 @@
 
 use super::apply::{Setting, apply};
 use super::contest::Contest;
-use super::{Carried, Cause, Effect, Record, Told, Transition};
+use super::carried::Carried;
+use super::{Cause, Effect, Record, Told, Transition};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::{Change, ChangeKind, Row, Source};
