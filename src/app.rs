@@ -14,8 +14,8 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::listener::Bounds;
 use crate::app::clock::SystemClock;
+use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
 use crate::config::Config;
 use crate::http::peer::Proxies;

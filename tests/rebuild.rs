@@ -123,7 +123,10 @@ impl Watch {
         self.stop.store(true, Ordering::SeqCst);
         let wrong = self.task.await.unwrap();
         assert_eq!(wrong, Vec::<String>::new());
-        assert!(self.asked.load(Ordering::SeqCst) > 20, "hardly anything was asked");
+        assert!(
+            self.asked.load(Ordering::SeqCst) > 20,
+            "hardly anything was asked"
+        );
     }
 }
 
@@ -140,15 +143,23 @@ async fn rebuilt(world: &World, shop: &RelyingParty, user: &str, password: &str)
         }
     })
     .await;
-    let metrics = reqwest::get(format!("{}/metrics", world.operations)).await.unwrap();
+    let metrics = reqwest::get(format!("{}/metrics", world.operations))
+        .await
+        .unwrap();
     let text = metrics.text().await.unwrap();
-    assert!(text.contains("reentry_rebuilds_total{outcome=\"done\"}"), "{text}");
+    assert!(
+        text.contains("reentry_rebuilds_total{outcome=\"done\"}"),
+        "{text}"
+    );
     reply
 }
 
 fn about_passwords(world: &World, user: &str) -> usize {
     let mails = world.mails.to(&format!("{user}@example.com"));
-    mails.iter().filter(|m| m.subject.contains("password was")).count()
+    mails
+        .iter()
+        .filter(|m| m.subject.contains("password was"))
+        .count()
 }
 
 // P5, P8, P9, ISS-6, ISS-10
@@ -184,9 +195,17 @@ async fn flushall_in_the_middle_of_a_hold_a_contest_and_with_live_sessions() {
     };
     eventually("carl to be switched off", SOON, switched_off).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let told = [about_passwords(&world, "ana"), world.mails.to("carl@example.com").len()];
+    let told = [
+        about_passwords(&world, "ana"),
+        world.mails.to("carl@example.com").len(),
+    ];
 
-    let watch = Watch::over(&world, &shop, ana.text("access_token"), before.text("refresh_token"));
+    let watch = Watch::over(
+        &world,
+        &shop,
+        ana.text("access_token"),
+        before.text("refresh_token"),
+    );
     world.redis.cli(&["FLUSHALL"]);
     let dead = shop.refresh(nora.text("refresh_token")).await;
     assert_ne!(dead.status, 200, "{dead:?}");
@@ -201,9 +220,15 @@ async fn flushall_in_the_middle_of_a_hold_a_contest_and_with_live_sessions() {
     assert_says(&again, "full", ASKED);
     let dead = shop.refresh(nora.text("refresh_token")).await.expect_status(400);
     assert_eq!(dead.error(), "invalid_grant");
-    assert!(switched_off().await.is_some(), "carl's freeze stays at the identity provider");
+    assert!(
+        switched_off().await.is_some(),
+        "carl's freeze stays at the identity provider"
+    );
     assert!(signed_in(&shop, "carl", CHANGED).await.is_err());
-    world.mails.wait_for("bea@example.com", "password was", SOON).await;
+    world
+        .mails
+        .wait_for("bea@example.com", "password was", SOON)
+        .await;
     eventually("bea's partition", SOON, || async {
         let reply = signed_in(&shop, "bea", CHANGED).await.ok()?;
         let says = claim(&reply);
@@ -222,7 +247,10 @@ async fn flushall_in_the_middle_of_a_hold_a_contest_and_with_live_sessions() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     watch.nothing_wrong().await;
     assert_eq!(
-        [about_passwords(&world, "ana"), world.mails.to("carl@example.com").len()],
+        [
+            about_passwords(&world, "ana"),
+            world.mails.to("carl@example.com").len()
+        ],
         told,
         "nobody is told twice"
     );
@@ -267,7 +295,10 @@ fn restore(redis: &Redis, backup: &[(Vec<u8>, Vec<u8>)]) {
 }
 
 fn connection(redis: &Redis) -> redis::Connection {
-    redis::Client::open(redis.url()).unwrap().get_connection().unwrap()
+    redis::Client::open(redis.url())
+        .unwrap()
+        .get_connection()
+        .unwrap()
 }
 
 // P5, P9, ISS-6
@@ -282,7 +313,12 @@ async fn a_restored_old_snapshot_gives_back_no_token_and_tells_nobody_twice() {
     let backup = snapshot(&world.redis);
     held(&world, "ana").await;
     let ana = rebuilt_not_needed(&shop, "ana").await;
-    let watch = Watch::over(&world, &shop, ana.text("access_token"), before.text("refresh_token"));
+    let watch = Watch::over(
+        &world,
+        &shop,
+        ana.text("access_token"),
+        before.text("refresh_token"),
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     restore(&world.redis, &backup);
     rebuilt(&world, &shop, "ana", CHANGED).await;
@@ -317,7 +353,12 @@ async fn a_failover_that_lost_acknowledged_writes_restricts_until_they_are_rebui
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
     held(&world, "ana").await;
     let ana = rebuilt_not_needed(&shop, "ana").await;
-    let watch = Watch::over(&world, &shop, ana.text("access_token"), before.text("refresh_token"));
+    let watch = Watch::over(
+        &world,
+        &shop,
+        ana.text("access_token"),
+        before.text("refresh_token"),
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.redis.kill9();
     replica.cli(&["CONFIG", "SET", "port", &port]);
@@ -373,7 +414,10 @@ async fn keycloak_gone_for_an_hour_and_its_events_purged_meanwhile() {
         "{}",
         world.reentry.output()
     );
-    let dead = shop.refresh(before.text("refresh_token")).await.expect_status(400);
+    let dead = shop
+        .refresh(before.text("refresh_token"))
+        .await
+        .expect_status(400);
     assert_eq!(dead.error(), "invalid_grant");
     let after = signed_in(&shop, "ana", CHANGED).await.unwrap();
     assert_eq!(claim(&after), "read write");
@@ -430,7 +474,10 @@ async fn reconcile_finds_a_silent_change_a_group_that_was_taken_away_and_default
     // A role more for everybody: held accounts lose it, and somebody has to know.
     world.realm.post("roles", &json!({ "name": "newsletter" })).await;
     let role = world.realm.get("roles/newsletter").await;
-    let default = world.realm.get("").await["defaultRole"]["id"].as_str().unwrap().to_owned();
+    let default = world.realm.get("").await["defaultRole"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     world
         .realm
         .post(&format!("roles-by-id/{default}/composites"), &json!([role]))

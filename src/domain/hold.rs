@@ -7,7 +7,6 @@
 
 pub mod apply;
 pub mod attempt;
-pub mod carried;
 pub mod contest;
 pub mod rebuild;
 
@@ -101,12 +100,11 @@ impl Cause {
     /// When this cause ends by time.
     #[must_use]
     pub fn end(&self) -> Timestamp {
-        let nominal = self.at.plus(self.length);
         let end = match self.told {
             _ if self.length == Span::ZERO => self.at,
             Told::Pending => self.at.plus(self.length.times(2)),
-            Told::NoChannel => nominal,
-            Told::At(accepted) => nominal.max(accepted.plus(self.told_min)),
+            Told::NoChannel => self.at.plus(self.length),
+            Told::At(accepted) => self.nominal_end().max(accepted.plus(self.told_min)),
             Told::Settled(end) => end,
             Told::Unknown => self.at.plus(self.length.times(2)).plus(self.told_min),
             Told::Late => self.at,

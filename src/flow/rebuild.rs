@@ -22,7 +22,7 @@ use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::{Flow, FlowError, ingest, reconcile};
 use crate::ports::idp::{Heard, IdpError, Reading};
-use crate::ports::store::{Lost, Loss, Parts, Rebuild, Write};
+use crate::ports::store::{Loss, Lost, Parts, Rebuild, Write};
 
 /// Between two looks at the markers.
 const LOOK: Duration = Duration::from_secs(1);
@@ -62,12 +62,7 @@ struct Watch {
 }
 
 /// Watches the markers until `stop` says so. `owner` names this process in leases.
-pub async fn run(
-    flow: &Flow,
-    owner: &str,
-    keep: Option<&Keep>,
-    stop: &tokio_util::sync::CancellationToken,
-) {
+pub async fn run(flow: &Flow, owner: &str, keep: Option<&Keep>, stop: &tokio_util::sync::CancellationToken) {
     let mut watch = Watch::default();
     while !stop.is_cancelled() {
         let pause = match look(flow, owner, keep, &mut watch).await {
@@ -86,8 +81,19 @@ pub async fn run(
 
 /// Looks once, and rebuilds what has to be.
 async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) -> Result<(), FlowError> {
-    publish(flow, keep, watch).await?;
+    let told = flow.store.setting(WITNESS).await?;
+    if let Some(told) = &told {
+        flow.store.remember(told);
+    }
     let lost = flow.store.lost().await?;
+    publish(
+        flow,
+        keep,
+        watch,
+        told.is_some() && lost.is_empty(),
+        lost.is_empty(),
+    )
+    .await?;
     let now = flow.now(None).earliest();
     for upstream in flow.upstreams.keys() {
         if let Some(at) = crate::flow::poll::caught_up_at(flow, upstream).await {
@@ -114,23 +120,25 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
     done
 }
 
-/// Tells the others, and those to come, what was seen of the fences, and hears what they saw.
-async fn publish(flow: &Flow, keep: Option<&Keep>, watch: &mut Watch) -> Result<(), FlowError> {
-    let told = flow.store.setting(WITNESS).await?;
-    if let Some(told) = &told {
-        flow.store.remember(told);
-    }
+/// Tells the others, and those to come, what was seen of the fences. A store that cannot be believed keeps what it
+/// said; ours is in memory then, and in the file.
+async fn publish(
+    flow: &Flow,
+    keep: Option<&Keep>,
+    watch: &mut Watch,
+    there: bool,
+    sound: bool,
+) -> Result<(), FlowError> {
     let Some(own) = flow.store.witness() else {
         return Ok(());
     };
-    if watch.published.as_ref() == Some(&own) && told.is_some() {
+    if there && watch.published.as_ref() == Some(&own) {
         return Ok(());
     }
     if let Some(keep) = keep {
         keep(&own);
     }
-    // A store that cannot be believed keeps what it said; ours is in memory, and in the file.
-    if flow.store.lost().await?.is_empty() {
+    if sound {
         flow.store.set_setting(WITNESS, &own, None).await?;
         watch.published = Some(own);
     }
@@ -158,7 +166,12 @@ fn say(lost: &[Lost], watch: &mut Watch) {
 }
 
 /// Rebuilds these partitions, all of them or none.
-async fn all(flow: &Flow, owner: &str, partitions: &BTreeSet<u8>, watch: &mut Watch) -> Result<(), FlowError> {
+async fn all(
+    flow: &Flow,
+    owner: &str,
+    partitions: &BTreeSet<u8>,
+    watch: &mut Watch,
+) -> Result<(), FlowError> {
     let now = flow.now(None);
     let unwatched = now.earliest().minus(UNWATCHED);
     let polled = flow
@@ -176,7 +189,10 @@ async fn all(flow: &Flow, owner: &str, partitions: &BTreeSet<u8>, watch: &mut Wa
                 .await?,
         );
     }
-    tracing::warn!(partitions = begun.len(), "rebuilding lost partitions from the identity providers");
+    tracing::warn!(
+        partitions = begun.len(),
+        "rebuilding lost partitions from the identity providers"
+    );
     let since = now.earliest().minus(reach(&flow.policy.load()));
     let mut count = 0;
     for upstream in flow.upstreams.keys() {
@@ -184,22 +200,34 @@ async fn all(flow: &Flow, owner: &str, partitions: &BTreeSet<u8>, watch: &mut Wa
     }
     for rebuild in &begun {
         if !flow.store.finish_rebuild(rebuild).await? {
-            tracing::warn!(partition = rebuild.partition, "somebody else rebuilds this partition anew");
+            tracing::warn!(
+                partition = rebuild.partition,
+                "somebody else rebuilds this partition anew"
+            );
         }
         watch.mended.insert(rebuild.partition, flow.now(None).latest());
     }
-    tracing::warn!(partitions = begun.len(), accounts = count, "lost partitions were rebuilt and count again");
+    tracing::warn!(
+        partitions = begun.len(),
+        accounts = count,
+        "lost partitions were rebuilt and count again"
+    );
+    said(flow, begun.len(), count, now).await
+}
+
+/// Writes down what was rebuilt, and has everything else compared.
+async fn said(flow: &Flow, partitions: usize, accounts: usize, began: Now) -> Result<(), FlowError> {
     for upstream in flow.upstreams.keys() {
         let entry = Entry::system(
-            format!("rebuilt:{upstream}:{}", now.latest().millis()),
+            format!("rebuilt:{upstream}:{}", began.latest().millis()),
             flow.now(None).latest(),
             "store_rebuilt",
             None,
         )
         .alarming()
         .with("alarm", "partitions of the store were lost and rebuilt")
-        .with("partitions", begun.len())
-        .with("accounts", count);
+        .with("partitions", partitions)
+        .with("accounts", accounts);
         reconcile::write_down(flow, upstream, &entry).await?;
         reconcile::ask(flow, upstream).await?;
     }
@@ -285,10 +313,7 @@ pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) ->
             let case = |change: &str| flow.case_of(subject, change);
             let known = |effect: &str| flow.store.told(effect);
             let made = rebuild(subject, loaded.record.as_ref(), evidence, &case, &known, setting);
-            Some(made.map_or_else(
-                || snapshot(subject, before, &reading.account, now),
-                Write::from,
-            ))
+            Some(made.map_or_else(|| snapshot(subject, before, &reading.account, now), Write::from))
         })
         .await?;
     Ok(())
@@ -339,9 +364,7 @@ pub(super) fn silent(account: &Account, known: &[Change], since: Timestamp, now:
         let tells = |c: &&Change| c.factor == Some(f.class) && c.at.since(f.created).abs() <= TELLS;
         !known.iter().any(|c| tells(&c))
     });
-    untold
-        .map(|f| by_date(&f.id, f.class, f.created, now))
-        .collect()
+    untold.map(|f| by_date(&f.id, f.class, f.created, now)).collect()
 }
 
 /// The change that a credential's date tells of.

@@ -12,9 +12,9 @@ use futures_util::StreamExt as _;
 
 use crate::domain::audit::Entry;
 use crate::domain::change::{Change, ChangeKind};
-use crate::domain::hold::rebuild::reach;
 use crate::domain::hold::Effect;
-use crate::domain::hold::carried::Carried;
+use crate::domain::hold::rebuild::carried::Carried;
+use crate::domain::hold::rebuild::reach;
 use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
@@ -259,7 +259,12 @@ pub(super) async fn differences(
         for line in lines.iter().filter(|l| matches!(l.heard, Heard::Change(_))) {
             ingest::line(flow, &subject.upstream, line, Era::Ours).await?;
         }
-        let known = flow.store.read(&key, Parts::ACCOUNT).await?.account.unwrap_or_default();
+        let known = flow
+            .store
+            .read(&key, Parts::ACCOUNT)
+            .await?
+            .account
+            .unwrap_or_default();
         let still = moved(&known, &reading.account, now.latest());
         for change in &factors {
             if still.iter().any(|s| s.id == change.id) {
@@ -280,7 +285,12 @@ pub(super) async fn differences(
 fn moved(before: &Account, after: &Account, at: Timestamp) -> Vec<Change> {
     let now = crate::domain::time::Now::exact(at);
     let credential = |f: &&Factor| f.class != FactorClass::FederatedLink && f.gone.is_none();
-    let known = |f: &Factor| before.factors.iter().any(|b| b.id == f.id && b.created == f.created);
+    let known = |f: &Factor| {
+        before
+            .factors
+            .iter()
+            .any(|b| b.id == f.id && b.created == f.created)
+    };
     let came = after.factors.iter().filter(credential).filter(|f| !known(f));
     let mut changes: Vec<Change> = came
         .map(|f| rebuild::by_date(&f.id, f.class, f.created, now))
@@ -319,7 +329,10 @@ async fn posture(
             let id = format!("drift:{}:{}", record.epoch, now.latest().millis());
             let entry = Entry::system(id.clone(), now.latest(), "posture_drift", None)
                 .alarming()
-                .with("alarm", "the identity provider no longer carries what the record says")
+                .with(
+                    "alarm",
+                    "the identity provider no longer carries what the record says",
+                )
                 .with("wanted", format!("{:?}", record.posture(now)))
                 .with("found", format!("{carried:?}"));
             Some(Write {

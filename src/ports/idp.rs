@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::domain::change::Change;
-use crate::domain::hold::carried::Carried;
+use crate::domain::hold::rebuild::carried::Carried;
 use crate::domain::hold::{Cut, Posture};
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};

@@ -372,6 +372,7 @@ store:
   kind: redis
   url: {redis}
   keys_file: store-keys
+  timeout: 3s
 keys:
   directory: signing-keys
 upstreams:

@@ -9,9 +9,11 @@
 //!
 //! Messages are about changes that came when the loss was near or later; of the others the owner was told then.
 
+pub mod carried;
+
+use self::carried::Carried;
 use super::apply::{Setting, apply};
 use super::contest::Contest;
-use super::carried::Carried;
 use super::{Cause, Effect, Record, Told, Transition};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;

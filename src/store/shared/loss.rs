@@ -75,16 +75,7 @@ impl<B: Backend> Shared<B> {
         };
         let fresh = self.fresh_marker(&expected, note.as_ref(), past)?;
         if note.is_none() {
-            let whole = Marker {
-                fence: 2,
-                rebuilding: false,
-                loss: None,
-                ..fresh.clone()
-            };
-            let note = self.backend.installation(Some(&whole)).await?;
-            if let Some(note) = note {
-                self.seen.installed(&note);
-            }
+            self.note_again(&fresh).await?;
         }
         let back_in_time = matches!(
             lost.map(|l| l.loss),
@@ -107,6 +98,20 @@ impl<B: Backend> Shared<B> {
             generation: marker.fence >> GENERATION,
             told_before: marker.loss.map_or(told_before, |past| past.told_before),
         })
+    }
+
+    /// The installation's own note was lost too.
+    async fn note_again(&self, fresh: &Marker) -> Result<(), StoreError> {
+        let whole = Marker {
+            fence: 2,
+            rebuilding: false,
+            loss: None,
+            ..fresh.clone()
+        };
+        if let Some(note) = self.backend.installation(Some(&whole)).await? {
+            self.seen.installed(&note);
+        }
+        Ok(())
     }
 
     /// The marker of a rebuild that begins.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::domain::ceiling::Ceiling;
-use crate::domain::hold::carried::Carried;
+use crate::domain::hold::rebuild::carried::Carried;
 use crate::idp::keycloak::representations::{Group, Role};
 use crate::idp::keycloak::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, GROUP as ROOT};
 use crate::idp::keycloak::{Keycloak, fresh, idp};

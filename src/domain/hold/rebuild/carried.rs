@@ -1,7 +1,7 @@
 //! What an IdP itself carries of a hold: the floor below a record that was lost (P5).
 
-use super::Posture;
 use crate::domain::ceiling::Ceiling;
+use crate::domain::hold::Posture;
 
 /// What an IdP itself carries of a hold, whoever lost the record of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
