@@ -119,6 +119,8 @@ impl Flow {
         self.entropy.fill(&mut id);
         self.entropy.fill(&mut span);
         Trace::new(id, span)
+    }
+
     /// The case that a change opens: the same every time, so that links in messages outlive a lost store.
     #[must_use]
     pub fn case_of(&self, subject: &Subject, change: &str) -> String {
