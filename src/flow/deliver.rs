@@ -9,6 +9,7 @@
 
 pub mod gauge;
 mod lane;
+mod share;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use self::lane::{Lane, Lanes, Turn};
+use self::share::{Share, Ticket};
 use crate::domain::audit::Entry;
 use crate::domain::event::{Delivery, Event};
 use crate::domain::hold::Effect;
@@ -51,14 +53,15 @@ enum Done {
 /// Works until `stop` says so. `owner` names this process in leases.
 pub async fn run(flow: &Flow, owner: &str, stop: &tokio_util::sync::CancellationToken) {
     let lanes = Lanes::default();
+    let share = Share::new(owner, flow.store.exclusive());
     let mut busy = FuturesUnordered::new();
     let mut held: BTreeSet<PendingId> = BTreeSet::new();
     while !stop.is_cancelled() {
-        match flow.store.pending(flow.clock.now(), BATCH + held.len()).await {
+        match taken(flow, &share, &held).await {
             Ok(batch) => {
-                for entry in batch {
+                for (entry, ticket) in batch {
                     if held.insert(entry.at.clone()) {
-                        busy.push(worked(flow, owner, &lanes, entry));
+                        busy.push(worked(flow, owner, (&lanes, &share, ticket), entry));
                     }
                 }
             }
@@ -78,6 +81,22 @@ pub async fn run(flow: &Flow, owner: &str, stop: &tokio_util::sync::Cancellation
     // Each after the step it is in; whoever waits for a place in its lane goes back as it is.
     lanes.close();
     while busy.next().await.is_some() {}
+    drop(busy);
+    share.hand_back(flow).await;
+}
+
+/// What is due in our share, each with leave to deliver it.
+async fn taken(
+    flow: &Flow,
+    share: &Share,
+    under_way: &BTreeSet<PendingId>,
+) -> Result<Vec<(Pending, Ticket)>, StoreError> {
+    share.renew(flow, under_way).await?;
+    let (now, max) = (flow.clock.now(), BATCH + under_way.len());
+    let batch = flow.store.pending_in(&share.partitions(), now, max).await?;
+    let with_ticket = |entry: Pending| Some((share.ticket(entry.at.partition)?, entry));
+    let batch = batch.into_iter().filter_map(with_ticket);
+    Ok(batch.map(|(ticket, entry)| (entry, ticket)).collect())
 }
 
 async fn rest(error: &StoreError) {
@@ -85,8 +104,11 @@ async fn rest(error: &StoreError) {
     tokio::time::sleep(REST).await;
 }
 
-async fn worked(flow: &Flow, owner: &str, lanes: &Lanes, entry: Pending) -> PendingId {
-    let work = trace::scope(flow.trace(), one(flow, owner, lanes, &entry));
+/// The lanes, our share, and leave to deliver an entry in it.
+type Leave<'a> = (&'a Lanes, &'a Share, Ticket);
+
+async fn worked(flow: &Flow, owner: &str, leave: Leave<'_>, entry: Pending) -> PendingId {
+    let work = trace::scope(flow.trace(), one(flow, owner, leave, &entry));
     if let Err(error) = work.await {
         // It is still in the outbox and comes again, but not at once.
         tracing::warn!(%error, "an effect could not be brought to an end");
@@ -105,20 +127,23 @@ pub async fn round(
     stop: &tokio_util::sync::CancellationToken,
 ) -> Result<usize, FlowError> {
     let lanes = Lanes::default();
-    let batch = flow.store.pending(flow.clock.now(), BATCH).await?;
+    let share = Share::new(owner, true);
+    let batch = taken(flow, &share, &BTreeSet::new()).await?;
     if stop.is_cancelled() {
         lanes.close();
     }
-    let works = batch
-        .iter()
-        .map(|entry| trace::scope(flow.trace(), one(flow, owner, &lanes, entry)));
+    let works = batch.iter().map(|(entry, ticket)| {
+        let leave = (&lanes, &share, *ticket);
+        trace::scope(flow.trace(), one(flow, owner, leave, entry))
+    });
     let ended = futures_util::future::join_all(works).await;
     let count = ended.len();
     ended.into_iter().collect::<Result<(), _>>()?;
     Ok(count)
 }
 
-async fn one(flow: &Flow, owner: &str, lanes: &Lanes, entry: &Pending) -> Result<(), FlowError> {
+async fn one(flow: &Flow, owner: &str, leave: Leave<'_>, entry: &Pending) -> Result<(), FlowError> {
+    let (lanes, share, ticket) = leave;
     let lane = Lane::of(entry);
     let place = match lanes.enter(&lane, flow.clock.now()).await {
         Turn::Yours(place) => place,
@@ -128,6 +153,10 @@ async fn one(flow: &Flow, owner: &str, lanes: &Lanes, entry: &Pending) -> Result
         }
         Turn::Closed => return Ok(()),
     };
+    // It waited for its place, or the process slept: by now it may be another's.
+    if !share.stands(ticket) {
+        return Ok(());
+    }
     let done = match &entry.effect {
         Effect::Notice(notice) => notify(flow, entry, notice).await?,
         Effect::Converge => match converge::converge(flow, &entry.subject, owner).await {

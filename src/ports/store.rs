@@ -356,7 +356,26 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError>;
+    async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError> {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        self.pending_in(&all, now, max).await
+    }
+
+    /// The same, of these partitions only.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn pending_in(
+        &self,
+        partitions: &[u8],
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<Pending>, StoreError>;
+
+    /// Whether no other process can use this store, so that nothing has to be shared with one.
+    fn exclusive(&self) -> bool {
+        false
+    }
 
     /// Everything in the outbox, also what waits for its next attempt, for an operator to look at. Takes nothing and
     /// keeps no worker from finding it.

@@ -268,6 +268,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Gives this fingerprint to every marker of the same keys, and to the installation's note.
     async fn widen(&self, fingerprint: &str) -> Result<(), StoreError>;
 
+    /// Whether no other process can use it.
+    fn exclusive(&self) -> bool {
+        false
+    }
+
     /// Faults that are the adapter's own business.
     async fn check(&self) -> Result<Soundness, StoreError>;
 }

@@ -108,6 +108,10 @@ impl File {
 
 #[async_trait]
 impl Backend for File {
+    fn exclusive(&self) -> bool {
+        true
+    }
+
     async fn read(&self, key: &SubjectKey, parts: Parts, mark: Option<&str>) -> Result<Raw, StoreError> {
         let (key, mark) = (*key, mark.map(str::to_owned));
         self.reading(move |t| subjects::read(t, &key, parts, mark.as_deref()))

@@ -207,11 +207,11 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    /// The partitions to look at now: those with news, and from time to time all.
-    fn partitions(&self) -> Vec<u8> {
+    /// Those of `mine` to look at now: those with news, and from time to time all.
+    fn partitions(&self, mine: &[u8]) -> Vec<u8> {
         let all = {
             let Ok(mut scanned) = self.scanned.lock() else {
-                return (0..=u8::MAX).collect();
+                return mine.to_vec();
             };
             let all = scanned.is_none_or(|at| at.elapsed() >= FULL_SCAN);
             if all {
@@ -223,7 +223,7 @@ impl<B: Backend> Shared<B> {
             let flag = self.fresh.get(usize::from(*p));
             flag.is_some_and(|f| f.swap(false, Ordering::AcqRel))
         };
-        (0..=u8::MAX).filter(|p| fresh(p) || all).collect()
+        mine.iter().copied().filter(|p| fresh(p) || all).collect()
     }
 }
 
@@ -267,8 +267,17 @@ impl<B: Backend> Store for Shared<B> {
         Err(StoreError::Contended)
     }
 
-    async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError> {
-        let partitions = self.partitions();
+    fn exclusive(&self) -> bool {
+        self.backend.exclusive()
+    }
+
+    async fn pending_in(
+        &self,
+        partitions: &[u8],
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<Pending>, StoreError> {
+        let partitions = self.partitions(partitions);
         let waiting = match self.backend.outbox(&partitions, now, max).await {
             Ok(waiting) => waiting,
             Err(error) => {

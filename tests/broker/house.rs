@@ -194,8 +194,13 @@ impl Store for Fickle {
     ) -> Result<Updated, StoreError> {
         self.up()?.update(key, parts, mark, change).await
     }
-    async fn pending(&self, now: Timestamp, max: usize) -> Result<Vec<Pending>, StoreError> {
-        self.up()?.pending(now, max).await
+    async fn pending_in(
+        &self,
+        partitions: &[u8],
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<Pending>, StoreError> {
+        self.up()?.pending_in(partitions, now, max).await
     }
     async fn wait_for_work(&self, at_most: std::time::Duration) {
         self.inner.wait_for_work(at_most).await;
