@@ -16,12 +16,16 @@ mod loss;
 mod properties;
 #[path = "store/queues.rs"]
 mod queues;
+#[path = "store/replicas.rs"]
+mod replicas;
 #[path = "store/sentinel.rs"]
 mod sentinel;
 #[path = "store/server.rs"]
 mod server;
 #[path = "store/subjects.rs"]
 mod subjects;
+#[path = "store/trouble.rs"]
+mod trouble;
 #[path = "store/values.rs"]
 mod values;
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,6 +19,8 @@ pub enum Mode {
     Cut,
     /// Connections are accepted and stay open, but not a byte is forwarded.
     Hang,
+    /// Bytes flow both ways, each portion so much later.
+    Slow(Duration),
 }
 
 /// The proxy; it ends, and its connections with it, when this value is dropped.
@@ -91,6 +93,11 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
+    /// Lets every question reach the server so much later.
+    pub fn slow(&self, by: Duration) {
+        self.mode.send_replace(Mode::Slow(by));
+    }
+
     /// Keeps every connection open and forwards nothing.
     pub fn hang(&self) {
         self.mode.send_replace(Mode::Hang);
@@ -114,7 +121,7 @@ async fn serve(mut client: TcpStream, target: SocketAddr, mut mode: watch::Recei
                     break;
                 }
             }
-            Mode::Pass => {
+            Mode::Pass | Mode::Slow(_) => {
                 if server.is_none() {
                     let connecting = TcpStream::connect(target);
                     match tokio::time::timeout(Duration::from_secs(5), connecting).await {
@@ -123,6 +130,13 @@ async fn serve(mut client: TcpStream, target: SocketAddr, mut mode: watch::Recei
                     }
                 }
                 let Some(upstream) = server.as_mut() else { break };
+                if let Mode::Slow(by) = now {
+                    tokio::select! {
+                        _ = copy_slowly(&mut client, upstream, by) => return,
+                        changed = mode.changed() => if changed.is_err() { break },
+                    }
+                    continue;
+                }
                 tokio::select! {
                     _ = copy_bidirectional(&mut client, upstream) => return,
                     changed = mode.changed() => if changed.is_err() { break },
@@ -134,6 +148,28 @@ async fn serve(mut client: TcpStream, target: SocketAddr, mut mode: watch::Recei
     reset(&client);
     if let Some(upstream) = &server {
         reset(upstream);
+    }
+}
+
+/// Forwards questions after a while, and answers at once.
+async fn copy_slowly(client: &mut TcpStream, server: &mut TcpStream, by: Duration) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let questions = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from_client.read(&mut buffer).await?;
+            if read == 0 {
+                return Ok::<_, std::io::Error>(());
+            }
+            tokio::time::sleep(by).await;
+            to_server.write_all(&buffer[..read]).await?;
+        }
+    };
+    let answers = tokio::io::copy(&mut from_server, &mut to_client);
+    tokio::select! {
+        ended = questions => ended,
+        ended = answers => ended.map(|_| ()),
     }
 }
 

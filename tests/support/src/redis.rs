@@ -133,6 +133,12 @@ impl Redis {
         panic!("redis-server does not come back; its log:\n{}", self.log());
     }
 
+    /// The same, and does not wait until it has read its files and answers.
+    pub fn restart_without_waiting(&mut self) {
+        self.kill9();
+        self.child = Some(self.spawn());
+    }
+
     /// Lets files grow again, after [`Options::disk_of`].
     pub fn free_disk(&self) {
         let pid = self
@@ -197,13 +203,7 @@ impl Redis {
     }
 
     fn launch(&mut self) -> bool {
-        let mut command = self.command();
-        command
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut child = children::spawn(command).expect("redis-server (Debian package redis-server)");
+        let mut child = self.spawn();
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(20) {
             if child.try_wait().expect("the state of redis-server").is_some() {
@@ -219,6 +219,16 @@ impl Redis {
         let _ = child.kill();
         let _ = child.wait();
         false
+    }
+
+    fn spawn(&self) -> Child {
+        let mut command = self.command();
+        command
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        children::spawn(command).expect("redis-server (Debian package redis-server)")
     }
 
     fn command(&self) -> Command {
