@@ -248,7 +248,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn audit_retention(&self) -> Span;
 
     /// Every marker there is, by partition.
-    async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError>;
+    async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {
+        self.markers_in(&(0..=u8::MAX).collect::<Vec<u8>>()).await
+    }
+
+    /// The markers of these partitions; the others need not be in reach.
+    async fn markers_in(&self, partitions: &[u8]) -> Result<Vec<Option<Marker>>, StoreError>;
 
     /// The installation's own note of who it is. `fresh` is noted when there is none, or one of the same
     /// incarnation with a lower fence; the answer is what is noted afterwards.

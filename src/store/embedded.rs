@@ -241,11 +241,13 @@ impl Backend for File {
         AUDIT_RETENTION
     }
 
-    async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {
-        self.reading(|t| {
+    async fn markers_in(&self, partitions: &[u8]) -> Result<Vec<Option<Marker>>, StoreError> {
+        let partitions = partitions.to_vec();
+        self.reading(move |t| {
             let markers = t.open_table(tables::MARKERS).map_err(fault)?;
             let losses = t.open_table(tables::LOSSES).map_err(fault)?;
-            (0..=u8::MAX)
+            partitions
+                .into_iter()
                 .map(|p| subjects::marker(&markers, &losses, p))
                 .collect()
         })

@@ -381,8 +381,8 @@ impl Backend for Server {
         self.audit_retention
     }
 
-    async fn markers(&self) -> Result<Vec<Option<Marker>>, StoreError> {
-        let asked = (0..=u8::MAX).map(|p| (keys::slot(p), read_marker(p)));
+    async fn markers_in(&self, partitions: &[u8]) -> Result<Vec<Option<Marker>>, StoreError> {
+        let asked = partitions.iter().map(|p| (keys::slot(*p), read_marker(*p)));
         let answers = self.link.each(asked.collect()).await;
         answers.into_iter().map(|answer| marker(answer?)).collect()
     }

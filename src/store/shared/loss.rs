@@ -1,5 +1,7 @@
 //! Partitions that cannot be decided on, and how one is taken back into use.
 
+use std::collections::BTreeSet;
+
 use super::Shared;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::store::{Loss, Lost, Rebuild, StoreError};
@@ -170,7 +172,18 @@ impl<B: Backend> Shared<B> {
         if waiting.is_empty() {
             return Ok(waiting);
         }
-        let lost: Vec<u8> = self.losses().await?.into_iter().map(|l| l.partition).collect();
+        // Only these: a node that is away must not hold up the work of the others.
+        let partitions: BTreeSet<u8> = waiting.iter().map(|w| w.at.partition).collect();
+        let partitions: Vec<u8> = partitions.into_iter().collect();
+        let expected: Vec<Expected> = partitions.iter().map(|p| self.seen.expected(*p)).collect();
+        let markers = self.backend.markers_in(&partitions).await?;
+        let mut lost = Vec::new();
+        for ((partition, marker), expected) in partitions.iter().zip(&markers).zip(&expected) {
+            let judged = self.seen.judge(*partition, expected, marker.as_ref());
+            if judged.is_err() || self.seen.is_damaged(*partition) {
+                lost.push(*partition);
+            }
+        }
         Ok(waiting
             .into_iter()
             .filter(|w| !lost.contains(&w.at.partition))
