@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 ranges that are nobody's on the Internet (IANA special-purpose registry): first address and prefix length.
+/// `IPv4` ranges that are nobody's on the Internet (IANA special-purpose registry): first address and prefix length.
 const SPECIAL_V4: [([u8; 4], u32); 16] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -29,20 +29,20 @@ const SPECIAL_V4: [([u8; 4], u32); 16] = [
     ([168, 63, 129, 16], 32),
 ];
 
-/// IPv6 ranges inside global unicast (2000::/3) that are not for everybody: first 32 bits and prefix length.
+/// `IPv6` ranges inside global unicast (2000::/3) that are not for everybody: first 32 bits and prefix length.
 const SPECIAL_V6: [(u32, u32); 4] = [
     // IETF assignments, with Teredo and benchmarking (2001::/23).
     (0x2001_0000, 23),
     // Documentation.
     (0x2001_0db8, 32),
-    // 6to4 carries an IPv4 address inside (2002::/16).
+    // 6to4 carries an `IPv4` address inside (2002::/16).
     (0x2002_0000, 16),
     // Documentation (3fff::/20).
     (0x3fff_0000, 20),
 ];
 
-/// Whether an address is somebody's on the Internet. Outside 2000::/3 there is no such IPv6 address: neither mapped
-/// (`::ffff:0:0/96`) nor translated ones (NAT64, `64:ff9b::/96`), neither private, link-local nor multicast.
+/// Whether an address is somebody's on the Internet. Outside 2000::/3 there is no such `IPv6` address: neither mapped
+/// (`::ffff:0:0/96`) nor translated ones (`64:ff9b::/96`), neither private, link-local nor multicast.
 #[must_use]
 pub fn public(address: IpAddr) -> bool {
     match address {

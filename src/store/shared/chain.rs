@@ -70,13 +70,16 @@ fn hash(partition: u8, place: i64, encoded: &[u8]) -> [u8; MAC_LEN] {
         .unwrap_or_default()
 }
 
+/// Lines as they are stored, with their places.
+type Stored = Vec<(i64, Vec<u8>)>;
+
 /// Links lines to `head`. Gives them as they are stored, and the head after them.
 pub(super) fn link(
     keys: &Keys,
     partition: u8,
     head: &ChainHead,
     loose: &[Loose],
-) -> Result<(Vec<(i64, Vec<u8>)>, ChainHead), StoreError> {
+) -> Result<(Stored, ChainHead), StoreError> {
     let mut head = head.clone();
     let mut lines = Vec::with_capacity(loose.len());
     for line in loose {
