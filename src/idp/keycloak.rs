@@ -32,6 +32,13 @@
 //!   and changing does.
 //! * Our own admin events carry the internal id of our client and the id of our service account; the latter is the
 //!   `sub` of our token, the former we cannot look up. So our acts are known by the service account.
+//! * `…/role-mappings/clients/{id}`, with and without `/composite`, is 403 without `view-clients`, and so are the users
+//!   of a client's role; `…/available` is answered, but leaves out what we may not map ourselves, so it tells nothing
+//!   about administrators. Who may undo a hold is therefore seen only with `view-clients`.
+//! * `manage-users` sees users without `view-users`.
+//! * A logout token has `typ: JWT` in its header and `typ: Logout` among its claims.
+//! * 26.2.5 and 26.4.7 behave as 26.7.4 does in everything that the end-to-end suite walks through: no branch here
+//!   asks for a version.
 
 mod account;
 mod act;
