@@ -4,6 +4,7 @@ pub mod assemble;
 pub mod audit;
 pub mod clock;
 pub mod doctor;
+pub mod farewell;
 pub mod keys;
 pub mod listener;
 pub mod serving;
@@ -19,7 +20,6 @@ use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
 use crate::config::Config;
 use crate::http::peer::Proxies;
-use crate::oidc::keys::KeyRing;
 use crate::oidc::settings::SecretHash;
 use crate::ports::clock::Clock as _;
 use crate::ports::store::Store;
@@ -37,8 +37,8 @@ const RELOAD: std::time::Duration = std::time::Duration::from_mins(1);
 /// # Errors
 /// When something is configured that cannot be used, or an address is taken.
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let flow = assemble::flow(&config).await?;
     let broker = assemble::broker(&config)?;
+    let flow = assemble::flow(&config, &broker).await?;
     let keys = std::sync::Arc::clone(&broker.keys);
     let (server, pace) = (&config.server, assemble::pace(&config));
     let listen = |at| async move {
@@ -74,7 +74,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         },
     );
     tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
-    tokio::spawn(keep_keys(keys, stop.clone()));
+    let tending = keys::Tending {
+        keys,
+        store: std::sync::Arc::clone(&context.flow.store),
+        owner: context.flow.random::<12>(),
+        schedule: assemble::schedule(&config),
+    };
+    tokio::spawn(keep_keys(tending, stop.clone()));
     serving::run(
         Serving {
             context,
@@ -101,17 +107,15 @@ async fn keep_metrics(metrics: Metrics, stop: CancellationToken) {
     }
 }
 
-/// Reads the keys directory now and then: a new key is published and a retired one stops signing without a restart.
-/// A directory that no longer loads leaves the keys as they were.
-async fn keep_keys(keys: std::sync::Arc<KeyRing>, stop: CancellationToken) {
+/// Rotates keys when it is time, and reads their directory now and then: a new key is published and a retired one stops
+/// signing without a restart. A directory that no longer loads leaves the keys as they were.
+async fn keep_keys(tending: keys::Tending, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(RELOAD) => {}
             () = stop.cancelled() => return,
         }
-        if let Err(fault) = keys.reload() {
-            tracing::error!(%fault, "the signing keys could not be read again; the old ones stay");
-        }
+        tending.tend().await;
     }
 }
 

@@ -4,6 +4,7 @@ pub mod account;
 pub mod converge;
 pub mod deliver;
 pub mod entitle;
+pub mod farewell;
 pub mod grant;
 pub mod hook;
 pub mod import;

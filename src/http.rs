@@ -8,6 +8,7 @@ pub mod account;
 pub mod admin;
 pub mod broker;
 pub mod context;
+pub mod cors;
 pub mod extract;
 pub mod guard;
 pub mod hook;

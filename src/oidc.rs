@@ -11,6 +11,7 @@ pub mod client_auth;
 pub mod client_keys;
 pub mod digest;
 pub mod discovery;
+pub mod farewell;
 pub mod keys;
 pub mod logout;
 pub mod mint;

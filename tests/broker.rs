@@ -13,6 +13,8 @@ mod abuse;
 mod assertions;
 #[path = "broker/cost.rs"]
 mod cost;
+#[path = "broker/farewells.rs"]
+mod farewells;
 #[path = "broker/forge.rs"]
 mod forge;
 #[path = "broker/forgeries.rs"]
@@ -33,6 +35,8 @@ mod logout;
 mod op;
 #[path = "broker/requests.rs"]
 mod requests;
+#[path = "broker/rotation.rs"]
+mod rotation;
 #[path = "broker/rp.rs"]
 mod rp;
 #[path = "broker/rubbish.rs"]

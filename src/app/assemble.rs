@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 
 use crate::app::clock::{SystemClock, SystemEntropy};
+use crate::app::farewell::Farewells;
 use crate::app::workers::Pace;
 use crate::config::Config;
 use crate::config::mail::{Mail, MailTls};
@@ -18,6 +19,7 @@ use crate::config::store::StoreKind;
 use crate::config::upstream::{CannotHold as Cannot, Upstream};
 use crate::config::webhook::Webhook;
 use crate::domain::policy::Policy;
+use crate::domain::time::Span;
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
 use crate::http::pages::{Brand, Logo};
@@ -29,7 +31,8 @@ use crate::notify::outbound::{self, Limits};
 use crate::notify::smtp::{Mailer, Relay, Security};
 use crate::notify::webhook::{Receiver, SigningSecret, Webhooks};
 use crate::oidc::Broker;
-use crate::oidc::keys::KeyRing;
+use crate::oidc::keys::rotation::Schedule;
+use crate::oidc::keys::{KEEP_RETIRED, KeyRing};
 use crate::oidc::settings::BrokerSettings;
 use crate::ports::idp::IdentityProvider;
 use crate::ports::notifier::{Notifier, NotifyError, Outgoing};
@@ -47,7 +50,7 @@ const ACCENT: &str = "#1d4f91";
 ///
 /// # Errors
 /// When keys, store or an address cannot be used; says which and what to do.
-pub async fn flow(config: &Config) -> anyhow::Result<Arc<Flow>> {
+pub async fn flow(config: &Config, broker: &Broker) -> anyhow::Result<Arc<Flow>> {
     let keys = Arc::new(
         Keys::load(&config.store.keys_file)
             .context("the store's keys cannot be used; `reentry store init` makes them")?
@@ -65,7 +68,7 @@ pub async fn flow(config: &Config) -> anyhow::Result<Arc<Flow>> {
         entropy: Arc::new(SystemEntropy::new()),
         policy: ArcSwap::from_pointee(config.policy.clone()),
         upstreams: upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
-        notifier: notifier(config)?,
+        notifier: notifier(config, broker)?,
         issuer: config.server.issuer.as_str().to_owned(),
     }))
 }
@@ -130,13 +133,20 @@ pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn 
     Ok(Arc::new(Keycloak::new(settings, Arc::new(SystemClock))?))
 }
 
-/// The gateways for notices, and the receivers of webhooks.
-fn notifier(config: &Config) -> anyhow::Result<Arc<dyn Notifier>> {
-    Ok(Arc::new(Webhooks {
+/// The gateways for notices, the receivers of webhooks, and the relying parties.
+fn notifier(config: &Config, broker: &Broker) -> anyhow::Result<Arc<dyn Notifier>> {
+    let outbound = outbound(config)?;
+    let webhooks = Webhooks {
         notices: gateways(config)?,
-        outbound: outbound(config)?,
+        outbound: Arc::clone(&outbound),
         receivers: config.webhooks.iter().map(receiver).collect(),
         patience: config.outbound.give_up_after,
+    };
+    Ok(Arc::new(Farewells {
+        inner: Arc::new(webhooks),
+        settings: broker.settings.clone(),
+        keys: Arc::clone(&broker.keys),
+        outbound,
     }))
 }
 
@@ -277,7 +287,7 @@ pub fn brand(config: &Config) -> anyhow::Result<Brand> {
 /// # Errors
 /// Every fault of the settings; keys that cannot be used.
 pub fn broker(config: &Config) -> anyhow::Result<Broker> {
-    let ring = KeyRing::load(&config.keys.directory, Arc::new(SystemClock))?;
+    let ring = KeyRing::load(&config.keys.directory, Arc::new(SystemClock))?.keeping(keep(config));
     let clients = config
         .clients
         .iter()
@@ -292,6 +302,24 @@ pub fn broker(config: &Config) -> anyhow::Result<Broker> {
     settings.alias.clone_from(&config.server.claim_alias);
     settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
     Ok(Broker::new(settings, Arc::new(ring))?)
+}
+
+/// How long a retired key verifies: longer than anything that it may have signed, and a week at least.
+fn keep(config: &Config) -> Span {
+    let lifetimes = &config.policy.lifetimes;
+    let longest = lifetimes.id.max(lifetimes.access).millis() + Span::from_hours(1).millis();
+    KEEP_RETIRED.max(Span::from_millis(longest))
+}
+
+/// When keys come and go by themselves, if they do.
+#[must_use]
+pub fn schedule(config: &Config) -> Option<Schedule> {
+    Some(Schedule {
+        every: config.keys.rotate_every?,
+        ahead: config.keys.publish_ahead,
+        skew: Span::from_mins(5),
+        keep: keep(config),
+    })
 }
 
 /// How often the workers look.

@@ -1,15 +1,72 @@
 //! Signing keys for the command line: the clock and the directory put together.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use serde::Serialize;
 
 use crate::app::clock::SystemClock;
+use crate::domain::time::Span;
 use crate::oidc::keys::file::{KeyFile, algorithm, instant};
-use crate::oidc::keys::{self, KEEP_RETIRED};
+use crate::oidc::keys::rotation::{Schedule, rotate};
+use crate::oidc::keys::{self, KEEP_RETIRED, KeyRing};
 use crate::ports::clock::Clock as _;
 use crate::ports::signer::Algorithm;
+use crate::ports::store::Store;
+
+/// Who has this lease rotates the keys.
+const LEASE: &str = "signing-keys";
+/// How long one replica has it.
+const LEASE_FOR: Span = Span::from_mins(2);
+
+/// The keys of a running replica.
+pub struct Tending {
+    /// The ring.
+    pub keys: Arc<KeyRing>,
+    /// Where the lease is.
+    pub store: Arc<dyn Store>,
+    /// This replica's name in leases.
+    pub owner: String,
+    /// When keys come and go by themselves, if they do.
+    pub schedule: Option<Schedule>,
+}
+
+impl Tending {
+    /// Rotates when it is time and this replica's turn, then reads the directory again. Faults are said and leave the
+    /// keys as they were.
+    pub async fn tend(&self) {
+        if let Some(schedule) = &self.schedule {
+            self.rotate(schedule).await;
+        }
+        if let Err(fault) = self.keys.reload() {
+            tracing::error!(%fault, "the signing keys could not be read again; the old ones stay");
+        }
+    }
+
+    async fn rotate(&self, schedule: &Schedule) {
+        match self.store.lease(LEASE, &self.owner, LEASE_FOR).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "nobody can be sure to rotate the signing keys alone: later");
+                return;
+            }
+        }
+        let (directory, schedule) = (self.keys.directory().to_owned(), *schedule);
+        // Making an RSA key takes its time.
+        let work = move || rotate(&directory, &schedule, SystemClock.now());
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(turns)) => {
+                for turn in turns {
+                    tracing::info!(?turn, "signing keys");
+                }
+            }
+            Ok(Err(fault)) => tracing::error!(%fault, "the signing keys cannot be rotated"),
+            Err(error) => tracing::error!(%error, "the signing keys cannot be rotated"),
+        }
+    }
+}
 
 /// What a key does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::reader::Section;
+use super::values::{span, span_between};
+use crate::domain::time::Span;
 
 /// JWS algorithms that we sign with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub struct KeySettings {
     pub access_token: Jws,
     /// Signs ID tokens unless a client says otherwise.
     pub id_token: Jws,
+    /// How long a key signs before its successor does; `None`: keys come and go by hand.
+    pub rotate_every: Option<Span>,
+    /// How long a successor is published before it signs.
+    pub publish_ahead: Span,
 }
 
 impl KeySettings {
@@ -48,7 +54,29 @@ impl KeySettings {
         });
         let access_token = s.choice("access_token", Jws::Es256, &Jws::CHOICES);
         let id_token = s.choice("id_token", Jws::Rs256, &Jws::CHOICES);
+        let rotate_every = s.or("rotate_every", Span::ZERO, |text| match span(text)? {
+            Span::ZERO => Ok(Span::ZERO),
+            _ => span_between(Span::from_hours(1), Span::from_days(3650))(text),
+        });
+        let publish_ahead = s.or(
+            "publish_ahead",
+            Span::from_hours(24),
+            span_between(Span::from_mins(10), Span::from_days(90)),
+        );
+        if let (Some(every), Some(ahead)) = (rotate_every, publish_ahead)
+            && every > Span::ZERO
+            && ahead >= every
+        {
+            let problem = format!("is {ahead}, not less than rotate_every");
+            s.fault(
+                "publish_ahead",
+                problem,
+                "a key would be published after it signs",
+            );
+        }
         Some(Self {
+            rotate_every: rotate_every.map(|every| (every > Span::ZERO).then_some(every))?,
+            publish_ahead: publish_ahead?,
             directory: directory?,
             access_token: access_token?,
             id_token: id_token?,

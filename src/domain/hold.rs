@@ -21,6 +21,7 @@ use crate::domain::change::{ChangeKind, Row, Source};
 use crate::domain::event::{Delivery, Event};
 use crate::domain::notice::Notice;
 use crate::domain::policy::{AtEnd, ContestedAtIdp, Policy, Rollout};
+use crate::domain::session::Farewell;
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, ChannelId, Contact};
 use crate::domain::tier::TierName;
@@ -513,6 +514,8 @@ pub enum Effect {
     Announce(Box<Event>),
     /// Tell one receiver.
     Webhook(Box<Delivery>),
+    /// Tell one relying party that a session has ended.
+    Farewell(Box<Farewell>),
 }
 
 /// A new state with all that follows from it, stored in one atomic step.

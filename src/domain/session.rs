@@ -47,6 +47,15 @@ pub struct Session {
     pub ended: Option<Timestamp>,
 }
 
+/// A relying party has to be told that a session has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {
+    /// The relying party.
+    pub client: String,
+    /// The session's `sid`.
+    pub session: String,
+}
+
 /// An authorization code, kept after its use so that a second use is seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {

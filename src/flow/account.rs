@@ -9,6 +9,7 @@ use crate::domain::session::Session;
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::time::{Now, Timestamp};
+use crate::flow::farewell;
 use crate::flow::{Flow, FlowError};
 use crate::ports::idp::IdpSession;
 use crate::ports::store::{Parts, Write};
@@ -145,14 +146,19 @@ async fn end_where(
                 .filter(|s| which(s))
                 .map(|s| s.id.clone())
                 .collect();
+            let mut effects = Vec::new();
             for id in &ids {
                 grants.end_session(id, now);
+                let ended = grants.sessions.iter_mut().find(|s| s.id == *id);
+                effects.extend(ended.map(|s| farewell::of(flow, s)).unwrap_or_default());
             }
             if let Ok(mut slot) = ended.lock() {
                 slot.clone_from(&ids);
             }
             (!ids.is_empty()).then(|| Write {
+                subject: Some(subject.clone()),
                 grants: Some(grants),
+                effects,
                 ..Write::default()
             })
         })

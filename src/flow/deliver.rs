@@ -27,7 +27,7 @@ use crate::domain::hold::contest::freeze_told;
 use crate::domain::notice::{Message, Notice};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::link::{self, Link};
-use crate::flow::{Flow, FlowError, converge};
+use crate::flow::{Flow, FlowError, converge, farewell};
 use crate::ports::notifier::{Announcement, NotifyError, Outgoing};
 use crate::ports::store::{Parts, Pending, PendingId, StoreError, Write};
 use crate::ports::trace;
@@ -144,6 +144,10 @@ pub async fn round(
 
 async fn one(flow: &Flow, owner: &str, leave: Leave<'_>, entry: &Pending) -> Result<(), FlowError> {
     let (lanes, share, ticket) = leave;
+    if entry.effect == Effect::Converge {
+        // Relying parties do not wait for an IdP that is away.
+        farewell::after_cut(flow, &entry.subject).await?;
+    }
     let lane = Lane::of(entry);
     let place = match lanes.enter(&lane, flow.clock.now()).await {
         Turn::Yours(place) => place,
@@ -173,6 +177,10 @@ async fn one(flow: &Flow, owner: &str, leave: Leave<'_>, entry: &Pending) -> Res
                 now: flow.clock.now(),
             };
             ended(flow.notifier.announce(&announcement).await)
+        }
+        Effect::Farewell(farewell) => {
+            let (subject, now) = (&entry.subject, flow.clock.now());
+            ended(flow.notifier.farewell(subject, farewell, &entry.id, now).await)
         }
     };
     lanes.left(&lane, done == Done::Yes, flow.clock.now());
@@ -363,6 +371,9 @@ async fn undeliverable(flow: &Flow, entry: &Pending, why: &str) -> Result<(), Fl
             line.case.clone_from(&delivery.event.case);
             line
         }
+        Effect::Farewell(farewell) => line("logout_undeliverable")
+            .with("client", &farewell.client)
+            .with("sid", &farewell.session),
         Effect::Converge | Effect::Announce(_) => line("effect_undeliverable"),
     };
     flow.store

@@ -8,6 +8,7 @@ use crate::domain::session::{Grants, Session};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::entitle::decide;
+use crate::flow::farewell;
 use crate::flow::ingest::{self, Checked};
 use crate::flow::opaque::{self, Opaque};
 use crate::flow::step::{self, Step};
@@ -315,7 +316,10 @@ pub async fn end(flow: &Flow, key: &SubjectKey, id: &str) -> Result<Option<Sessi
             return Step::done(None);
         };
         grants.end_session(id, now.latest());
-        Step::store(Some(session), grants)
+        let ended = grants.sessions.iter_mut().find(|s| s.id == id);
+        let effects = ended.map(|s| farewell::of(flow, s)).unwrap_or_default();
+        let subject = session.subject.clone();
+        Step::store(Some(session), grants).with(subject, effects)
     })
     .await
 }

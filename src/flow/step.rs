@@ -5,7 +5,9 @@
 
 use std::sync::Mutex;
 
+use crate::domain::hold::Effect;
 use crate::domain::session::Grants;
+use crate::domain::subject::Subject;
 use crate::domain::time::Now;
 use crate::flow::Flow;
 use crate::ports::seal::SubjectKey;
@@ -18,12 +20,18 @@ pub struct Step<T> {
     pub answer: T,
     /// What to store, if anything.
     pub grants: Option<Grants>,
+    /// What has to be done because of it, and whose it is.
+    pub effects: Option<(Subject, Vec<(String, Effect)>)>,
 }
 
 impl<T> Step<T> {
     /// An answer that changes nothing.
     pub const fn done(answer: T) -> Self {
-        Self { answer, grants: None }
+        Self {
+            answer,
+            grants: None,
+            effects: None,
+        }
     }
 
     /// An answer with what has to be stored for it to be true.
@@ -31,7 +39,15 @@ impl<T> Step<T> {
         Self {
             answer,
             grants: Some(grants),
+            effects: None,
         }
+    }
+
+    /// The same with effects.
+    #[must_use]
+    pub fn with(mut self, subject: Subject, effects: Vec<(String, Effect)>) -> Self {
+        self.effects = Some((subject, effects));
+        self
     }
 }
 
@@ -47,12 +63,19 @@ pub async fn run<T: Send>(
     let slot = Mutex::new(None);
     flow.store
         .update(key, Parts::GRANTS, None, &|loaded| {
-            let Step { answer, grants } = step(loaded, flow.now(loaded.store_time));
+            let Step {
+                answer,
+                grants,
+                effects,
+            } = step(loaded, flow.now(loaded.store_time));
             if let Ok(mut slot) = slot.lock() {
                 *slot = Some(answer);
             }
+            let (subject, effects) = effects.unzip();
             grants.map(|grants| Write {
+                subject,
                 grants: Some(grants),
+                effects: effects.unwrap_or_default(),
                 ..Write::default()
             })
         })

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 
 use crate::http::context::Context;
+use crate::http::cors;
 use crate::http::extract::BodyTime;
 use crate::http::limits;
 use crate::http::peer::Peer;
@@ -59,9 +60,11 @@ pub async fn around(
         .insert(BodyTime(context.limits.body_time));
     request.extensions_mut().insert(peer);
     let span_id = trace.span();
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let work = trace::scope(trace, answer(&context, peer, route, request, next));
     let mut response = work.await;
     let cause = explain(&mut response, &trace_id);
+    cors::share(&context.broker.settings, route, origin.as_ref(), &mut response);
     secure(response.headers_mut(), context.broker.settings.is_https());
     let words = response.extensions_mut().remove::<LogWords>().unwrap_or_default();
     let status = response.status().as_u16();
@@ -89,6 +92,10 @@ pub async fn around(
 
 /// The answer: 429 to an address that asks too often, 503 when there is no place, or what the handler says in time.
 async fn answer(context: &Context, peer: Peer, route: &str, request: Request, next: Next) -> Response {
+    let settings = &context.broker.settings;
+    if let Some(answer) = cors::preflight(settings, route, request.method(), request.headers()) {
+        return answer;
+    }
     if let Some(kind) = limits::kind(request.method().as_str(), route).filter(|_| peer.is_known())
         && let Err(seconds) = context.limiter.take(kind, limits::place(peer.0))
     {

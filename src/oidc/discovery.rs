@@ -69,6 +69,8 @@ pub fn document(broker: &Broker, policy: &Policy) -> Value {
         "claims_parameter_supported": true,
         "request_parameter_supported": false,
         "request_uri_parameter_supported": false,
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
         "prompt_values_supported": PROMPTS,
         "authorization_response_iss_parameter_supported": true,
         "recovery_scope_values_supported": levels,

@@ -11,6 +11,7 @@
 
 pub mod file;
 mod lifecycle;
+pub mod rotation;
 
 pub use lifecycle::{create, list, retire};
 
@@ -217,10 +218,10 @@ impl Key {
         self.active_from <= now && self.retired.is_none_or(|at| now < at)
     }
 
-    /// Whether it still verifies at `now`, and so stands in the JWK Set.
+    /// Whether it still verifies at `now`, and so stands in the JWK Set, when retired keys do for `keep`.
     #[must_use]
-    pub fn verifies(&self, now: Timestamp) -> bool {
-        self.retired.is_none_or(|at| now < at.plus(KEEP_RETIRED))
+    pub fn verifies(&self, now: Timestamp, keep: Span) -> bool {
+        self.retired.is_none_or(|at| now < at.plus(keep))
     }
 
     /// The public half, for [`crate::oidc::verify`].
@@ -253,6 +254,7 @@ pub struct KeyRing {
     keys: ArcSwap<Vec<Arc<Key>>>,
     clock: Arc<dyn Clock>,
     random: SystemRandom,
+    keep: Span,
 }
 
 impl std::fmt::Debug for KeyRing {
@@ -282,7 +284,21 @@ impl KeyRing {
             keys: ArcSwap::from_pointee(keys),
             clock,
             random: SystemRandom::new(),
+            keep: KEEP_RETIRED,
         })
+    }
+
+    /// The same, with another time for which a retired key still verifies.
+    #[must_use]
+    pub const fn keeping(mut self, keep: Span) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Where its keys are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Reads the directory again: new keys are published, retired ones stop signing.
@@ -302,7 +318,7 @@ impl KeyRing {
         self.keys
             .load()
             .iter()
-            .find(|k| k.kid == kid && k.verifies(now))
+            .find(|k| k.kid == kid && k.verifies(now, self.keep))
             .cloned()
     }
 
@@ -311,7 +327,10 @@ impl KeyRing {
     pub fn keys(&self) -> Vec<Arc<Key>> {
         let now = self.clock.now();
         let keys = self.keys.load();
-        keys.iter().filter(|k| k.verifies(now)).cloned().collect()
+        keys.iter()
+            .filter(|k| k.verifies(now, self.keep))
+            .cloned()
+            .collect()
     }
 
     /// The key that signs now: the newest one that is active.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use crate::domain::event::{Event, EventKind};
 use crate::domain::notice::Notice;
+use crate::domain::session::Farewell;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 
@@ -66,6 +67,26 @@ pub trait Notifier: Send + Sync {
     /// [`NotifyError`] says whether it is worth trying again.
     async fn announce(&self, announcement: &Announcement<'_>) -> Result<(), NotifyError> {
         let why = format!("there is no receiver `{}` any more", announcement.receiver);
+        Err(NotifyError::Never(why))
+    }
+
+    /// Whether a relying party takes back-channel log-out.
+    fn takes_logout(&self, _client: &str) -> bool {
+        false
+    }
+
+    /// Tells a relying party that a session of `subject` has ended; `id` is the same at every try.
+    ///
+    /// # Errors
+    /// [`NotifyError`] says whether it is worth trying again.
+    async fn farewell(
+        &self,
+        _subject: &Subject,
+        farewell: &Farewell,
+        _id: &str,
+        _now: Timestamp,
+    ) -> Result<(), NotifyError> {
+        let why = format!("`{}` takes no back-channel log-out", farewell.client);
         Err(NotifyError::Never(why))
     }
 

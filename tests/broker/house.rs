@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use reentry::app::clock::SystemEntropy;
+use reentry::app::farewell::Farewells;
 use reentry::app::listener::{self, Bounds};
 use reentry::domain::audit::{Chain, Entry};
 use reentry::domain::ceiling::Class;
@@ -455,6 +456,20 @@ impl House {
             id: UpstreamId::parse("second").unwrap(),
             admin: Arc::clone(&admin),
         });
+        let ours = ring("ours");
+        let farewells = Farewells {
+            inner: Arc::new(Silence),
+            settings: settings.clone(),
+            keys: Arc::clone(&ours),
+            outbound: Arc::new(
+                reentry::notify::outbound::Client::new(reentry::notify::outbound::Limits {
+                    allowed: ["127.0.0.1".to_owned()].into(),
+                    total: std::time::Duration::from_secs(3),
+                    ..reentry::notify::outbound::Limits::default()
+                })
+                .unwrap(),
+            ),
+        };
         let flow = Arc::new(Flow {
             store: store.clone(),
             seal,
@@ -462,10 +477,10 @@ impl House {
             entropy: Arc::new(SystemEntropy::new()),
             policy: ArcSwap::from_pointee(policy()),
             upstreams: BTreeMap::from([(id, idp), (UpstreamId::parse("second").unwrap(), second)]),
-            notifier: Arc::new(Silence),
+            notifier: Arc::new(farewells),
             issuer: issuer.clone(),
         });
-        let broker = Broker::new(settings, ring("ours")).unwrap();
+        let broker = Broker::new(settings, ours).unwrap();
         let pages = Pages::new(Brand::default(), Wording::default(), broker.settings.base_path()).unwrap();
         let context = Context::new(Arc::clone(&flow), Arc::new(broker), Arc::new(pages));
         let router = reentry::http::public(context.clone());

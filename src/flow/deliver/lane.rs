@@ -29,6 +29,8 @@ pub(super) enum Lane {
     Own,
     /// A receiver of webhooks.
     Receiver(String),
+    /// A relying party.
+    Party(String),
 }
 
 impl Lane {
@@ -38,6 +40,7 @@ impl Lane {
             Effect::Converge => Self::Idp(entry.subject.upstream.clone()),
             Effect::Announce(_) => Self::Own,
             Effect::Webhook(delivery) => Self::Receiver(delivery.receiver.clone()),
+            Effect::Farewell(farewell) => Self::Party(farewell.client.clone()),
         }
     }
 
@@ -49,6 +52,7 @@ impl Lane {
             Self::Gateway(ContactKind::Phone) => "phone",
             Self::Own => "event",
             Self::Receiver(_) => "webhook",
+            Self::Party(_) => "logout",
         }
     }
 
@@ -57,7 +61,7 @@ impl Lane {
         match self {
             Self::Gateway(_) => 16,
             Self::Idp(_) | Self::Own => 8,
-            Self::Receiver(_) => 4,
+            Self::Receiver(_) | Self::Party(_) => 4,
         }
     }
 

@@ -273,6 +273,9 @@ pub fn pending(entry: &Pending) -> Value {
             "address": wording::masked(notice.kind, &notice.address),
             "case": notice.case,
         }),
+        Effect::Farewell(farewell) => {
+            json!({ "kind": "logout", "client": farewell.client, "sid": farewell.session })
+        }
         Effect::Announce(event) => json!({ "kind": "event", "event": event.kind, "case": event.case }),
         Effect::Webhook(delivery) => json!({
             "kind": "webhook",

@@ -212,9 +212,21 @@ fn read(path: &Path) -> Result<KeyFile, KeyFault> {
     KeyFile::parse(&text).map_err(unusable)
 }
 
-/// Writes a new file, never over an old one.
+/// Writes a new file in one step, so that nobody who reads the directory meanwhile finds half a key. Its name is the
+/// key's own, so it can never be over another's.
 pub(super) fn write_new(directory: &Path, key: &KeyFile) -> Result<(), KeyFault> {
-    write(&directory.join(format!("{}.json", key.kid)), key)
+    replace(&directory.join(format!("{}.json", key.kid)), key)
+}
+
+/// Removes a file; one that is gone already is no fault.
+pub(super) fn remove(path: &Path) -> Result<(), KeyFault> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(KeyFault::Write {
+            path: path.to_owned(),
+            why: e.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn write(path: &Path, key: &KeyFile) -> Result<(), KeyFault> {

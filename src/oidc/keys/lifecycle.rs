@@ -23,21 +23,32 @@ pub fn create(
 ) -> Result<KeyFile, KeyFault> {
     file::make_directory(directory)?;
     let others = read_all(directory)?;
+    let succeeds = others.iter().any(|k| k.algorithm == algorithm && k.signs(now));
+    let from = if succeeds && !at_once {
+        now.plus(PUBLISH_AHEAD)
+    } else {
+        now
+    };
+    create_from(directory, algorithm, now, from)
+}
+
+/// Makes a key at `now` that signs from `active_from` on.
+pub(super) fn create_from(
+    directory: &Path,
+    algorithm: Algorithm,
+    now: Timestamp,
+    active_from: Timestamp,
+) -> Result<KeyFile, KeyFault> {
     let made = |e: aws_lc_rs::error::Unspecified| KeyFault::Make(e.to_string());
     let pkcs8 = generate(algorithm).map_err(made)?;
     let pair = Pair::parse(algorithm, &pkcs8).map_err(KeyFault::Make)?;
     let (_, kid) = published(&pair.public(), algorithm).map_err(KeyFault::Make)?;
-    let succeeds = others.iter().any(|k| k.algorithm == algorithm && k.signs(now));
     let made = KeyFile {
         kid,
         purpose: Purpose::Tokens,
         algorithm,
         created: now,
-        active_from: if succeeds && !at_once {
-            now.plus(PUBLISH_AHEAD)
-        } else {
-            now
-        },
+        active_from,
         retired: None,
         pkcs8,
     };
