@@ -19,6 +19,7 @@ use crate::app::clock::SystemClock;
 use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
 use crate::config::Config;
+use crate::config::server::Server;
 use crate::http::peer::Proxies;
 use crate::oidc::settings::SecretHash;
 use crate::ports::clock::Clock as _;
@@ -88,12 +89,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             operations,
             pace,
             drain: server.shutdown_grace,
-            bounds: Bounds {
-                connections: server.bounds.connections,
-                head: server.bounds.header_timeout,
-                rest: server.bounds.keep_alive,
-                ..Bounds::default()
-            },
+            bounds: bounds(server),
         },
         stop,
     )
@@ -104,6 +100,15 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
 async fn keep_metrics(metrics: Metrics, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(FOLD)).await.is_some() {
         metrics.upkeep();
+    }
+}
+
+fn bounds(server: &Server) -> Bounds {
+    Bounds {
+        connections: server.bounds.connections,
+        head: server.bounds.header_timeout,
+        rest: server.bounds.keep_alive,
+        ..Bounds::default()
     }
 }
 
