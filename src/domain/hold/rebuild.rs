@@ -58,7 +58,7 @@ pub fn was_told(start: Timestamp, told_before: Timestamp) -> bool {
 /// Leaves out messages about changes of before that were sent then.
 pub fn hush(effects: &mut Vec<(String, Effect)>, old: bool, known: &Known<'_>) {
     effects.retain(|(id, effect)| match effect {
-        Effect::Converge => true,
+        Effect::Converge | Effect::Farewell(_) => true,
         Effect::Notice(_) | Effect::Announce(_) | Effect::Webhook(_) => !known(id).unwrap_or(old),
     });
 }
