@@ -11,6 +11,8 @@ mod contest;
 mod grants;
 #[path = "properties/histories.rs"]
 mod histories;
+#[path = "properties/rebuild.rs"]
+mod rebuild;
 #[path = "properties/table.rs"]
 mod table;
 #[path = "properties/tokens.rs"]
