@@ -14,7 +14,7 @@ use reentry_test_support::redis::sentinel::SentinelSet;
 
 use crate::house::{Behind, House, Spoil, all_raw, raw_record, recovered, settings, spoil};
 
-/// A set with a store on it. What is acknowledged is on two nodes.
+/// A set with a store on it. What is acknowledged is on all nodes.
 pub struct Sentinel<'a> {
     pub servers: &'a mut SentinelSet,
     keys: Arc<Keys>,
@@ -42,7 +42,7 @@ impl<'a> Sentinel<'a> {
         let master = servers.master();
         servers.nodes[master].cli(&["FLUSHALL"]);
         let keys = Arc::new(Keys::ephemeral().unwrap());
-        let store = connect(servers, &keys, 1).await;
+        let store = connect(servers, &keys, 2).await;
         assert!(store.init().await.unwrap());
         Self { servers, keys, store }
     }

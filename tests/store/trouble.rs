@@ -330,20 +330,26 @@ fn mark(n: usize) -> Mark {
 async fn failover_in_the_middle_of_writes() {
     let mut servers = SentinelSet::start();
     let keys = Arc::new(Keys::ephemeral().unwrap());
-    let store = sentinel::connect(&servers, &keys, 1).await;
+    // With fewer than all, Sentinel may choose the replica that lacks the latest: then the fence restricts.
+    let store = sentinel::connect(&servers, &keys, 2).await;
     assert!(store.init().await.unwrap());
     let (writer, names) = (Arc::clone(&store), Arc::clone(&keys));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let writing = tokio::spawn(async move {
-        let (mut events, mut failed) = (0, 0);
+        let (mut events, mut failed, mut taken) = (0, 0, Vec::new());
         while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
             let sub = format!("u{}", events % 40);
             let key = names.subject(&subject(&sub));
             let epoch = i64::try_from(events).unwrap();
             let one = |_: &_| Some(write(&sub, epoch));
             match writer.update(&key, Parts::ALL, Some(&mark(events)), &one).await {
-                Ok(_) => events += 1,
+                Ok(_) => {
+                    taken.push((key, format!("line:{sub}:{epoch}")));
+                    events += 1;
+                }
+                // The new master lacks what was seen of the old one: restricted, until it is rebuilt.
+                Err(StoreError::Lost { .. }) => events += 1,
                 Err(StoreError::Unavailable(_)) => {
                     failed += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -351,7 +357,7 @@ async fn failover_in_the_middle_of_writes() {
                 Err(other) => panic!("{other}"),
             }
         }
-        (events, failed)
+        (taken, failed)
     });
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -362,18 +368,23 @@ async fn failover_in_the_middle_of_writes() {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    let (events, failed) = writing.await.unwrap();
+    let (taken, failed) = writing.await.unwrap();
     println!(
-        "{events} events over {} failovers, {failed} attempts failed",
+        "{} events over {} failovers, {failed} attempts failed",
+        taken.len(),
         servers.failovers
     );
-    assert!(events > 50 && failed > 0 && servers.failovers == 2);
+    assert!(taken.len() > 50 && failed > 0 && servers.failovers == 2);
     recovered(&store, SOON).await;
-    let mut ids = line_ids(&*store, None).await;
-    assert_eq!(ids.len(), events, "an event was lost, or counted twice");
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), events);
+    let ids = line_ids(&*store, None).await;
+    for (key, id) in &taken {
+        let restricted = is_unsound(&store.read(key, Parts::RECORD).await);
+        let times = ids.iter().filter(|found| *found == id).count();
+        assert!(
+            times == 1 || restricted && times == 0,
+            "{id} is there {times} times"
+        );
+    }
 }
 
 /// The master is alone when it takes a write, and gone when somebody asks for it.
