@@ -52,7 +52,11 @@ async fn no_token_is_too_strong_and_every_change_is_told_through_kills_pauses_fa
     let length = Duration::from_secs(number("REENTRY_HISTORY_SECONDS", 120));
     let chronicle = run(seed, length).await;
     let (said, found) = (judged(&chronicle), check(&chronicle));
-    let full = chronicle.said.iter().filter(|s| s.recovery_scope == "full").count();
+    let full = chronicle
+        .said
+        .iter()
+        .filter(|s| s.recovery_scope == "full")
+        .count();
     println!(
         "seed {seed}: {} tokens and answers, {full} of them full, {} in a hold, {} after a change; {} sessions, {} \
          changes, {} holds, {} reports, {} mails, {} of them repeated; {:?}",
@@ -94,7 +98,10 @@ async fn run(seed: u64, length: Duration) -> Chronicle {
         realm: Arc::clone(&company.realm),
         mails: Arc::clone(&company.mails),
         shop: RelyingParty::discover(&company.issuer, "shop", shop, REDIRECT).await,
-        http: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
+        http: reqwest::Client::builder()
+            .pool_max_idle_per_host(0)
+            .build()
+            .unwrap(),
         chronicle: Arc::new(Mutex::new(Chronicle::default())),
         until,
     });

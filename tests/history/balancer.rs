@@ -15,11 +15,15 @@ pub struct Balancer(JoinHandle<()>);
 impl Balancer {
     /// Listens on `port` of the loopback.
     pub async fn start(port: u16, replicas: [u16; 2]) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("the issuer's port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .await
+            .expect("the issuer's port");
         Self(tokio::spawn(async move {
             let turn = AtomicUsize::new(0);
             loop {
-                let Ok((client, _)) = listener.accept().await else { continue };
+                let Ok((client, _)) = listener.accept().await else {
+                    continue;
+                };
                 let first = turn.fetch_add(1, Ordering::Relaxed) % 2;
                 tokio::spawn(serve(client, [replicas[first], replicas[1 - first]]));
             }

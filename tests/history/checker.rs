@@ -60,7 +60,9 @@ fn beyond(said: &Said, hold: &Hold) -> bool {
 
 fn too_strong(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     let known = |h: &&Hold| h.seen.is_some_and(|seen| said.asked > seen) && said.answered < h.end;
-    let hold = holds_of(chronicle, said.person).filter(known).find(|h| beyond(said, h))?;
+    let hold = holds_of(chronicle, said.person)
+        .filter(known)
+        .find(|h| beyond(said, h))?;
     Some(Violation::TooStrong(format!("{said:?} in {hold:?}")))
 }
 
@@ -68,10 +70,13 @@ fn unaware(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     if said.way != Way::Exchange {
         return None;
     }
-    let before = |change: &&crate::chronicle::Change| change.person == said.person && change.until < said.asked;
+    let before =
+        |change: &&crate::chronicle::Change| change.person == said.person && change.until < said.asked;
     let change = chronicle.changes.iter().filter(before).max_by_key(|c| c.until)?;
     let of = |h: &&Hold| h.at >= change.from && h.at <= change.until && said.answered < h.end;
-    let hold = holds_of(chronicle, said.person).filter(of).find(|h| beyond(said, h))?;
+    let hold = holds_of(chronicle, said.person)
+        .filter(of)
+        .find(|h| beyond(said, h))?;
     Some(Violation::Unaware(format!("{said:?} after {change:?}, {hold:?}")))
 }
 
@@ -82,7 +87,9 @@ fn survived(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     let session = chronicle.sessions.iter().find(|s| s.number == said.session)?;
     let ended = |h: &&Hold| session.began < h.at && h.seen.is_some_and(|seen| said.asked > seen);
     let hold = holds_of(chronicle, said.person).find(ended)?;
-    Some(Violation::Survived(format!("{said:?} of {session:?} after {hold:?}")))
+    Some(Violation::Survived(format!(
+        "{said:?} of {session:?} after {hold:?}"
+    )))
 }
 
 fn frozen(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
@@ -103,7 +110,9 @@ fn epochs(chronicle: &Chronicle) -> Vec<Violation> {
     let mut found = Vec::new();
     for issued in persons.values() {
         for (earlier, was) in issued {
-            let later = issued.iter().find(|(s, is)| s.asked > earlier.answered && is < was);
+            let later = issued
+                .iter()
+                .find(|(s, is)| s.asked > earlier.answered && is < was);
             found.extend(later.map(|(s, _)| Violation::EpochWentBack(format!("{s:?} after {earlier:?}"))));
         }
     }
@@ -121,7 +130,7 @@ fn changes(chronicle: &Chronicle) -> Vec<Violation> {
     for hold in &chronicle.holds {
         let told = |m: &crate::chronicle::Mailed| m.person == hold.person && m.id == hold.notice;
         if !chronicle.mails.iter().any(told) {
-            found.push(Violation::Untold(format!("{hold:?}")));
+            found.push(Violation::Untold(format!("{}: {hold:?}", hold.case)));
         }
         if hold.seen.is_none() {
             found.push(Violation::NeverSeen(format!("{hold:?}")));
@@ -171,7 +180,11 @@ pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 3] {
             && holds_of(chronicle, said.person)
                 .any(|h| h.seen.is_some_and(|seen| said.asked > seen) && said.answered < h.end)
     };
-    let held = strong.said.iter_mut().find(|s| in_hold(s)).expect("a refresh in a hold");
+    let held = strong
+        .said
+        .iter_mut()
+        .find(|s| in_hold(s))
+        .expect("a refresh in a hold");
     held.recovery_scope = "full".to_owned();
 
     let mut silent = chronicle.clone();
@@ -180,12 +193,21 @@ pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 3] {
 
     let mut thawed = chronicle.clone();
     let report = thawed.reports.first().cloned().expect("a report");
-    let mut after = thawed.said.iter().find(|s| s.way == Way::Exchange).cloned().expect("a sign-in");
+    let mut after = thawed
+        .said
+        .iter()
+        .find(|s| s.way == Way::Exchange)
+        .cloned()
+        .expect("a sign-in");
     after.person = report.person;
     (after.asked, after.answered) = (report.acknowledged + 10, report.acknowledged + 20);
     after.recovery_scope = "none".to_owned();
     after.scopes.clear();
     after.epoch = None;
     thawed.said.push(after);
-    [("a token of a hold that says full", strong), ("a hold without its notice", silent), ("a token after a report", thawed)]
+    [
+        ("a token of a hold that says full", strong),
+        ("a hold without its notice", silent),
+        ("a token after a report", thawed),
+    ]
 }

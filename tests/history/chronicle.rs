@@ -43,8 +43,6 @@ pub struct Said {
 /// A session, from the moment its first token was there.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Whose.
-    pub person: usize,
     /// Its number.
     pub number: u32,
     /// When its first token was there.

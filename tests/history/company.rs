@@ -49,7 +49,7 @@ pub struct Company {
     pub replicas: [Process; 2],
     /// The issuer, which is the balancer's address.
     pub issuer: String,
-    balancer: Balancer,
+    _balancer: Balancer,
 }
 
 impl Company {
@@ -60,13 +60,26 @@ impl Company {
         let realm = keycloak.realm(realm(&mails)).await;
         let redis = tokio::task::block_in_place(SentinelSet::start);
         let issuer = free_port();
-        let launches = [0, 1].map(|_| (Launch::new(env!("CARGO_BIN_EXE_reentry")), free_port(), free_port()));
+        let launches = [0, 1].map(|_| {
+            (
+                Launch::new(env!("CARGO_BIN_EXE_reentry")),
+                free_port(),
+                free_port(),
+            )
+        });
         // Both read the keys of the first, as two pods read one secret.
         let home = launches[0].0.path("");
         let mails_port = mails.port();
         let mut prepared = Vec::new();
         for (launch, public, operations) in launches {
-            let config = config(&realm, &redis.url(), mails_port, issuer, (public, operations), &home);
+            let config = config(
+                &realm,
+                &redis.url(),
+                mails_port,
+                issuer,
+                (public, operations),
+                &home,
+            );
             let launch = launch
                 .file("reentry.yaml", config)
                 .file("policy.yaml", POLICY)
@@ -78,7 +91,11 @@ impl Company {
             if prepared.is_empty() {
                 prepare(&launch.path(""));
             }
-            prepared.push((launch.args(["serve", "--config", "reentry.yaml"]), public, operations));
+            prepared.push((
+                launch.args(["serve", "--config", "reentry.yaml"]),
+                public,
+                operations,
+            ));
         }
         let ports: Vec<u16> = prepared.iter().map(|(_, public, _)| *public).collect();
         let mut replicas = Vec::new();
@@ -96,7 +113,7 @@ impl Company {
             redis,
             replicas: [first, second],
             issuer: format!("http://127.0.0.1:{issuer}"),
-            balancer,
+            _balancer: balancer,
         }
     }
 
@@ -107,8 +124,13 @@ impl Company {
 }
 
 fn prepare(directory: &Path) {
-    let wire = "wire keycloak --config reentry.yaml --admin-user admin --admin-password-file setup-password --yes";
-    for line in ["keys create --config reentry.yaml", "store init --config reentry.yaml", wire] {
+    let wire =
+        "wire keycloak --config reentry.yaml --admin-user admin --admin-password-file setup-password --yes";
+    for line in [
+        "keys create --config reentry.yaml",
+        "store init --config reentry.yaml",
+        wire,
+    ] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_reentry"))
             .args(line.split(' '))
             .current_dir(directory)
@@ -135,7 +157,14 @@ fn realm(mails: &MailSink) -> Value {
     realm
 }
 
-fn config(realm: &Realm, redis: &str, mail: u16, issuer: u16, (public, operations): (u16, u16), home: &Path) -> String {
+fn config(
+    realm: &Realm,
+    redis: &str,
+    mail: u16,
+    issuer: u16,
+    (public, operations): (u16, u16),
+    home: &Path,
+) -> String {
     let (base, name, home) = (realm.keycloak().base(), realm.name(), home.display());
     let scopes = ASKED.split(' ').skip(1).collect::<Vec<_>>().join(", ");
     format!(
@@ -147,6 +176,7 @@ server:
 store:
   kind: redis
   url: {redis}
+  durability: {{ replicas: 1, timeout: 1s }}
   keys_file: {home}/store-keys
 keys:
   directory: {home}/signing-keys
@@ -191,7 +221,7 @@ tiers:
       all_replaced: { for: 12s, allow: [read] }
       intermediary_changed: notice
       credential_initialised: notice
-    contested: { exits: [thaw, lapse], at_idp: none }
+    contested: { exits: [thaw, lapse], at_idp: issue_none }
 claims: [email]
 scopes:
   read: ["accounts:read"]

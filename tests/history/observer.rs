@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
+use reentry::config::store::url::RedisUrl;
 use reentry::domain::ceiling::Ceiling;
 use reentry::domain::hold::{Cause, Told};
 use reentry::domain::notice::Message;
@@ -14,7 +15,7 @@ use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::ports::seal::{Seal as _, SubjectKey};
 use reentry::ports::store::{Parts, Store};
 use reentry::store::seal::Keys;
-use reentry_test_support::clock::{eventually, now_ms};
+use reentry_test_support::clock::now_ms;
 
 use crate::chronicle::{Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way};
 use crate::company::{Company, LEFT, PEOPLE, address, name};
@@ -37,14 +38,16 @@ pub struct Observer {
 impl Observer {
     /// Starts to look.
     pub async fn start(company: &Company) -> Self {
-        let keys = Arc::new(Keys::load(&company.keys()).unwrap());
-        let settings = reentry::store::redis::Settings::new(company.redis.url().into());
-        let store = reentry::store::redis::connect(settings, Arc::clone(&keys)).await.unwrap();
+        let upstream = UpstreamId::parse("company").unwrap();
+        let keys = Arc::new(Keys::load(&company.keys()).unwrap().of([&upstream]));
+        let settings = reentry::store::redis::Settings::new(RedisUrl::parse(&company.redis.url()).unwrap());
+        let store = reentry::store::redis::connect(settings, Arc::clone(&keys))
+            .await
+            .unwrap();
         let mut subjects = Vec::new();
         for person in 0..PEOPLE {
             let sub = company.realm.user_id(&name(person)).await;
-            let upstream = UpstreamId::parse("company").unwrap();
-            subjects.push(keys.subject(&Subject::new(upstream, &sub).unwrap()));
+            subjects.push(keys.subject(&Subject::new(upstream.clone(), &sub).unwrap()));
         }
         let seen = Seen::default();
         for (person, key) in subjects.iter().copied().enumerate() {
@@ -63,36 +66,61 @@ impl Observer {
                 }
             });
         }
-        Self { store, keys, subjects, seen }
+        Self {
+            store,
+            keys,
+            subjects,
+            seen,
+        }
     }
 
     /// Waits until every hold was told, then gives them all.
     pub async fn settle(&self, company: &Company) -> Vec<Hold> {
-        eventually("every account readable and everybody told", QUIET, || async {
+        let start = Instant::now();
+        loop {
+            let waiting = match self.holds().await {
+                Err(unreadable) => unreadable,
+                Ok(holds) => {
+                    let mails = mails(company);
+                    let told = |hold: &&Hold| {
+                        !mails
+                            .iter()
+                            .any(|m| m.person == hold.person && m.id == hold.notice)
+                    };
+                    match holds.iter().find(told) {
+                        None => return holds,
+                        Some(untold) => format!("nobody was told of {untold:?}"),
+                    }
+                }
+            };
+            assert!(start.elapsed() < QUIET, "not quiet after {QUIET:?}: {waiting}");
             tokio::time::sleep(LOOK).await;
-            let holds = self.holds().await?;
-            let mails = mails(company);
-            let told = |hold: &Hold| mails.iter().any(|m| m.person == hold.person && m.id == hold.notice);
-            holds.iter().all(told).then_some(())
-        })
-        .await;
-        self.holds().await.expect("a store that answers")
+        }
     }
 
-    async fn holds(&self) -> Option<Vec<Hold>> {
+    async fn holds(&self) -> Result<Vec<Hold>, String> {
         let mut holds = Vec::new();
         for (person, key) in self.subjects.iter().enumerate() {
-            let loaded = self.store.read(key, Parts::RECORD).await.ok()?;
+            let loaded = self.store.read(key, Parts::RECORD).await;
+            let loaded = loaded.map_err(|e| format!("person {person} cannot be read: {e}"))?;
             // The `read` hold after a freeze is of Reentry's own making and has no change at Keycloak.
             let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
             holds.extend(causes.map(|cause| self.hold(person, cause)));
         }
-        Some(holds)
+        Ok(holds)
     }
 
     fn hold(&self, person: usize, cause: &Cause) -> Hold {
-        let seen = self.seen.lock().unwrap().get(&(person, cause.change.clone())).copied();
-        assert!(!matches!(cause.told, Told::Settled(_)), "no record is so full that it is folded");
+        let seen = self
+            .seen
+            .lock()
+            .unwrap()
+            .get(&(person, cause.change.clone()))
+            .copied();
+        assert!(
+            !matches!(cause.told, Told::Settled(_)),
+            "no record is so full that it is folded"
+        );
         let channel = self.keys.channel(ContactKind::Email, &address(person));
         let message = Message::of(cause.kind, None);
         let effect = format!("{}:{}:{}", cause.reference, message.as_str(), channel.0);
@@ -125,12 +153,23 @@ fn message_id(effect: &str) -> String {
 
 /// The mails of Reentry's, whoever else writes.
 pub fn mails(company: &Company) -> Vec<Mailed> {
-    let to = |person: usize| company.mails.to(&address(person)).into_iter().map(move |mail| (person, mail));
+    let to = |person: usize| {
+        company
+            .mails
+            .to(&address(person))
+            .into_iter()
+            .map(move |mail| (person, mail))
+    };
     let all = (0..PEOPLE).flat_map(to);
     let ours = all.filter(|(_, mail)| mail.from == "security@bank.example");
     ours.map(|(person, mail)| {
         let id = mail.header("message-id").unwrap_or_default();
-        let id = id.trim_start_matches('<').split('@').next().unwrap_or_default().to_owned();
+        let id = id
+            .trim_start_matches('<')
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         Mailed { person, id }
     })
     .collect()
@@ -158,10 +197,17 @@ pub fn example() -> Chronicle {
             said(2, Way::Refresh, 1_300, "full", all),
         ],
         sessions: vec![
-            Session { person: 0, number: 1, began: 15 },
-            Session { person: 0, number: 2, began: 205 },
+            Session { number: 1, began: 15 },
+            Session {
+                number: 2,
+                began: 205,
+            },
         ],
-        changes: vec![crate::chronicle::Change { person: 0, from: 90, until: 100 }],
+        changes: vec![crate::chronicle::Change {
+            person: 0,
+            from: 90,
+            until: 100,
+        }],
         holds: vec![Hold {
             person: 0,
             case: "h-1".to_owned(),
@@ -172,8 +218,14 @@ pub fn example() -> Chronicle {
             scopes: ["openid", "accounts:read"].map(str::to_owned).into(),
             notice: "m1".to_owned(),
         }],
-        reports: vec![Report { person: 0, acknowledged: 2_000 }],
-        mails: vec![Mailed { person: 0, id: "m1".to_owned() }],
+        reports: vec![Report {
+            person: 0,
+            acknowledged: 2_000,
+        }],
+        mails: vec![Mailed {
+            person: 0,
+            id: "m1".to_owned(),
+        }],
         trouble: crate::chronicle::Trouble::default(),
     }
 }

@@ -132,14 +132,17 @@ impl Person {
             ("code_verifier", verifier),
         ];
         let asked = now_ms();
-        let Some(reply) = self.ask("token_endpoint", &form).await.filter(|r| r.status == 200) else {
+        let Some(reply) = self
+            .ask("token_endpoint", &form)
+            .await
+            .filter(|r| r.status == 200)
+        else {
             return;
         };
         self.count += 1;
         let number = u32::try_from(self.index).unwrap() * 10_000 + self.count;
         let began = now_ms();
-        let person = self.index;
-        self.town.write(|c| c.sessions.push(Session { person, number, began }));
+        self.town.write(|c| c.sessions.push(Session { number, began }));
         self.issued(Way::Exchange, number, asked, &reply);
         self.sessions.push(held(number, &reply, None));
     }
@@ -147,7 +150,10 @@ impl Person {
     async fn renew(&mut self) {
         let place = self.chance.below(self.sessions.len());
         let session = self.sessions[place].clone();
-        let form = [("grant_type", "refresh_token"), ("refresh_token", session.refresh.as_str())];
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", session.refresh.as_str()),
+        ];
         let asked = now_ms();
         match self.ask("token_endpoint", &form).await {
             Some(reply) if reply.status == 200 => {
@@ -166,7 +172,10 @@ impl Person {
         let session = self.sessions[self.chance.below(self.sessions.len())].clone();
         let asked = now_ms();
         let form = [("token", session.access.as_str())];
-        if let Some(reply) = self.ask("introspection_endpoint", &form).await.filter(|r| r.status == 200)
+        if let Some(reply) = self
+            .ask("introspection_endpoint", &form)
+            .await
+            .filter(|r| r.status == 200)
             && reply.json["active"] == json!(true)
         {
             self.said(Way::Introspection, session.number, asked, &reply.json);
@@ -177,7 +186,10 @@ impl Person {
         let session = self.sessions[self.chance.below(self.sessions.len())].clone();
         let asked = now_ms();
         let request = self.town.http.get(self.town.shop.endpoint("userinfo_endpoint"));
-        if let Some(reply) = answer(request.bearer_auth(&session.access)).await.filter(|r| r.status == 200) {
+        if let Some(reply) = answer(request.bearer_auth(&session.access))
+            .await
+            .filter(|r| r.status == 200)
+        {
             self.said(Way::Userinfo, session.number, asked, &reply.json);
         }
     }
@@ -204,8 +216,15 @@ impl Person {
         let id = self.town.realm.user_id(&name(self.index)).await;
         let body = json!({ "type": "password", "value": password, "temporary": false });
         let from = now_ms();
-        self.town.realm.put(&format!("users/{id}/reset-password"), &body).await;
-        let change = Change { person: self.index, from, until: now_ms() };
+        self.town
+            .realm
+            .put(&format!("users/{id}/reset-password"), &body)
+            .await;
+        let change = Change {
+            person: self.index,
+            from,
+            until: now_ms(),
+        };
         self.town.write(|c| c.changes.push(change));
         true
     }
@@ -215,7 +234,9 @@ impl Person {
         let request = town.shop.authorization(ASKED);
         let verifier = request.verifier.clone();
         let walk = tokio::spawn(async move {
-            let asked = |mail: &&reentry_test_support::mail::Mail| mail.subject.to_lowercase().contains("reset password");
+            let asked = |mail: &&reentry_test_support::mail::Mail| {
+                mail.subject.to_lowercase().contains("reset password")
+            };
             let count = |town: &Town| town.mails.to(&address(index)).iter().filter(asked).count();
             let mut browser = Browser::new().stopping_at(REDIRECT);
             let page = browser.get(request.url.as_str()).await;
@@ -231,7 +252,11 @@ impl Person {
             let from = now_ms();
             let page = pages::set_new_password(&mut browser, &page, &new, false).await;
             // Where it led to belongs to the next step; the password is changed when the form was taken.
-            let change = Change { person: index, from, until: now_ms() };
+            let change = Change {
+                person: index,
+                from,
+                until: now_ms(),
+            };
             let led = (page.is_stop() && page.stopped().as_str().contains("code="))
                 .then(|| town.shop.code(&request, page.stopped()));
             (change, led)
@@ -254,7 +279,11 @@ impl Person {
         let credentials = self.town.realm.get(&format!("users/{id}/credentials")).await;
         let created = credentials[0]["createdDate"].as_u64().unwrap_or_default();
         let before = now_ms().saturating_sub(2 * u64::try_from(SIGN_IN.as_millis()).unwrap());
-        if created < before { self.password.clone() } else { new.to_owned() }
+        if created < before {
+            self.password.clone()
+        } else {
+            new.to_owned()
+        }
     }
 
     /// Opens the link of the newest notice and presses the button.
@@ -262,12 +291,19 @@ impl Person {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(40) && Instant::now() < self.town.until {
             let mails = self.town.mails.to(&address(self.index));
-            let link = mails.iter().rev().flat_map(|m| m.links()).find(|l| l.contains("/cancel/"));
+            let link = mails
+                .iter()
+                .rev()
+                .flat_map(|m| m.links())
+                .find(|l| l.contains("/cancel/"));
             if let Some(link) = link {
                 let page = answer(self.town.http.post(&link)).await;
                 if page.is_some_and(|p| p.status == 200) {
                     self.frozen = true;
-                    let report = Report { person: self.index, acknowledged: now_ms() };
+                    let report = Report {
+                        person: self.index,
+                        acknowledged: now_ms(),
+                    };
                     self.town.write(|c| c.reports.push(report));
                     return;
                 }
@@ -316,7 +352,12 @@ async fn answer(request: reqwest::RequestBuilder) -> Option<Reply> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.text().await.ok()?;
         let json = serde_json::from_str(&body).unwrap_or(Value::Null);
-        Some(Reply { status, headers, json, body })
+        Some(Reply {
+            status,
+            headers,
+            json,
+            body,
+        })
     };
     tokio::time::timeout(PATIENCE, read).await.ok().flatten()
 }

@@ -43,7 +43,10 @@ pub async fn make(company: &mut Company, seed: u64, until: Instant) -> Trouble {
     tokio::time::sleep(Duration::from_secs(4)).await;
     while Instant::now() < until {
         let mishap = order.pop().unwrap_or_else(|| ALL[chance.below(ALL.len())]);
-        println!("{:>4} s left: {mishap:?}", until.saturating_duration_since(Instant::now()).as_secs());
+        println!(
+            "{:>4} s left: {mishap:?}",
+            until.saturating_duration_since(Instant::now()).as_secs()
+        );
         happens(company, mishap, &mut chance, &mut trouble).await;
         tokio::time::sleep(chance.span(1_500, 5_000)).await;
     }
@@ -63,7 +66,12 @@ async fn happens(company: &mut Company, mishap: Mishap, chance: &mut Chance, tro
             trouble.pauses += 1;
             let long = matches!(mishap, Mishap::LongPause);
             company.replicas[replica].signal("STOP");
-            tokio::time::sleep(if long { chance.span(31_000, 34_000) } else { chance.span(800, 5_000) }).await;
+            tokio::time::sleep(if long {
+                chance.span(31_000, 34_000)
+            } else {
+                chance.span(800, 5_000)
+            })
+            .await;
             company.replicas[replica].signal("CONT");
         }
         Mishap::Failover | Mishap::HungMaster | Mishap::Handover => {
