@@ -235,20 +235,17 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: 
             },
         };
         id += 1;
-        match open.admit(id) {
-            Some(connection) => {
-                let place = Place {
-                    open: Arc::clone(&open),
-                    id,
-                    connection,
-                    peer,
-                };
-                tasks.spawn(one(place, stream, router.clone(), stop.clone()));
-            }
-            None => {
-                metrics::counter!("reentry_connections_shed_total").increment(1);
-                tokio::spawn(tokio::time::timeout(Duration::from_millis(200), refuse(stream)));
-            }
+        if let Some(connection) = open.admit(id) {
+            let place = Place {
+                open: Arc::clone(&open),
+                id,
+                connection,
+                peer,
+            };
+            tasks.spawn(one(place, stream, router.clone(), stop.clone()));
+        } else {
+            metrics::counter!("reentry_connections_shed_total").increment(1);
+            tokio::spawn(tokio::time::timeout(Duration::from_millis(200), refuse(stream)));
         }
     }
     drop(listener);

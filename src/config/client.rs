@@ -79,6 +79,10 @@ pub enum Unaware {
 
 /// One relying party.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a registered property of a client, and independent"
+)]
 pub struct Client {
     /// `client_id`.
     pub id: String,

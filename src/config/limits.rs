@@ -14,11 +14,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    const fn per_minute(count: u32) -> Option<Self> {
-        Some(Self {
+    const fn per_minute(count: u32) -> Self {
+        Self {
             count,
             per: Duration::from_mins(1),
-        })
+        }
     }
 }
 
@@ -42,12 +42,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            login: Rate::per_minute(300),
-            callback: Rate::per_minute(300),
-            token_failures: Rate::per_minute(60),
-            account_failures: Rate::per_minute(30),
-            report: Rate::per_minute(30),
-            hooks: Rate::per_minute(1200),
+            login: Some(Rate::per_minute(300)),
+            callback: Some(Rate::per_minute(300)),
+            token_failures: Some(Rate::per_minute(60)),
+            account_failures: Some(Rate::per_minute(30)),
+            report: Some(Rate::per_minute(30)),
+            hooks: Some(Rate::per_minute(1200)),
         }
     }
 }

@@ -316,18 +316,16 @@ pub async fn once(
             }
         }
     }
-    if !seen.held.is_empty() {
-        // Too many: read no further until they are stored.
-        if seen.held.len() < Seen::MOST {
-            seen.ahead = Some((stored, polled.next));
-        }
-    } else {
+    if seen.held.is_empty() {
         seen.ahead = None;
         if polled.next != stored {
             flow.store
                 .set_setting(&setting, &polled.next.0, Some(&lease))
                 .await?;
         }
+    } else if seen.held.len() < Seen::MOST {
+        // Too many: read no further until they are stored.
+        seen.ahead = Some((stored, polled.next));
     }
     if !polled.more {
         let stamp = flow.clock.now().millis().to_string();

@@ -214,8 +214,8 @@ pub async fn one(flow: &Flow, subject: &Subject) -> Result<bool, FlowError> {
         Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(false),
         other => other?,
     };
-    let carries = reading.carried.as_ref().is_some_and(|c| !c.is_free());
-    if loaded.record.is_none() && carries {
+    let held_there = reading.carried.as_ref().is_some_and(|c| !c.is_free());
+    if loaded.record.is_none() && held_there {
         // Held at the IdP, and nobody knows why: never below that.
         let since = flow.now(None).earliest().minus(reach(&flow.policy.load()));
         rebuild::account(flow, subject, since).await?;

@@ -36,9 +36,8 @@ pub async fn round(flow: &Flow) -> Result<usize, FlowError> {
     let count = due.len();
     for key in due {
         match one(flow, &key).await {
-            Ok(()) => {}
-            // Said once, by those who watch the partitions; it stays due until it was rebuilt.
-            Err(FlowError::Store(StoreError::Lost { .. })) => {}
+            // A lost partition is said once, by those who watch them; it stays due until it was rebuilt.
+            Ok(()) | Err(FlowError::Store(StoreError::Lost { .. })) => {}
             Err(error) => tracing::warn!(%error, "a due account could not be swept; it stays due"),
         }
     }

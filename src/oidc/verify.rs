@@ -133,8 +133,11 @@ pub fn still(ring: &KeyRing, verified: &Verified, now: Timestamp) -> Result<(), 
     in_time(&verified.claims, now)
 }
 
+/// Header and claims of a token.
+pub(super) type Parts = (Map<String, Value>, Map<String, Value>);
+
 /// Header and claims, unverified, after a look at both JSON objects for members that are there twice.
-pub(super) fn parts(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), Refusal> {
+pub(super) fn parts(token: &str) -> Result<Parts, Refusal> {
     if token.len() > MAX_TOKEN {
         return Err(Refusal::Malformed);
     }

@@ -185,7 +185,7 @@ pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 3] {
         .iter_mut()
         .find(|s| in_hold(s))
         .expect("a refresh in a hold");
-    held.recovery_scope = "full".to_owned();
+    "full".clone_into(&mut held.recovery_scope);
 
     let mut silent = chronicle.clone();
     let told = silent.holds.first().map(|h| h.notice.clone()).expect("a hold");
@@ -201,7 +201,7 @@ pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 3] {
         .expect("a sign-in");
     after.person = report.person;
     (after.asked, after.answered) = (report.acknowledged + 10, report.acknowledged + 20);
-    after.recovery_scope = "none".to_owned();
+    "none".clone_into(&mut after.recovery_scope);
     after.scopes.clear();
     after.epoch = None;
     thawed.said.push(after);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reentry_test_support::browser::Browser;
 use reentry_test_support::clock::now_ms;
 use reentry_test_support::keycloak::{Realm, pages};
-use reentry_test_support::mail::MailSink;
+use reentry_test_support::mail::{Mail, MailSink};
 use reentry_test_support::rp::{RelyingParty, Reply, claims};
 use serde_json::{Value, json};
 
@@ -234,9 +234,7 @@ impl Person {
         let request = town.shop.authorization(ASKED);
         let verifier = request.verifier.clone();
         let walk = tokio::spawn(async move {
-            let asked = |mail: &&reentry_test_support::mail::Mail| {
-                mail.subject.to_lowercase().contains("reset password")
-            };
+            let asked = |mail: &&Mail| mail.subject.to_lowercase().contains("reset password");
             let count = |town: &Town| town.mails.to(&address(index)).iter().filter(asked).count();
             let mut browser = Browser::new().stopping_at(REDIRECT);
             let page = browser.get(request.url.as_str()).await;
@@ -294,7 +292,7 @@ impl Person {
             let link = mails
                 .iter()
                 .rev()
-                .flat_map(|m| m.links())
+                .flat_map(Mail::links)
                 .find(|l| l.contains("/cancel/"));
             if let Some(link) = link {
                 let page = answer(self.town.http.post(&link)).await;

@@ -183,7 +183,8 @@ async fn start(
     fact(report, "Redis commands per second idle", target.idle, "/s", None);
     let config = reentry::config::load_file(&directory.join("reentry.yaml"), std::iter::empty())
         .map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let flow = reentry::app::assemble::flow(&config.config).await?;
+    let broker = reentry::app::assemble::broker(&config.config)?;
+    let flow = reentry::app::assemble::flow(&config.config, &broker).await?;
     Ok(Sidecar { target, flow })
 }
 

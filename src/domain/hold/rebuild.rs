@@ -259,12 +259,12 @@ fn take_over(
     row: Row,
     allowed: &Ceiling,
     length: Span,
-    case: &Naming<'_>,
+    naming: &Naming<'_>,
     s: Setting<'_>,
 ) {
     let change = format!("carried:{}:{}", allowed.level(), s.now.latest().millis());
     let mut cause = Cause {
-        reference: case(&change),
+        reference: naming(&change),
         change,
         kind: ChangeKind::PasswordReset,
         row,
@@ -295,11 +295,11 @@ fn take_over(
 }
 
 /// The account is frozen at the IdP: it is frozen here, and nothing lets that lapse.
-fn freeze(whole: &mut Transition, carried: &Carried, case: &Naming<'_>, s: Setting<'_>) {
+fn freeze(whole: &mut Transition, carried: &Carried, naming: &Naming<'_>, s: Setting<'_>) {
     let holding = |c: &&Cause| c.holds() && c.enforced;
     if !whole.record.causes.iter().any(|c| holding(&c)) {
         let length = longest(s.tier, |_| true);
-        take_over(whole, Row::PasswordReset, &every(s.tier), length, case, s);
+        take_over(whole, Row::PasswordReset, &every(s.tier), length, naming, s);
     }
     let running = whole.record.causes.iter().filter(holding);
     let Some(cause) = running.max_by_key(|c| c.at) else {

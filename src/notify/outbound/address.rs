@@ -29,7 +29,7 @@ const SPECIAL_V4: [([u8; 4], u32); 16] = [
     ([168, 63, 129, 16], 32),
 ];
 
-/// `IPv6` ranges inside global unicast (2000::/3) that are not for everybody: first 32 bits and prefix length.
+/// `IPv6` ranges inside global unicast (`2000::/3`) that are not for everybody: first 32 bits and prefix length.
 const SPECIAL_V6: [(u32, u32); 4] = [
     // IETF assignments, with Teredo and benchmarking (2001::/23).
     (0x2001_0000, 23),
@@ -41,7 +41,7 @@ const SPECIAL_V6: [(u32, u32); 4] = [
     (0x3fff_0000, 20),
 ];
 
-/// Whether an address is somebody's on the Internet. Outside 2000::/3 there is no such `IPv6` address: neither mapped
+/// Whether an address is somebody's on the Internet. Outside `2000::/3` there is no such `IPv6` address: neither mapped
 /// (`::ffff:0:0/96`) nor translated ones (`64:ff9b::/96`), neither private, link-local nor multicast.
 #[must_use]
 pub fn public(address: IpAddr) -> bool {

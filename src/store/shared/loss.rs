@@ -17,19 +17,19 @@ const PAGE: usize = 128;
 
 impl<B: Backend> Shared<B> {
     pub(super) async fn losses(&self) -> Result<Vec<Lost>, StoreError> {
-        let note = self.backend.installation(None).await?;
-        if let Some(note) = &note {
-            self.seen.installed(note);
+        let installed = self.backend.installation(None).await?;
+        if let Some(own) = &installed {
+            self.seen.installed(own);
         }
         // What is expected has to be taken before the markers are asked for.
         let expected: Vec<Expected> = (0..=u8::MAX).map(|p| self.seen.expected(p)).collect();
         let markers = self.backend.markers().await?;
         let ours = self.seen.incarnation();
         // The note names another installation: somebody else's store, or one that was begun anew.
-        let foreign = note
+        let foreign = installed
             .as_ref()
             .is_some_and(|n| ours != Some(n.incarnation.as_str()));
-        let mut lost = Vec::new();
+        let mut found = Vec::new();
         for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
             let judged = self.seen.judge(partition, expected, marker.as_ref());
             let loss = match judged {
@@ -38,13 +38,13 @@ impl<B: Backend> Shared<B> {
                 _ => continue,
             };
             let heals = loss.heals() && ours.is_some() && !foreign;
-            lost.push(Lost {
+            found.push(Lost {
                 partition,
                 loss,
                 heals,
             });
         }
-        Ok(lost)
+        Ok(found)
     }
 
     pub(super) async fn begin(
@@ -57,18 +57,20 @@ impl<B: Backend> Shared<B> {
         if let Some(note) = &note {
             self.seen.installed(note);
         }
-        let lost = self
+        let state = self
             .losses()
             .await?
             .into_iter()
             .find(|l| l.partition == partition);
         if let Some(Lost {
             loss, heals: false, ..
-        }) = &lost
+        }) = &state
             && (!loss.heals() || note.is_some())
         {
-            let loss = loss.clone();
-            return Err(StoreError::Lost { partition, loss });
+            return Err(StoreError::Lost {
+                partition,
+                loss: loss.clone(),
+            });
         }
         let expected = self.seen.expected(partition);
         let past = Past {
@@ -80,7 +82,7 @@ impl<B: Backend> Shared<B> {
             self.note_again(&fresh).await?;
         }
         let back_in_time = matches!(
-            lost.map(|l| l.loss),
+            state.map(|l| l.loss),
             None | Some(Loss::RolledBack | Loss::OtherInstallation)
         );
         let marker = self.backend.begin(partition, &fresh).await?;
@@ -89,8 +91,10 @@ impl<B: Backend> Shared<B> {
             ..expected
         };
         self.seen.judge(partition, &expected, marker.as_ref())?;
-        let loss = Loss::Missing;
-        let marker = marker.ok_or(StoreError::Lost { partition, loss })?;
+        let marker = marker.ok_or(StoreError::Lost {
+            partition,
+            loss: Loss::Missing,
+        })?;
         self.seen.damaged(partition, false);
         if back_in_time {
             self.forget_what_was_done(partition, told_before).await?;
@@ -127,7 +131,7 @@ impl<B: Backend> Shared<B> {
         Ok(Marker {
             incarnation: match self.seen.incarnation() {
                 Some(ours) => ours.to_owned(),
-                None => self.random_id()?,
+                None => Self::random_id()?,
             },
             fingerprint: note.map_or_else(|| own.clone(), |note| united(&own, &note.fingerprint)),
             fence: next_generation(expected.fence),
@@ -190,7 +194,7 @@ impl<B: Backend> Shared<B> {
             .collect())
     }
 
-    fn random_id(&self) -> Result<String, StoreError> {
+    fn random_id() -> Result<String, StoreError> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| StoreError::Unavailable("no randomness".to_owned()))?;
         Ok(crate::store::seal::hex(&id))
