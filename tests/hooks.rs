@@ -138,6 +138,10 @@ async fn a_pushed_change_is_not_acknowledged_while_the_store_is_away() {
 
 // wrong signature, replay, huge body, bad UTF-8, duplicate JSON members, unknown upstream, missing headers, times
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of what is refused, told to one server"
+)]
 async fn generic_hook_refuses_what_is_wrong_and_stores_nothing() {
     let world = slow().await;
     let sender = Sender::new(&world, HOOK_SECRETS[0]);
@@ -321,10 +325,10 @@ async fn phase_two_webhook_wakes_the_poller_and_is_never_believed() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(changes(&world).await, 0, "never believed by itself");
     unseen_reset(&world, "ana").await;
-    let word = event(&world.sub("bea").await, "word");
+    let true_one = event(&world.sub("bea").await, "word");
     assert_eq!(
         sender
-            .send(&[hmac_hex(EXTENSION_SECRET, &word)], word.as_bytes())
+            .send(&[hmac_hex(EXTENSION_SECRET, &true_one)], true_one.as_bytes())
             .await
             .0,
         204
@@ -335,11 +339,11 @@ async fn phase_two_webhook_wakes_the_poller_and_is_never_believed() {
         .await;
     // The same by a token of the realm.
     unseen_reset(&world, "carl").await;
-    let word = event(&world.sub("carl").await, "token");
-    let token = bearer(&world, word.as_bytes(), "hook-audience").await;
+    let signed = event(&world.sub("carl").await, "token");
+    let token = bearer(&world, signed.as_bytes(), "hook-audience").await;
     assert_eq!(
         sender
-            .send(&[("authorization", format!("Bearer {token}"))], word.as_bytes())
+            .send(&[("authorization", format!("Bearer {token}"))], signed.as_bytes())
             .await
             .0,
         204
@@ -351,6 +355,10 @@ async fn phase_two_webhook_wakes_the_poller_and_is_never_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of what is refused, told to one server"
+)]
 async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
     let world = slow().await;
     let sender = Sender::extension(&world);
@@ -555,13 +563,13 @@ async fn back_channel_logout_refuses_what_is_wrong_and_wakes_nobody() {
     );
     let raw = async |body: Vec<u8>, kind: &'static str, upstream: &str| {
         let url = format!("{}/backchannel-logout/{upstream}", world.issuer);
-        let sent = reqwest::Client::new()
+        let answer = reqwest::Client::new()
             .post(url)
             .header("content-type", kind)
             .body(body)
             .send()
             .await;
-        sent.unwrap().status().as_u16()
+        answer.unwrap().status().as_u16()
     };
     let form = "application/x-www-form-urlencoded";
     assert_eq!(

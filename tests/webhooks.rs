@@ -1,9 +1,5 @@
 //! Outbound webhooks: what goes over the wire, and what the client never does.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests fail by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -99,8 +95,8 @@ async fn an_event_is_signed_by_every_secret_and_has_one_id_at_every_try() {
     for at in [1_795_252_400, 1_795_252_500] {
         announce(&webhooks, at).await.unwrap();
     }
-    let received = receiver.wait_count(2, Duration::from_secs(2)).await;
-    for (one, at) in received.iter().zip([1_795_252_400_i64, 1_795_252_500]) {
+    let posts = receiver.wait_count(2, Duration::from_secs(2)).await;
+    for (one, at) in posts.iter().zip([1_795_252_400_i64, 1_795_252_500]) {
         assert_eq!(one.line, "POST /hook HTTP/1.1");
         assert_eq!(one.headers["content-type"], "application/json");
         assert_eq!(one.headers["webhook-timestamp"], at.to_string());
@@ -127,10 +123,7 @@ async fn an_event_is_signed_by_every_secret_and_has_one_id_at_every_try() {
             })
         );
     }
-    assert_eq!(
-        received[0].headers["webhook-id"],
-        received[1].headers["webhook-id"]
-    );
+    assert_eq!(posts[0].headers["webhook-id"], posts[1].headers["webhook-id"]);
 }
 
 #[tokio::test]

@@ -69,25 +69,24 @@ impl Keys {
     pub fn sign(&self, algorithm: Algorithm, header: &Value, claims: &Value) -> String {
         let message = message(header, claims);
         let (key, random) = (self.pkcs8(algorithm), SystemRandom::new());
-        let signature = match algorithm {
-            Algorithm::Es256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key)
+        let signature = if algorithm == Algorithm::Es256 {
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key)
                 .unwrap()
                 .sign(&random, message.as_bytes())
                 .unwrap()
                 .as_ref()
-                .to_vec(),
-            _ => {
-                let pair = RsaKeyPair::from_pkcs8(&key).unwrap();
-                let mut signature = vec![0; pair.public_modulus_len()];
-                let padding: &dyn aws_lc_rs::signature::RsaEncoding = if header["alg"] == "PS256" {
-                    &RSA_PSS_SHA256
-                } else {
-                    &RSA_PKCS1_SHA256
-                };
-                pair.sign(padding, &random, message.as_bytes(), &mut signature)
-                    .unwrap();
-                signature
-            }
+                .to_vec()
+        } else {
+            let pair = RsaKeyPair::from_pkcs8(&key).unwrap();
+            let mut signature = vec![0; pair.public_modulus_len()];
+            let padding: &dyn aws_lc_rs::signature::RsaEncoding = if header["alg"] == "PS256" {
+                &RSA_PSS_SHA256
+            } else {
+                &RSA_PKCS1_SHA256
+            };
+            pair.sign(padding, &random, message.as_bytes(), &mut signature)
+                .unwrap();
+            signature
         };
         with(&message, &signature)
     }

@@ -26,7 +26,7 @@ const SCHEDULE: Schedule = Schedule {
     keep: Span::from_millis(6000),
 };
 /// How long after its signature a token is still shown to somebody.
-const LIFE: Duration = Duration::from_millis(4000);
+const LIFE: Duration = Duration::from_secs(4);
 
 /// Somebody who knows our keys by the JWK Set only, and looks again only when a token names an unknown one.
 struct Verifier {
