@@ -54,7 +54,7 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
     }
 }
 
-/// Takes a change that was pushed: as [`line`], but somebody has to be told when there is no such account.
+/// Takes a change that was pushed: as [`line()`], but somebody has to be told when there is no such account.
 ///
 /// # Errors
 /// [`FlowError`]: nothing was stored; [`IdpError::UnknownSubject`] when the IdP knows no such account.

@@ -1,7 +1,7 @@
 //! Hooks that Keycloak calls. Each is proven, then only makes us look for ourselves.
 //!
 //! * **Back-channel logout** of the broker's client: sent when sessions are ended by an administrator or by "sign out
-//!   other devices" after a reset. The realm signs it; see [`logout`].
+//!   other devices" after a reset. The realm signs it; see `logout`.
 //! * **Phase Two's `keycloak-events`**, an extension: one POST per event, signed with a shared secret (HMAC-SHA256 over
 //!   the body, lower-case hexadecimal, in `X-Keycloak-Signature`) or with the realm's key (a bearer token that names
 //!   the body's SHA-256). It loses events while we are away and its HMAC has no time in it, so it is worth no more than
