@@ -23,7 +23,7 @@ const FAULTS: [(&str, &str); 9] = [
 /// What the copy is made of, besides the property tests.
 const COPIED: [&str; 4] = ["src/domain.rs", "src/domain", "src/ports.rs", "src/ports"];
 /// What domain, ports and their tests need of our dependencies, with our versions.
-const NEEDED: [&str; 7] = [
+const NEEDED: [&str; 8] = [
     "async-trait",
     "cel",
     "jiff",
@@ -31,6 +31,7 @@ const NEEDED: [&str; 7] = [
     "serde",
     "serde_json",
     "thiserror",
+    "tokio",
 ];
 
 /// A crate of its own below the target folder, kept between runs so that dependencies compile once.
