@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod attempt;
 pub mod contest;
+mod episode;
 pub mod rebuild;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::domain::time::{Now, Span, Timestamp};
 
 use attempt::Attempts;
 use contest::Contest;
+use episode::Episode;
 
 /// Whether somebody on a channel of before has been told, which sets the end (domain "End").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -459,38 +461,6 @@ impl Record {
     /// audit lines) is named once, also when a clock went back.
     fn touch(&mut self, now: Now) {
         self.updated = now.latest().max(self.updated.plus(Span::from_millis(1)));
-    }
-}
-
-/// Holds that overlap: they end as one, with the intersection of what they allow (domain "Merge").
-struct Episode<'a> {
-    number: u32,
-    causes: Vec<&'a Cause>,
-}
-
-impl Episode<'_> {
-    fn start(&self) -> Timestamp {
-        self.causes.iter().map(|c| c.at).min().unwrap_or_default()
-    }
-
-    fn end(&self) -> Timestamp {
-        self.causes.iter().map(|c| c.end()).max().unwrap_or_default()
-    }
-
-    fn allowed(&self) -> Ceiling {
-        self.causes
-            .iter()
-            .fold(Ceiling::Full, |all, c| all.intersect(&c.allowed))
-    }
-
-    fn at_end(&self) -> AtEnd {
-        self.causes.iter().map(|c| c.at_end).max().unwrap_or(AtEnd::Auto)
-    }
-
-    /// The case to name: the one that ends last.
-    fn reference(&self) -> String {
-        let last = self.causes.iter().max_by_key(|c| c.end());
-        last.map(|c| c.reference.clone()).unwrap_or_default()
     }
 }
 

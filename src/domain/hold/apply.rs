@@ -7,6 +7,7 @@ mod late;
 use derived::derived;
 use late::{bound, revive};
 
+use super::episode::Episode;
 use super::{Cause, Effect, RETENTION, Record, Told, Transition};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
@@ -184,7 +185,7 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
     // still runs and would run stricter had it come in time (P10).
     let untold = start.plus(length.times(2));
     let episodes = record.episodes(|_| true);
-    let running = |e: &&super::Episode<'_>| s.now.earliest() < e.end();
+    let running = |e: &&Episode<'_>| s.now.earliest() < e.end();
     let part = episodes
         .iter()
         .filter(running)
@@ -228,7 +229,7 @@ fn judged(record: &Record, account: Option<&Account>, change: &Change, case: &st
 /// With `rolling: false`, the end that a further change of `length` may not go beyond: that of what runs already.
 /// A change that weighs more than everything that runs is no mere repetition and has its full length, or a small
 /// change would be a shield against a large one.
-fn capped(running: &super::Episode<'_>, length: Span) -> Option<Timestamp> {
+fn capped(running: &Episode<'_>, length: Span) -> Option<Timestamp> {
     let heaviest = running.causes.iter().map(|c| c.length).max()?;
     let first = running.causes.iter().filter(|c| c.cap.is_none());
     first

@@ -2,7 +2,8 @@
 
 use super::Setting;
 use crate::domain::change::{Change, ChangeKind, Row};
-use crate::domain::hold::{Episode, Record};
+use crate::domain::hold::Record;
+use crate::domain::hold::episode::Episode;
 use crate::domain::policy::Response;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Span, Timestamp};
