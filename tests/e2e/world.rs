@@ -442,7 +442,7 @@ fn policy(setup: Setup) -> String {
         )
     };
     let tiers = [
-        tier("consumer", "", "24h", "3s", "auto"),
+        tier("consumer", "", "24h", "20s", "auto"),
         tier(
             "quick",
             "    when: \"'quick' in roles\"\n",
