@@ -149,14 +149,16 @@ async fn rebuilt(world: &World, shop: &RelyingParty, user: &str, password: &str)
         }
     })
     .await;
-    let metrics = reqwest::get(format!("{}/metrics", world.operations))
-        .await
-        .unwrap();
-    let text = metrics.text().await.unwrap();
-    assert!(
-        text.contains("reentry_rebuilds_total{outcome=\"done\"}"),
-        "{text}"
-    );
+    // It is counted when it is released, which is a moment after somebody may have seen that.
+    eventually("the count of rebuilds", SOON, || async {
+        let metrics = reqwest::get(format!("{}/metrics", world.operations))
+            .await
+            .unwrap();
+        let text = metrics.text().await.unwrap();
+        text.contains("reentry_rebuilds_total{outcome=\"done\"}")
+            .then_some(())
+    })
+    .await;
     reply
 }
 

@@ -147,9 +147,11 @@ async fn mail_down_for_a_day_and_a_hold_that_would_have_lapsed_in_silence() {
     let held = record
         .restriction(world.now())
         .expect("held although 24 h are over");
+    let began = record.causes.first().unwrap().at;
+    assert!(began.since(start).abs() < Span::from_secs(5));
     assert_eq!(
         held.until,
-        Some(start.plus(Span::from_hours(48))),
+        Some(began.plus(Span::from_hours(48))),
         "until somebody is told"
     );
     world.mails.behave(Behaviour::Accept);
