@@ -11,13 +11,13 @@
 #[expect(dead_code, reason = "each suite uses its part of the world")]
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reentry_test_support::clock::eventually;
 use reentry_test_support::keycloak::pages;
 use reentry_test_support::mail::Behaviour;
 use reentry_test_support::rp::{RelyingParty, Reply};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use world::{ASKED, CHANGED, HELD, PASSWORD, Setup, World, assert_says, browser, sign_in};
 
@@ -30,6 +30,21 @@ async fn reset_at_keycloak(world: &World, user: &str, password: &str) {
     let page = browser.get(spa.authorization("openid").url.as_str()).await;
     let address = format!("{user}@example.com");
     pages::forgot_password(&mut browser, &page, &world.mails, (user, &address), password).await;
+}
+
+/// An administrator sets a new password.
+async fn set_password(world: &World, user: &str) {
+    let id = world.sub(user).await;
+    let password = json!({ "type": "password", "value": CHANGED, "temporary": false });
+    let path = format!("users/{id}/reset-password");
+    world.realm.put(&path, &password).await;
+}
+
+/// How often somebody was told that the password was changed.
+fn told(world: &World, user: &str) -> usize {
+    let mails = world.mails.to(&format!("{user}@example.com"));
+    let about = mails.iter().filter(|m| m.subject.contains("password was"));
+    about.count()
 }
 
 /// What Keycloak's own token of a user says.
@@ -286,4 +301,95 @@ async fn smtp_refusing_delays_the_notice_and_loses_nothing() {
         .mails
         .wait_for("carl@example.com", "password was", Duration::from_mins(1))
         .await;
+}
+
+// P1, P9, P10: two processes on one store, and the one that polls stands still in the middle of a poll.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_polling_the_leader_paused_for_longer_than_its_lease_and_then_woken() {
+    // What it asked Keycloak before it fell asleep is answered still when it wakes.
+    let world = World::start(Setup {
+        timeout: "2m",
+        ..Setup::default()
+    })
+    .await;
+    let [shop, ..] = world.relying_parties().await;
+    let before = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let other = world.replica().await;
+    let leader = || world.redis.cli(&["HGET", "re:{control}:lease:poll:company", "o"]);
+    // How far the log of administrators' acts has been read.
+    let read = || -> i64 {
+        let cursor = world.redis.cli(&["GET", "re:{control}:setting:cursor:company"]);
+        let cursor: Value = serde_json::from_str(&cursor).unwrap();
+        cursor["admin"]["at"].as_i64().unwrap()
+    };
+    let first = leader();
+
+    world.proxy.hang();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.reentry.signal("STOP");
+    // Its questions are answered while it sleeps, with bea's change among the answers and without ana's.
+    set_password(&world, "bea").await;
+    world.proxy.pass();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    set_password(&world, "ana").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(leader(), first);
+    assert_eq!(
+        told(&world, "bea") + told(&world, "ana"),
+        0,
+        "nobody polls under another's lease"
+    );
+    for user in ["bea@example.com", "ana@example.com"] {
+        let until = Duration::from_mins(1);
+        world.mails.wait_for(user, "password was", until).await;
+    }
+    let second = leader();
+    assert_ne!(second, first, "the other took over");
+    let live = reqwest::Client::new()
+        .post(format!("{}/introspect", other.public))
+        .basic_auth("shop", Some("shop-secret-of-the-test"))
+        .form(&[("token", before.text("access_token"))])
+        .send()
+        .await
+        .unwrap();
+    let live: Value = live.json().await.unwrap();
+    assert_eq!(live, json!({ "active": false }), "ISS-10");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let there = read();
+
+    world.reentry.signal("CONT");
+    let live = shop
+        .introspect(before.text("access_token"))
+        .await
+        .expect_status(200);
+    assert_eq!(live.json, json!({ "active": false }), "from the first moment on");
+    let woken = Instant::now();
+    while woken.elapsed() < Duration::from_secs(6) {
+        assert!(read() >= there, "the woken one took the cursor back");
+        assert_eq!(leader(), second, "the lease is the other's");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let dead = shop
+        .refresh(before.text("refresh_token"))
+        .await
+        .expect_status(400);
+    assert_eq!(dead.error(), "invalid_grant");
+    set_password(&world, "carl").await;
+    world
+        .mails
+        .wait_for("carl@example.com", "password was", SOON)
+        .await;
+    let after = sign_in(&mut browser(), &shop, ASKED, "ana", CHANGED)
+        .await
+        .expect_status(200);
+    assert_says(&after, "read write", HELD);
+    for operations in [&world.operations, &other.operations] {
+        let ready = reqwest::get(format!("{operations}/ready")).await.unwrap();
+        assert_eq!(ready.status(), 200);
+    }
+    for user in ["ana", "bea", "carl"] {
+        assert_eq!(told(&world, user), 1, "{user} is told once");
+    }
 }

@@ -20,7 +20,7 @@ use reentry_test_support::clock::{eventually, now_ms, now_s};
 use reentry_test_support::keycloak::pages;
 use serde_json::{Value, json};
 
-use senders::{Catcher, EXTENSION_SECRET, Sender, bearer, hmac_hex};
+use senders::{Catcher, EXTENSION_SECRET, RealmKey, Sender, bearer, hmac_hex};
 use world::{ASKED, CHANGED, HELD, HOOK_SECRETS, PASSWORD, Setup, World, assert_says, browser, sign_in};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -136,20 +136,25 @@ async fn a_pushed_change_is_not_acknowledged_while_the_store_is_away() {
         .await;
 }
 
-// wrong signature, replay, huge body, bad UTF-8, duplicate JSON members, unknown upstream, missing headers, times
+/// `text` with the word PLACE in it replaced by octets that are no UTF-8.
+fn bad_utf8(text: &str) -> Vec<u8> {
+    let (before, after) = text.split_once("PLACE").unwrap();
+    [before.as_bytes(), &[0xff, 0xfe], after.as_bytes()].concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[expect(
     clippy::too_many_lines,
     reason = "one list of what is refused, told to one server"
 )]
-async fn generic_hook_refuses_what_is_wrong_and_stores_nothing() {
+async fn wrong_signature_replay_huge_body_bad_utf8_and_duplicate_members_at_the_generic_hook() {
     let world = slow().await;
     let sender = Sender::new(&world, HOOK_SECRETS[0]);
     let sub = world.sub("ana").await;
     let good = reset_of(&sub).to_string();
     let stranger = Sender::new(&world, "whsec_c3RyYW5nZXIgc3RyYW5nZXIgc3RyYW5nZXIgc3RyYW4=");
     assert_problem(
-        "wrong secret",
+        "wrong signature",
         &stranger.push("m", &good).await,
         401,
         "unauthorized",
@@ -181,7 +186,7 @@ async fn generic_hook_refuses_what_is_wrong_and_stores_nothing() {
             "bad-request",
         );
     }
-    for (what, at) in [("old", now - 360), ("future", now + 360)] {
+    for (what, at) in [("replay", now - 360), ("future", now + 360)] {
         let headers = sender.headers("m", at, good.as_bytes());
         assert_problem(
             what,
@@ -206,19 +211,19 @@ async fn generic_hook_refuses_what_is_wrong_and_stores_nothing() {
     let malformed: [(&str, Vec<u8>); 9] = [
         (
             "bad UTF-8",
-            [b"{\"type\":\"".as_slice(), &[0xff, 0xfe], b"\"}"].concat(),
+            bad_utf8(&good.replace("\"sub\":", "\"origin\":\"PLACE\",\"sub\":")),
         ),
         ("empty", Vec::new()),
         ("not JSON", b"type=password_reset".to_vec()),
         ("a list", format!("[{good}]").into_bytes()),
         ("two documents", format!("{good}{good}").into_bytes()),
         (
-            "a member twice",
+            "duplicate members",
             good.replace("\"data\":", "\"type\":\"email_changed\",\"data\":")
                 .into_bytes(),
         ),
         (
-            "a member twice inside",
+            "duplicate members inside",
             good.replace("\"sub\":", "\"sub\":\"x\",\"sub\":").into_bytes(),
         ),
         (
@@ -260,7 +265,7 @@ async fn generic_hook_refuses_what_is_wrong_and_stores_nothing() {
     );
     let huge = format!("{{\"type\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
     let (status, _) = sender.push("m", &huge).await;
-    assert_eq!(status, 413);
+    assert_eq!(status, 413, "huge body");
     let mut elsewhere = Sender::new(&world, HOOK_SECRETS[0]);
     for upstream in ["nobody", "UPPER", "%2e%2e", "company%00"] {
         elsewhere.url = format!("{}/hooks/generic/{upstream}/events", world.issuer);
@@ -359,7 +364,7 @@ async fn phase_two_webhook_wakes_the_poller_and_is_never_believed() {
     clippy::too_many_lines,
     reason = "one list of what is refused, told to one server"
 )]
-async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
+async fn wrong_signature_replay_huge_body_bad_utf8_and_duplicate_members_at_the_phase_two_webhook() {
     let world = slow().await;
     let sender = Sender::extension(&world);
     let good = event(&world.sub("ana").await, "one");
@@ -367,7 +372,7 @@ async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
     assert_problem("no proof", &sender.send(&[], good.as_bytes()).await, 401, refused);
     let other = hmac_hex("another secret than ours", &good);
     assert_problem(
-        "wrong secret",
+        "wrong signature",
         &sender.send(&[other], good.as_bytes()).await,
         401,
         refused,
@@ -398,16 +403,13 @@ async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
         assert_problem(what, &sent, 401, refused);
     }
     let malformed: [(&str, Vec<u8>); 5] = [
+        ("bad UTF-8", bad_utf8(&good.replace("\"password\"", "\"PLACE\""))),
         (
-            "bad UTF-8",
-            [b"{\"uid\":\"".as_slice(), &[0xc3, 0x28], b"\"}"].concat(),
-        ),
-        (
-            "a member twice",
+            "duplicate members",
             good.replace("\"time\":", "\"uid\":\"x\",\"time\":").into_bytes(),
         ),
         (
-            "an unknown member twice",
+            "duplicate members that nobody knows",
             good.replace("\"unknown\":", "\"unknown\":1,\"unknown\":")
                 .into_bytes(),
         ),
@@ -425,33 +427,32 @@ async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
         .send(&[hmac_hex(EXTENSION_SECRET, &stranger)], stranger.as_bytes())
         .await;
     assert_problem("another realm", &sent, 422, "invalid-event");
-    // Tokens: of another audience, about another body, tampered with, with another algorithm, of another kind.
+    // Tokens, each about this body and signed by the realm.
     let bearer_of = |token: String| [("authorization", format!("Bearer {token}"))];
-    let elsewhere = bearer(&world, good.as_bytes(), "elsewhere").await;
-    assert_problem(
-        "audience",
-        &sender.send(&bearer_of(elsewhere), good.as_bytes()).await,
-        401,
-        refused,
-    );
-    let about = bearer(&world, b"{}", "hook-audience").await;
-    assert_problem(
-        "about another body",
-        &sender.send(&bearer_of(about.clone()), good.as_bytes()).await,
-        401,
-        refused,
-    );
-    for (what, token) in senders::spoiled(&about) {
-        let (status, body) = sender.send(&bearer_of(token), b"{}").await;
+    let key = RealmKey::add(&world).await;
+    let claims = |body: &[u8]| {
+        let about = json!({ "request_body_sha256": senders::sha256(body) });
+        key.claims("hook-audience", &about)
+    };
+    for (what, token) in key.spoiled(&claims(good.as_bytes())) {
+        let (status, body) = sender.send(&bearer_of(token), good.as_bytes()).await;
         assert!(matches!(status, 400 | 401), "{what}: {status} {body}");
     }
+    let about_another = key.sign(&claims(b"{}"));
+    assert_problem(
+        "about another body",
+        &sender.send(&bearer_of(about_another), good.as_bytes()).await,
+        401,
+        refused,
+    );
     let huge = format!("{{\"uid\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
     assert_eq!(
         sender
             .send(&[hmac_hex(EXTENSION_SECRET, &huge)], huge.as_bytes())
             .await
             .0,
-        413
+        413,
+        "huge body"
     );
     let mut elsewhere = Sender::extension(&world);
     elsewhere.url = format!("{}/hooks/extension/nobody/events", world.issuer);
@@ -473,6 +474,16 @@ async fn phase_two_webhook_refuses_what_is_wrong_and_wakes_nobody() {
         "replayed",
     );
     assert_eq!((woken(&world).await, changes(&world).await), (1, 0));
+    // The same hand makes a good token: it is what was wrong that was refused.
+    let next = event(&world.sub("ana").await, "next");
+    let token = bearer_of(key.sign(&claims(next.as_bytes())));
+    assert_eq!(sender.send(&token, next.as_bytes()).await.0, 204);
+    assert_problem(
+        "replay",
+        &sender.send(&token, next.as_bytes()).await,
+        409,
+        "replayed",
+    );
 }
 
 /// How often a hook woke the poller.
@@ -509,7 +520,7 @@ async fn keycloaks_own_back_channel_logout_wakes_the_poller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn back_channel_logout_refuses_what_is_wrong_and_wakes_nobody() {
+async fn wrong_signature_replay_huge_body_bad_utf8_and_duplicate_members_at_back_channel_logout() {
     let world = slow().await;
     let [shop, ..] = world.relying_parties().await;
     // Keycloak's real token, caught on its way.
@@ -540,13 +551,30 @@ async fn back_channel_logout_refuses_what_is_wrong_and_wakes_nobody() {
         assert_eq!(body["error"], "invalid_request", "{what}: {body}");
         assert!(body["error_description"].is_string(), "{what}: {body}");
     };
-    for (what, token) in senders::spoiled(&token) {
+    let key = RealmKey::add(&world).await;
+    let about = |jti: &str| {
+        let event = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+        let more = json!({ "sub": ana, "jti": jti, "typ": "Logout", "events": event });
+        key.claims("reentry-broker", &more)
+    };
+    for (what, token) in key.spoiled(&about("spoiled")) {
         wrong(what, &send(&[("logout_token", &token)]).await);
+    }
+    for (what, name, value) in [
+        ("recorded", "iat", json!(now_s() - 600)),
+        ("no event", "events", json!({})),
+        ("a nonce", "nonce", json!("n")),
+        ("of another kind", "typ", json!("Bearer")),
+        ("no id", "jti", Value::Null),
+    ] {
+        let mut claims = about("wrong");
+        claims[name] = value;
+        wrong(what, &send(&[("logout_token", &key.sign(&claims))]).await);
     }
     wrong("nothing", &send(&[]).await);
     wrong("empty", &send(&[("logout_token", "")]).await);
     wrong(
-        "twice",
+        "duplicate members",
         &send(&[("logout_token", &token), ("logout_token", &token)]).await,
     );
     // Tokens of the realm that are no logout tokens.
@@ -572,12 +600,12 @@ async fn back_channel_logout_refuses_what_is_wrong_and_wakes_nobody() {
         answer.unwrap().status().as_u16()
     };
     let form = "application/x-www-form-urlencoded";
-    assert_eq!(
-        raw(b"logout_token=%ff%fe".to_vec(), form, "company").await,
-        400,
-        "bad UTF-8"
-    );
-    assert_eq!(raw(vec![b'x'; 2 * 1024 * 1024], form, "company").await, 413);
+    let beside = |more: &[u8]| [format!("logout_token={token}&x=").as_bytes(), more].concat();
+    for octets in [b"%ff%fe".as_slice(), &[0xff, 0xfe]] {
+        assert_eq!(raw(beside(octets), form, "company").await, 400, "bad UTF-8");
+    }
+    let huge = beside(&vec![b'x'; 2 * 1024 * 1024]);
+    assert_eq!(raw(huge, form, "company").await, 413, "huge body");
     assert_eq!(raw(b"{}".to_vec(), "application/json", "company").await, 415);
     assert_eq!(
         raw(format!("logout_token={token}").into_bytes(), form, "nobody").await,
@@ -587,4 +615,8 @@ async fn back_channel_logout_refuses_what_is_wrong_and_wakes_nobody() {
     assert_eq!(send(&[("logout_token", &token)]).await.0, 200);
     wrong("replay", &send(&[("logout_token", &token)]).await);
     assert_eq!((woken(&world).await, changes(&world).await), (1, 0));
+    // The same hand makes a good token: it is what was wrong that was refused.
+    let good = key.sign(&about("good"));
+    assert_eq!(send(&[("logout_token", &good)]).await.0, 200);
+    wrong("replay", &send(&[("logout_token", &good)]).await);
 }

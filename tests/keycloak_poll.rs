@@ -264,7 +264,8 @@ async fn ten_thousand_equal_timestamps_skip_nothing_and_end() {
         polls += 1;
         assert!(polls < 200, "it ends");
     }
-    assert!(house.is_held(&ann).await && house.is_held(&bob).await);
+    assert!(house.is_held(&ann).await, "in the middle of the crowd");
+    assert!(house.is_held(&bob).await, "behind it");
     // The next cycle reads them again, by design, and ends again, with nothing new.
     let before = (house.record(&ann).await, house.record(&bob).await);
     let mut polls = 0;
@@ -291,10 +292,10 @@ async fn a_page_that_is_full_is_followed_by_the_next() {
         polls += 1;
         assert!(polls < 200, "it ends");
     }
-    assert!(polls > 1, "more than one page");
     for sub in subs {
-        assert!(house.is_held(&sub).await);
+        assert!(house.is_held(&sub).await, "what stood on a later page was read");
     }
+    assert!(polls > 1, "more than one page");
 }
 
 // P6; domain "Start": off by more than 60 s, receipt counts

@@ -127,7 +127,7 @@ async fn an_event_is_signed_by_every_secret_and_has_one_id_at_every_try() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_redirects_to_a_private_address_is_not_followed() {
+async fn a_webhook_receiver_that_redirects_to_a_private_address_is_refused() {
     let (receiver, inside) = (Receiver::start(), Receiver::start());
     receiver.behave(Manner::Redirect(inside.url()));
     // Even the host of the second one is allowed: no redirect is followed, wherever it leads.
@@ -140,7 +140,7 @@ async fn a_receiver_that_redirects_to_a_private_address_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_is_over_after_the_deadline() {
+async fn a_webhook_receiver_that_hangs_is_over_after_the_deadline() {
     let receiver = Receiver::start();
     receiver.behave(Manner::Hang);
     let start = Instant::now();
@@ -153,7 +153,7 @@ async fn a_receiver_that_hangs_is_over_after_the_deadline() {
 }
 
 #[tokio::test]
-async fn an_endless_body_is_cut_off() {
+async fn a_webhook_receiver_that_sends_an_endless_body_is_cut_off() {
     let receiver = Receiver::start();
     receiver.behave(Manner::Endless);
     let start = Instant::now();

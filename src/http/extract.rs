@@ -49,7 +49,8 @@ fn kind(headers: &HeaderMap) -> String {
 #[derive(Clone, Copy, Debug)]
 pub struct BodyTime(pub Duration);
 
-async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+/// The whole body, within the listener's limits of size and time.
+pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let most = request.extensions().get::<BodyTime>().map_or(BODY_TIME, |t| t.0);
     let Ok(read) = tokio::time::timeout(most, Bytes::from_request(request, state)).await else {
         return Err(Problem::too_slow());

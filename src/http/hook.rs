@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -15,7 +14,7 @@ use serde_json::json;
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::{self, HookFault};
 use crate::http::context::Context;
-use crate::http::extract::{Path, Posted};
+use crate::http::extract::{self, Path, Posted};
 use crate::http::guard::{LogWords, oauth_unavailable};
 use crate::http::problem::Problem;
 use crate::http::routes::Route;
@@ -57,13 +56,7 @@ async fn taken(
     if !is_json(&sent) {
         return Err(Problem::unsupported_media_type("application/json"));
     }
-    let body = Bytes::from_request(request, context).await.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::too_large()
-        } else {
-            Problem::bad_request("the body did not arrive whole")
-        }
-    })?;
+    let body = extract::body(request, context).await?;
     let call = HookCall {
         kind,
         headers: headers(kind, &sent)?,

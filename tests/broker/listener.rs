@@ -189,29 +189,52 @@ async fn slow_loris_is_cut_off() {
     let lived = lives(&mut second, b"G").await;
     assert!(lived < Duration::from_millis(1500), "{lived:?}");
     // A body by the octet is answered, and the connection closed.
-    let mut body = TcpStream::connect(door.at).await.unwrap();
-    let head = format!(
-        "POST {BASE}/token HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 1000\r\n\r\na="
-    );
-    body.write_all(head.as_bytes()).await.unwrap();
-    let began = Instant::now();
-    let (mut read, mut write) = body.into_split();
-    let trickle = tokio::spawn(async move {
-        while write.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    let mut octets = Vec::new();
-    let _ = read.read_to_end(&mut octets).await;
-    let text = String::from_utf8_lossy(&octets);
-    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
-    assert!(text.contains("invalid_request"), "{text}");
-    assert!(
-        began.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        began.elapsed()
-    );
-    trickle.abort();
+    for (path, kind, said) in [
+        ("/token", "application/x-www-form-urlencoded", "invalid_request"),
+        (
+            "/hooks/generic/main/events",
+            "application/json",
+            "urn:reentry:problem:",
+        ),
+        (
+            "/hooks/extension/main/events",
+            "application/json",
+            "urn:reentry:problem:",
+        ),
+        (
+            "/backchannel-logout/main",
+            "application/x-www-form-urlencoded",
+            "invalid_request",
+        ),
+    ] {
+        let mut body = TcpStream::connect(door.at).await.unwrap();
+        let head = format!(
+            "POST {BASE}{path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 1000\r\n\r\na="
+        );
+        body.write_all(head.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let (mut read, mut write) = body.into_split();
+        let trickle = tokio::spawn(async move {
+            while write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let mut octets = Vec::new();
+        let all = tokio::time::timeout(Duration::from_secs(8), read.read_to_end(&mut octets)).await;
+        assert!(
+            all.is_ok(),
+            "{path}: a body by the octet is waited for without end"
+        );
+        let text = String::from_utf8_lossy(&octets);
+        assert!(text.starts_with("HTTP/1.1 408 "), "{path}: {text}");
+        assert!(text.contains(said), "{path}: {text}");
+        assert!(
+            began.elapsed() < Duration::from_millis(1500),
+            "{path}: {:?}",
+            began.elapsed()
+        );
+        trickle.abort();
+    }
 }
 
 #[tokio::test]

@@ -53,6 +53,8 @@ pub struct Setup {
     pub contested_at_idp: &'static str,
     /// How often accounts are compared with what is known.
     pub reconcile: &'static str,
+    /// Longest wait for Keycloak.
+    pub timeout: &'static str,
 }
 
 impl Default for Setup {
@@ -63,6 +65,7 @@ impl Default for Setup {
             quick: "20s",
             contested_at_idp: "disable",
             reconcile: "24h",
+            timeout: "5s",
         }
     }
 }
@@ -86,6 +89,18 @@ pub struct World {
     /// Realm export from before `wire`.
     pub before: Value,
     setup: Setup,
+}
+
+/// One more process beside the same Keycloak and on the same Redis, as behind a load balancer.
+pub struct Replica {
+    /// The process.
+    pub reentry: Process,
+    /// Where it listens; its issuer is the other one's.
+    pub public: String,
+    /// Its operations listener.
+    pub operations: String,
+    /// Its own way to Keycloak.
+    pub proxy: Proxy,
 }
 
 /// Milliseconds since the epoch, this many days ago.
@@ -174,6 +189,32 @@ impl World {
             operations,
             before,
             setup,
+        }
+    }
+
+    /// Starts one more replica, with the same keys, and waits until it is ready.
+    pub async fn replica(&self) -> Replica {
+        let proxy = Proxy::before(self.realm.keycloak().base());
+        let listen = || format!("127.0.0.1:{}", free_port());
+        let (public, operations) = (listen(), listen());
+        let launch = Launch::new(env!("CARGO_BIN_EXE_reentry"))
+            .env("NO_COLOR", "1")
+            .env("REENTRY__SERVER__LISTEN", &public)
+            .env("REENTRY__SERVER__OPERATIONS", &operations);
+        copy_files(self.reentry.directory(), &launch.path(""));
+        let config = std::fs::read_to_string(launch.path("reentry.yaml")).unwrap();
+        let way = |proxy: &Proxy| proxy.through(self.realm.keycloak().base());
+        let config = config.replace(&way(&self.proxy), &way(&proxy));
+        let launch = launch.file("reentry.yaml", config);
+        let mut reentry = launch.args(["serve", "--config", "reentry.yaml"]).start();
+        let [public, operations] = [public, operations].map(|at| format!("http://{at}"));
+        let ready = format!("{operations}/ready");
+        reentry.wait_http(&ready, Duration::from_mins(1)).await;
+        Replica {
+            reentry,
+            public,
+            operations,
+            proxy,
         }
     }
 
@@ -284,6 +325,19 @@ fn run_in(directory: &std::path::Path, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
+/// Copies what a node needs to be one of several; what the other one has printed stays there.
+fn copy_files(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, target) = entry.map(|e| (e.path(), to.join(e.file_name()))).unwrap();
+        if path.is_dir() {
+            copy_files(&path, &target);
+        } else if path.extension().is_none_or(|kind| kind != "log") {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
 /// What an operator does before the first start: keys, store, wire.
 fn prepare(launch: Launch, setup: Setup) -> Launch {
     let directory = launch.path("");
@@ -355,7 +409,7 @@ fn config(
     setup: Setup,
 ) -> String {
     let base = proxy.through(realm.keycloak().base());
-    let (name, poll, reconcile) = (realm.name(), setup.poll, setup.reconcile);
+    let (name, poll, reconcile, timeout) = (realm.name(), setup.poll, setup.reconcile, setup.timeout);
     let scopes = ASKED
         .split(' ')
         .skip(1)
@@ -382,6 +436,7 @@ upstreams:
     realm: {name}
     poll_interval: {poll}
     reconcile_interval: {reconcile}
+    timeout: {timeout}
     admin: {{ client_id: reentry, secret_file: runtime-secret }}
     broker: {{ client_id: reentry-broker, secret_file: broker-secret }}
     hooks:

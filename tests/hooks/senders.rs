@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use aws_lc_rs::{digest, hmac};
 use axum::Router;
 use axum::extract::{Form, State};
@@ -113,7 +117,7 @@ pub async fn bearer(world: &World, body: &[u8], audience: &str) -> String {
             "oidc-hardcoded-claim-mapper",
             json!({
                 "claim.name": "request_body_sha256", "jsonType.label": "String", "access.token.claim": "true",
-                "claim.value": hex(digest::digest(&digest::SHA256, body).as_ref()),
+                "claim.value": sha256(body),
             }),
         ),
         mapper(
@@ -130,51 +134,166 @@ pub async fn bearer(world: &World, body: &[u8], audience: &str) -> String {
     reply.text("access_token").to_owned()
 }
 
-/// The same token made wrong in every way that leaves its shape.
-pub fn spoiled(token: &str) -> Vec<(&'static str, String)> {
-    let parts: Vec<&str> = token.split('.').collect();
-    let [header, payload, signature] = <[&str; 3]>::try_from(parts).unwrap();
-    let object =
-        |part: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap() };
-    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let with_header = |name: &str, value: Value| {
-        let mut changed = object(header);
-        changed[name] = value;
-        format!("{}.{payload}.{signature}", encode(&changed))
-    };
-    let mut claims = object(payload);
-    claims["sub"] = json!("somebody-else");
-    let none = json!({ "alg": "none", "typ": "JWT" });
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
-    let twice = URL_SAFE_NO_PAD.encode(text.replacen('{', "{\"iss\":\"x\",", 1));
-    // The public key's own modulus as an HMAC key, which is what a careless verifier would do.
-    let swapped = {
-        let mut changed = object(header);
-        changed["alg"] = json!("HS256");
-        let message = format!("{}.{payload}", encode(&changed));
-        let key = hmac::Key::new(hmac::HMAC_SHA256, header.as_bytes());
-        let tag = URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes()));
-        format!("{message}.{tag}")
-    };
-    vec![
-        (
-            "other claims",
-            format!("{header}.{}.{signature}", encode(&claims)),
-        ),
-        ("alg none", format!("{}.{payload}.", encode(&none))),
-        ("a swapped key type", swapped),
-        ("another algorithm", with_header("alg", json!("PS256"))),
-        ("unknown crit", with_header("crit", json!(["exp"]))),
-        ("another key", with_header("kid", json!("nobodys"))),
-        ("no key", with_header("kid", Value::Null)),
-        ("a claim twice", format!("{header}.{twice}.{signature}")),
-        ("no signature", format!("{header}.{payload}.")),
-        ("two parts", format!("{header}.{payload}")),
-        ("four parts", format!("{token}.x")),
-        ("bad base64", format!("{header}.{payload}=.{signature}")),
-        ("not a token", "hello".to_owned()),
-        ("long", format!("{header}.{}.{signature}", "A".repeat(20_000))),
-    ]
+/// A key by which the realm signs, and of which the test has the private half: what it signs differs from the realm's
+/// own tokens in nothing but what the test wants it to.
+pub struct RealmKey {
+    pair: RsaKeyPair,
+    kid: String,
+    issuer: String,
+}
+
+impl RealmKey {
+    pub async fn add(world: &World) -> Self {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----",
+            STANDARD.encode(der.as_ref())
+        );
+        let provider = json!({
+            "name": "of-the-test", "providerId": "rsa", "providerType": "org.keycloak.keys.KeyProvider",
+            "config": {
+                "privateKey": [pem], "priority": ["0"], "enabled": ["true"], "active": ["true"], "algorithm": ["RS256"],
+            },
+        });
+        let id = world.realm.post("components", &provider).await;
+        let keys = world.realm.get("keys").await;
+        let made = keys["keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|key| key["providerId"] == id);
+        Self {
+            kid: made.unwrap()["kid"].as_str().unwrap().to_owned(),
+            pair,
+            issuer: world.proxy.through(&world.realm.issuer()),
+        }
+    }
+
+    /// Claims of a good token for `audience`, with some of its own.
+    pub fn claims(&self, audience: &str, more: &Value) -> Value {
+        let now = now_s();
+        let mut claims = json!({ "iss": self.issuer, "aud": audience, "iat": now, "exp": now + 60 });
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    }
+
+    /// A good token.
+    pub fn sign(&self, claims: &Value) -> String {
+        self.signed(&self.header("RS256"), claims.to_string().as_bytes())
+    }
+
+    fn header(&self, alg: &str) -> Value {
+        json!({ "typ": "JWT", "alg": alg, "kid": self.kid })
+    }
+
+    /// Any octets under any header, signed as the header says.
+    fn signed(&self, header: &Value, payload: &[u8]) -> String {
+        let message = message(header, payload);
+        let padding: &dyn RsaEncoding = if header["alg"] == "PS256" {
+            &RSA_PSS_SHA256
+        } else {
+            &RSA_PKCS1_SHA256
+        };
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        let random = SystemRandom::new();
+        self.pair
+            .sign(padding, &random, message.as_bytes(), &mut signature)
+            .unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The public half where a careless verifier would take it for a shared secret.
+    fn mac(&self, claims: &Value) -> String {
+        let message = message(&self.header("HS256"), claims.to_string().as_bytes());
+        let modulus = self.pair.public_key().modulus();
+        let modulus = URL_SAFE_NO_PAD.encode(modulus.big_endian_without_leading_zero());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, modulus.as_bytes());
+        let tag = hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
+    }
+
+    /// Tokens with these claims, wrong in one thing each, and with a right signature wherever that one thing is not the
+    /// signature itself.
+    pub fn spoiled(&self, claims: &Value) -> Vec<(&'static str, String)> {
+        let good = self.sign(claims);
+        let (head, signature) = good.rsplit_once('.').unwrap();
+        let (header, payload) = head.split_once('.').unwrap();
+        let with_header = |name: &str, value: Value| {
+            let mut header = self.header("RS256");
+            header[name] = value;
+            self.signed(&header, claims.to_string().as_bytes())
+        };
+        let with_claim = |name: &str, value: Value| {
+            let mut changed = claims.clone();
+            changed[name] = value;
+            self.sign(&changed)
+        };
+        let unsigned = |header: Value| format!("{}.", message(&header, claims.to_string().as_bytes()));
+        let text = claims.to_string();
+        let twice = text.replacen('{', "{\"iss\":\"x\",", 1);
+        let inside = text.replacen('{', "{\"other\":{\"a\":1,\"a\":2},", 1);
+        let octets = text.replacen('{', "{\"other\":\"\u{1}\",", 1).into_bytes();
+        let octets: Vec<u8> = octets
+            .into_iter()
+            .map(|o| if o == 1 { 0xff } else { o })
+            .collect();
+        let mut other = claims.clone();
+        other["sub"] = json!("somebody-else");
+        let other = other.to_string();
+        let now = now_s();
+        vec![
+            (
+                "wrong signature",
+                format!("{}.{signature}", message(&self.header("RS256"), other.as_bytes())),
+            ),
+            ("no signature", format!("{head}.")),
+            ("alg none", unsigned(self.header("none"))),
+            ("alg none and no key", unsigned(json!({ "alg": "none" }))),
+            ("a swapped key type", self.mac(claims)),
+            (
+                "another algorithm",
+                self.signed(&self.header("PS256"), text.as_bytes()),
+            ),
+            ("unknown crit", with_header("crit", json!(["exp"]))),
+            ("another key", with_header("kid", json!("nobodys"))),
+            ("no key", with_header("kid", Value::Null)),
+            (
+                "duplicate members",
+                self.signed(&self.header("RS256"), twice.as_bytes()),
+            ),
+            (
+                "duplicate members inside",
+                self.signed(&self.header("RS256"), inside.as_bytes()),
+            ),
+            ("bad UTF-8", self.signed(&self.header("RS256"), &octets)),
+            (
+                "another issuer",
+                with_claim("iss", json!("https://another.example")),
+            ),
+            ("another audience", with_claim("aud", json!("elsewhere"))),
+            ("over", with_claim("exp", json!(now - 120))),
+            ("no end", with_claim("exp", Value::Null)),
+            ("of the future", with_claim("iat", json!(now + 600))),
+            ("two parts", head.to_owned()),
+            ("four parts", format!("{good}.x")),
+            ("bad base64", format!("{header}.{payload}=.{signature}")),
+            ("not a token", "hello".to_owned()),
+            ("long", format!("{header}.{}.{signature}", "A".repeat(20_000))),
+        ]
+    }
+}
+
+fn message(header: &Value, payload: &[u8]) -> String {
+    let part = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
+    format!("{}.{}", part(header.to_string().as_bytes()), part(payload))
+}
+
+/// The SHA-256 of a body, as the extension's tokens name it.
+pub fn sha256(body: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, body).as_ref())
 }
 
 /// Stands where Keycloak sends logout tokens.

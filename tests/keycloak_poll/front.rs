@@ -238,12 +238,12 @@ fn rewritten(
         let mut rows = value.as_array()?.clone();
         if path.ends_with("/events") && !path.ends_with("/admin-events") {
             let of = asked("user");
-            rows.extend(
-                told.crowd
-                    .iter()
-                    .filter(|row| of.is_none_or(|of| row["userId"] == of))
-                    .cloned(),
-            );
+            let crowd = told.crowd.iter();
+            let crowd = crowd.filter(|row| of.is_none_or(|of| row["userId"] == of));
+            // Equal times come in any order: half of the crowd stands before the real rows.
+            let crowd: Vec<Value> = crowd.cloned().collect();
+            let (before, behind) = crowd.split_at(crowd.len() / 2);
+            rows = [before, &rows, behind].concat();
         }
         let from = asked("dateFrom")
             .and_then(|from| from.parse::<i64>().ok())

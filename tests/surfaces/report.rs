@@ -8,7 +8,7 @@ use reentry::domain::time::Span;
 use reentry::flow::link::{self, Link};
 use reentry::ports::clock::Clock;
 
-use crate::world::{ANA, World};
+use crate::world::{ANA, CLEO, DINA, World};
 
 async fn get(world: &World, url: &str) -> (u16, reqwest::header::HeaderMap, String) {
     let response = world.web.get(url).send().await.unwrap();
@@ -75,15 +75,22 @@ async fn looking_changes_nothing_and_pressing_freezes() {
     );
 }
 
-// Domain "Cancel": a second report is recorded and told, without effect; told once an hour at most.
+// Domain "Cancel": a second report is recorded and told, without effect; told once an hour at most. An address that was
+// removed has its say once for good.
 #[tokio::test]
 async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told() {
     let world = World::start().await;
-    world.reset(ANA).await;
+    world.move_address(ANA, "taken@example.com").await;
     let link = world.report_link("ana");
+    let newcomer = world.mails_to("taken");
+    assert!(
+        newcomer.iter().all(|m| !m.text.contains("/cancel/")),
+        "it has no say"
+    );
     assert_eq!(post(&world, &link).await.0, 200);
     world.deliver().await;
     let (frozen, mails) = (world.record(ANA).await.unwrap(), world.mails_to("ana").len());
+    assert!(frozen.contest.is_some(), "the first word counts");
     for _ in 0..5 {
         let (status, page) = post(&world, &link).await;
         assert!(
@@ -100,6 +107,11 @@ async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told(
     let mail = told.last().unwrap();
     assert!(mail.subject.contains("told again"), "{}", mail.subject);
     assert!(mail.text.contains("nothing has changed by it") && !mail.text.contains("/cancel/"));
+    let other = world.mails_to("taken");
+    assert!(
+        other.last().unwrap().subject.contains("told again"),
+        "the other one too"
+    );
     world.clock.advance(Span::from_mins(61));
     post(&world, &link).await;
     world.deliver().await;
@@ -113,6 +125,26 @@ async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told(
         "{}",
         told.last().unwrap().text
     );
+    // Two administrators found nothing; what it says once more freezes nobody again.
+    for who in [CLEO, DINA] {
+        let token = world.token(who, |_| {}).await;
+        let (status, body) = world.thaw(ANA, &token, "unfounded").await;
+        assert_eq!(status, 200, "{body}");
+    }
+    world.after(Span::from_hours(25)).await;
+    let thawed = world.record(ANA).await.unwrap();
+    assert!(thawed.contest.is_none(), "{thawed:?}");
+    let (status, page) = post(&world, &link).await;
+    assert!(
+        status == 200 && page.contains("You have told us already"),
+        "{page}"
+    );
+    let record = world.record(ANA).await.unwrap();
+    assert!(
+        record.contest.is_none(),
+        "an old address keeps nobody out for good"
+    );
+    assert_eq!(record.epoch, thawed.epoch);
 }
 
 // Reference 5.4: an attempt to take a hold away is undone, alarmed and told, once an hour at most.

@@ -11,6 +11,7 @@ use reentry::app::clock::SystemEntropy;
 use reentry::demo::clock::DemoClock;
 use reentry::demo::people::People;
 use reentry::demo::provider::DemoProvider;
+use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::event::EventKind;
 use reentry::domain::hold::Record;
 use reentry::domain::policy::Policy;
@@ -194,6 +195,33 @@ impl World {
             .lock()
             .unwrap()
             .set_password(sub, "taken", true, "attackers-session", now);
+        self.hear().await;
+    }
+
+    /// Somebody gives the account another e-mail address: it is heard of, everyone is told.
+    pub async fn move_address(&self, sub: &str, to: &str) {
+        let now = self.clock.now();
+        {
+            let mut people = self.people.lock().unwrap();
+            let person = people.people.get_mut(sub).unwrap();
+            let previous = std::mem::replace(&mut person.email, to.to_owned());
+            let change = Change {
+                id: format!("event-{}", people.log.len() + 1),
+                source: Source::UserEvents,
+                kind: ChangeKind::EmailChanged,
+                factor: None,
+                at: now,
+                offset: Span::ZERO,
+                received: now,
+                proof: Proof::Unproven,
+                mediated: false,
+                session: Some("attackers-session".to_owned()),
+                channel: None,
+                origin: Some("this computer".to_owned()),
+                previous_address: Some(previous),
+            };
+            people.log.push((sub.to_owned(), change));
+        }
         self.hear().await;
     }
 
