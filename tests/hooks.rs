@@ -582,8 +582,11 @@ async fn wrong_signature_replay_huge_body_bad_utf8_and_duplicate_members_at_back
         "an ID token of ours",
         &send(&[("logout_token", reply.text("id_token"))]).await,
     );
-    let about = bearer(&world, b"{}", "reentry-broker").await;
-    wrong("an access token for us", &send(&[("logout_token", &about)]).await);
+    let access = bearer(&world, b"{}", "reentry-broker").await;
+    wrong(
+        "an access token for us",
+        &send(&[("logout_token", &access)]).await,
+    );
     let logout_of_another = bearer(&world, b"{}", "elsewhere").await;
     wrong(
         "for another",

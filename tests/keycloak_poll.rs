@@ -160,16 +160,20 @@ async fn a_401_in_the_middle_of_a_poll_loses_nothing() {
     replica.poll("a").await.unwrap();
     assert_eq!(house.front.asked("/token"), tokens + 1);
     assert!(house.is_held(&ann).await);
-    // It is refused for good, in the middle: said, and nothing moves until it is not.
+    // It is refused for good, in the middle: said, and nothing moves until it is not. Only that page tells of bob.
     let bob = house.user("bob").await;
-    house.reset("bob").await;
+    let path = format!("users/{bob}/reset-password");
+    let password = json!({ "type": "password", "value": "another one", "temporary": false });
+    house.realm.put(&path, &password).await;
+    let cursor = house.cursor().await;
     house.front.answer("/admin-events", 401, 1_000);
     let refused = replica.poll("a").await;
     assert!(
         matches!(refused, Err(FlowError::Idp(IdpError::Refused(_)))),
-        "{refused:?}"
+        "a page that was refused is none: {refused:?}"
     );
     assert!(!house.is_held(&bob).await);
+    assert_eq!(house.cursor().await, cursor);
     house.front.pass();
     replica.poll("a").await.unwrap();
     assert!(house.is_held(&bob).await);
@@ -177,7 +181,11 @@ async fn a_401_in_the_middle_of_a_poll_loses_nothing() {
     let cat = house.user("cat").await;
     house.reset("cat").await;
     house.front.answer(&format!("{cat}/credentials"), 401, 1_000);
-    assert!(replica.poll("a").await.is_err());
+    let refused = replica.poll("a").await;
+    assert!(
+        refused.is_err(),
+        "an account that was not read is judged: {refused:?}"
+    );
     house.front.pass();
     replica.poll("a").await.unwrap();
     assert!(house.is_held(&cat).await);
