@@ -1145,3 +1145,84 @@ async fn roles_that_are_too_few_or_too_many_and_a_realm_that_is_not_wired() {
         Err(IdpError::Unreachable(_))
     ));
 }
+
+// held administrators: known by the server where it shows them, by the log where it does not, and never in silence
+#[tokio::test]
+async fn administrators_are_known_by_the_log_and_with_view_clients_by_their_roles() {
+    let mut world = World::new().await;
+    let ann = world.user("ann").await;
+    let blind = world.idp.blind_spots().await.unwrap();
+    assert!(
+        blind.len() == 1 && blind[0].contains("wire keycloak --view-clients"),
+        "{blind:?}"
+    );
+    let management = world.realm.client_uuid("realm-management").await;
+    let manage = format!("clients/{management}/roles/manage-users");
+    let manage = json!([world.realm.get(&manage).await]);
+    let mapping = format!("users/{ann}/role-mappings/clients/{management}");
+    let roles = async |world: &World| {
+        let facts = world.idp.account(&ann).await.unwrap().facts.unwrap();
+        let of_management = |role: &String| role.strip_prefix("realm-management/").map(str::to_owned);
+        facts
+            .roles
+            .iter()
+            .filter_map(of_management)
+            .collect::<BTreeSet<String>>()
+    };
+    let enabled =
+        async |world: &World| world.realm.get(&format!("users/{ann}")).await["enabled"] == json!(true);
+    let hold = Wanted {
+        posture: held("read"),
+        cuts: Vec::new(),
+        end_before: None,
+    };
+    assert_eq!(roles(&world).await, names(&[]));
+    world.converge(&ann, held("read")).await;
+    world.converge(&ann, Posture::Free).await;
+
+    // Four roles: the log says who was given what ...
+    world.realm.post(&mapping, &manage).await;
+    assert_eq!(roles(&world).await, names(&["manage-users"]));
+    let facts = world.idp.account(&ann).await.unwrap().facts.unwrap();
+    let policy = reentry::domain::policy::Policy::standard();
+    assert_eq!(policy.choose(Some(&facts)).unwrap().name.0, "b2b_admin");
+    let done = world.idp.converge(&ann, &hold).await.unwrap();
+    assert!(done.cannot.as_ref().unwrap().contains("manage-users"), "{done:?}");
+    assert!(!enabled(&world).await, "switched off for the hold");
+    world.converge(&ann, Posture::Free).await;
+    assert!(enabled(&world).await, "and on again");
+
+    // ... and who acted, whatever by.
+    let credentials = Credentials::Password {
+        realm: world.realm.name().to_owned(),
+        username: "ann".to_owned(),
+        password: SecretString::from(OLD.to_owned()),
+    };
+    let base = Url::parse(world.realm.keycloak().base()).unwrap();
+    let acting = Admin::new(&base, world.realm.name(), credentials, Duration::from_secs(30)).unwrap();
+    let bob = world.user("bob").await;
+    acting.logout(&bob).await.unwrap();
+    world.realm.delete(&mapping, Some(&manage)).await;
+    assert_eq!(roles(&world).await, names(&["seen-acting"]));
+
+    // What the log has forgotten is not seen: that is what the blind spot is about.
+    world.realm.post(&mapping, &manage).await;
+    world.realm.delete("admin-events", None).await;
+    assert_eq!(roles(&world).await, names(&[]));
+
+    // With view-clients the server shows it, and nothing is left to say.
+    world
+        .realm
+        .grant_realm_management("reentry", &["view-clients"])
+        .await;
+    world.set(|settings| settings.held_admins = reentry::idp::keycloak::CannotHold::Alarm);
+    assert_eq!(world.idp.blind_spots().await.unwrap(), Vec::<String>::new());
+    assert_eq!(world.idp.health().await.unwrap(), Vec::<String>::new());
+    assert!(roles(&world).await.contains("manage-users"));
+    let done = world.idp.converge(&ann, &hold).await.unwrap();
+    assert!(done.cannot.unwrap().contains("manage-users"));
+    assert!(enabled(&world).await, "left, and told");
+    world.set(|_| {});
+    world.idp.converge(&ann, &hold).await.unwrap();
+    assert!(!enabled(&world).await);
+}

@@ -15,7 +15,7 @@ mod house;
 use std::time::Duration;
 
 use reentry::domain::subject::UpstreamId;
-use reentry::flow::{FlowError, ingest, poll};
+use reentry::flow::{FlowError, ingest, poll, reconcile};
 use reentry::ports::idp::{IdentityProvider as _, IdpError};
 use reentry::ports::store::StoreError;
 use reentry_test_support::clock::{eventually, now_ms};
@@ -425,4 +425,37 @@ async fn the_leader_paused_for_longer_than_its_lease_and_then_woken_moves_nothin
         cursor,
         "the fence: the cursor is the new leader's"
     );
+}
+
+// held administrators that our roles do not show: an alarm, once
+#[tokio::test(flavor = "multi_thread")]
+async fn what_our_roles_do_not_show_is_said_once_and_so_is_its_end() {
+    let house = House::new().await;
+    house.import().await;
+    let round = async |house: &House| {
+        let flow = house.replica().flow;
+        reconcile::whole(&flow, &house.upstream, "a")
+            .await
+            .unwrap()
+            .unwrap();
+    };
+    round(&house).await;
+    round(&house).await;
+    assert_eq!(
+        (house.said("unseen").await, house.said("unseen_over").await),
+        (1, 0)
+    );
+    house
+        .realm
+        .grant_realm_management("reentry", &["view-clients"])
+        .await;
+    round(&house).await;
+    round(&house).await;
+    assert_eq!(
+        (house.said("unseen").await, house.said("unseen_over").await),
+        (1, 1)
+    );
+    house.take_role("view-clients").await;
+    round(&house).await;
+    assert_eq!(house.said("unseen").await, 2, "taken away: said again");
 }

@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use reentry::idp::keycloak::admin::{Admin, AdminError, Credentials};
-use reentry::idp::keycloak::representations::Role;
+use reentry::idp::keycloak::representations::{Group, Role};
 use reentry::idp::keycloak::wire::audit::{Finding, Severity};
-use reentry::idp::keycloak::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, GROUP, Level};
+use reentry::idp::keycloak::wire::change::Change;
+use reentry::idp::keycloak::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, GROUP, Level, RECORD};
 use reentry::idp::keycloak::wire::{self, Applied, BrokerClient, Plan, WireError, WirePlanInput};
 use reentry_test_support::browser::Browser;
 use reentry_test_support::keycloak::{
@@ -943,7 +944,10 @@ async fn terraform_names_every_object_that_wire_makes() {
     ] {
         assert!(roles.contains(name), "{name}: {roles:?}");
     }
-    assert!(named("keycloak_group").contains("hold.read.write"));
+    let groups = named("keycloak_group");
+    for name in ["hold.read.write", "contested", "lift.default-role"] {
+        assert!(groups.contains(name), "{name}: {groups:?}");
+    }
     assert!(named("keycloak_openid_client_scope").contains("payments:write"));
     // Every reference has its block.
     let declared: BTreeSet<String> = body
@@ -1001,4 +1005,41 @@ async fn errors_say_what_is_wrong() {
     );
     let reply = realm.call(Method::GET, "", None).await;
     assert_eq!(reply.status, 200);
+}
+
+// held administrators: the fifth role is an operator's choice, printed in the plan
+#[tokio::test]
+async fn view_clients_is_given_when_asked_for_stays_and_is_taken_back() {
+    let realm = company(json!({})).await;
+    let admin = administrator(&realm);
+    // A run-time client of the company's own: what is given to it has to be taken back one by one.
+    let client = json!({"clientId": "reentry", "serviceAccountsEnabled": true, "standardFlowEnabled": false});
+    realm.post("clients", &client).await;
+    let before = realm.export().await;
+    let plan = planned(&admin, &input()).await;
+    assert!(
+        plan.notes.iter().any(|note| note.contains("--view-clients")),
+        "{plan}"
+    );
+    wired(&admin, &input()).await;
+    let mut asked = input();
+    asked.view_clients = true;
+    let plan = planned(&admin, &asked).await;
+    let role = "+ service account of `reentry`: role realm-management/view-clients";
+    let shown: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    assert!(shown.len() == 2 && shown[1].starts_with(role), "the record and the role: {plan}");
+    wire::apply(&admin, &plan, &quiet).await.expect("given");
+    for input in [&asked, &input()] {
+        let plan = planned(&admin, input).await;
+        assert!(plan.is_empty() && plan.blockers.is_empty(), "{plan}");
+        assert!(!plan.notes.iter().any(|note| note.contains("--view-clients")), "{plan}");
+        let findings = checked(&admin, input).await;
+        assert!(errors(&findings).is_empty(), "{findings:#?}");
+    }
+    let resources = wire::terraform(&admin, &asked).await.expect("resources");
+    assert!(resources.contains("\"view-clients\""));
+    let undo = wire::undo(&admin, &input()).await.expect("an undo plan");
+    wire::apply(&admin, &undo, &quiet).await.expect("undone");
+    let differences = export::differences(&before, &realm.export().await);
+    assert!(differences.is_empty(), "{differences:#?}");
 }

@@ -179,24 +179,26 @@ async fn identity_provider(config: &Config, upstream: &Upstream) -> Vec<Finding>
         Ok(provider) => provider,
         Err(error) => return vec![finding(&part, Level::Bad, format!("{error:#}"), "")],
     };
-    match provider.health().await {
-        Ok(faults) if faults.is_empty() => {
-            vec![finding(
-                &part,
-                Level::Good,
-                "answers, our roles suffice, and its log is on",
-                "",
-            )]
-        }
-        Ok(faults) => faults
-            .into_iter()
-            .map(|fault| finding(&part, Level::Bad, fault, ""))
-            .collect(),
-        Err(error) => {
+    let (faults, unseen) = match (provider.health().await, provider.blind_spots().await) {
+        (Ok(faults), Ok(unseen)) => (faults, unseen),
+        (Err(error), _) | (_, Err(error)) => {
             let advice = "check `url`, `realm` and `admin` of the upstream; `reentry wire keycloak --check` looks closer";
-            vec![finding(&part, Level::Bad, error.to_string(), advice)]
+            return vec![finding(&part, Level::Bad, error.to_string(), advice)];
         }
+    };
+    let mut findings: Vec<Finding> = faults
+        .into_iter()
+        .map(|fault| finding(&part, Level::Bad, fault, ""))
+        .collect();
+    if findings.is_empty() {
+        let text = "answers, our roles suffice, and its log is on";
+        findings.push(finding(&part, Level::Good, text, ""));
     }
+    let unseen = unseen
+        .into_iter()
+        .map(|what| finding(&part, Level::Warn, what, ""));
+    findings.extend(unseen);
+    findings
 }
 
 async fn mail(config: &Config, test_mail: Option<&str>) -> Vec<Finding> {

@@ -79,6 +79,15 @@ pub struct Who {
     pub file: Option<PathBuf>,
 }
 
+/// What an operator may choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A reset ends without the automatic log-in.
+    pub force_login: bool,
+    /// The run-time account sees client roles, and client secrets.
+    pub view_clients: bool,
+}
+
 /// Everything for one set-up.
 #[derive(Debug)]
 pub struct Job {
@@ -95,7 +104,7 @@ pub fn job(
     target: Target,
     who: Who,
     policy: &Policy,
-    force_login: bool,
+    options: Options,
     environment: impl Fn(&str) -> Option<String>,
     prompt: impl FnOnce(&str) -> std::io::Result<String>,
 ) -> anyhow::Result<Job> {
@@ -109,7 +118,8 @@ pub fn job(
     let admin = Admin::new(&target.url, &target.realm, credentials, DEADLINE)?;
     let mut input = WirePlanInput::new(levels(policy)?, scopes(policy));
     input.runtime_client = target.runtime_client;
-    input.force_login_after_reset = force_login;
+    input.force_login_after_reset = options.force_login;
+    input.view_clients = options.view_clients;
     input.broker = target
         .broker
         .map(|(client_id, redirect)| broker(client_id, &redirect))

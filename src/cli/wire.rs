@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use url::Url;
 
 use super::{Outcome, Session, output, runtime};
-use crate::app::wire::{self, Job, Target, Who};
+use crate::app::wire::{self, Job, Options, Target, Who};
 use crate::config::{self, Config};
 use crate::domain::policy::Policy;
 
@@ -66,6 +66,10 @@ pub struct Keycloak {
     /// Let a reset end without the automatic log-in (recommended: closes the gap before the first poll).
     #[arg(long)]
     force_login_after_reset: bool,
+    /// Let the run-time account see who administers the realm, for `held_admins` and tiers by client roles. It can then
+    /// read client secrets too. Given once, it stays.
+    #[arg(long)]
+    view_clients: bool,
     /// Carry the plan out.
     #[arg(long, conflicts_with_all = ["check", "emit"])]
     yes: bool,
@@ -117,7 +121,10 @@ impl Keycloak {
             target,
             who,
             &policy,
-            self.force_login_after_reset,
+            Options {
+                force_login: self.force_login_after_reset,
+                view_clients: self.view_clients,
+            },
             environment,
             ask,
         )?;

@@ -5,6 +5,8 @@
 //! One process at a time, gently, page by page. Where it stands is written down, so that another one goes on from
 //! there.
 
+mod unseen;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -161,6 +163,7 @@ pub async fn whole(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result<Op
         tracing::info!(%upstream, accounts = seen, differed = found, "reconciling");
     }
     found += drift(flow, upstream).await?;
+    unseen::tell(flow, upstream, &lease).await?;
     flow.store.set_setting(&name, "", Some(&lease)).await?;
     let stamp = began.millis().to_string();
     flow.store

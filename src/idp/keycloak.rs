@@ -34,7 +34,8 @@
 //!   `sub` of our token, the former we cannot look up. So our acts are known by the service account.
 //! * `…/role-mappings/clients/{id}`, with and without `/composite`, is 403 without `view-clients`, and so are the users
 //!   of a client's role; `…/available` is answered, but leaves out what we may not map ourselves, so it tells nothing
-//!   about administrators. Who may undo a hold is therefore seen only with `view-clients`.
+//!   about administrators. Who may undo a hold is therefore seen only with `view-clients`, and otherwise as far as the
+//!   log of admin events tells; see `administrators`.
 //! * `manage-users` sees users without `view-users`.
 //! * A logout token has `typ: JWT` in its header and `typ: Logout` among its claims.
 //! * 26.2.5 and 26.4.7 behave as 26.7.4 does in everything that the end-to-end suite walks through: no branch here
@@ -43,6 +44,7 @@
 mod account;
 mod act;
 pub mod admin;
+mod administrators;
 pub mod events;
 mod health;
 pub mod hook;
@@ -364,6 +366,13 @@ impl IdentityProvider for Keycloak {
 
     async fn health(&self) -> Result<Vec<String>, IdpError> {
         health::health(self).await
+    }
+
+    async fn blind_spots(&self) -> Result<Vec<String>, IdpError> {
+        let own = self.admin.own().await.map_err(idp)?;
+        Ok(administrators::blind_spot(&self.settings.client_id, &own)
+            .into_iter()
+            .collect())
     }
 
     async fn heed(&self, call: &HookCall<'_>, now: Timestamp) -> Result<Heeded, HookRefusal> {

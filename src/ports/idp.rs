@@ -189,6 +189,15 @@ pub trait IdentityProvider: Send + Sync {
     /// [`IdpError`].
     async fn health(&self) -> Result<Vec<String>, IdpError>;
 
+    /// What holds would have to see and our rights do not show, each with what to do. It works, but somebody has to know:
+    /// for `doctor`, and reconcile tells it once.
+    ///
+    /// # Errors
+    /// [`IdpError`].
+    async fn blind_spots(&self) -> Result<Vec<String>, IdpError> {
+        Ok(Vec::new())
+    }
+
     /// Proves and reads a call of one of its hooks at `now`, our clock. Nothing is stored here.
     ///
     /// # Errors

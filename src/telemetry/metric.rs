@@ -80,7 +80,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         "reentry_reconcile_findings_total",
-        "What comparing found that nothing had told, by `kind` (credential, contact, posture, unknown_hold, defaults). Look at each.",
+        "What comparing found that nothing had told, by `kind` (credential, contact, posture, unknown_hold, defaults, unseen). Look at each.",
     ),
     counter(
         "reentry_tampered_total",

@@ -298,6 +298,14 @@ impl House {
         .await;
     }
 
+    /// How many lines about the installation say `action`.
+    pub async fn said(&self, action: &str) -> usize {
+        let key = self.keys.subject(&self.subject("reentry"));
+        let end = Timestamp::from_millis(i64::MAX);
+        let lines = self.store.audit(Some(&key), end, 100).await.unwrap();
+        lines.iter().filter(|(_, entry)| entry.action == action).count()
+    }
+
     async fn management(&self) -> (String, String) {
         let uuid = self.realm.client_uuid("reentry").await;
         let account = self

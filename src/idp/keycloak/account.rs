@@ -11,7 +11,7 @@ use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery
 use super::events::{self, AdminAct};
 use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
 use super::story::AT_CREATION;
-use super::{Keycloak, of_account};
+use super::{Keycloak, administrators, of_account};
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
 use crate::domain::time::Timestamp;
 use crate::ports::idp::{IdpError, Reading};
@@ -100,7 +100,7 @@ async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError
     let admin = &keycloak.admin;
     let (realm, client, groups, only) = try_join4(
         admin.effective_realm_roles(sub),
-        admin.effective_client_roles(sub),
+        administrators::client_roles(keycloak, sub),
         admin.user_groups(sub),
         keycloak.admin_only(),
     )

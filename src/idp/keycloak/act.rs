@@ -30,7 +30,7 @@ pub(super) use self::sessions::{end_session, sessions};
 use super::admin::AdminError;
 use super::representations::{Group, Role, User};
 use super::wire::names::{FULL, GROUP as ROOT};
-use super::{CannotHold, Keycloak, idp, of_account};
+use super::{CannotHold, Keycloak, administrators, idp, of_account};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::hold::Posture;
 use crate::domain::policy::ContestedAtIdp;
@@ -40,16 +40,6 @@ use crate::ports::idp::{Converged, IdpError, Wanted};
 const HOLD_ROLE: &str = "reentry-hold.";
 /// How often an act is repeated when the reading back does not agree.
 const ROUNDS: usize = 3;
-
-/// Roles of `realm-management` with which an account could undo its own hold.
-const UNDOING: [&str; 6] = [
-    "realm-admin",
-    "manage-users",
-    "manage-realm",
-    "manage-clients",
-    "manage-authorization",
-    "impersonation",
-];
 
 /// An account as a hold sees it.
 struct Seen {
@@ -77,20 +67,16 @@ async fn see(keycloak: &Keycloak, sub: &str) -> Result<Seen, IdpError> {
         admin.user_groups(sub),
         admin.realm_roles(sub),
         admin.effective_realm_roles(sub),
-        admin.effective_client_roles(sub),
+        administrators::client_roles(keycloak, sub),
     )
     .await
     .map_err(of_account)?;
-    let undoing = client
-        .into_iter()
-        .filter(|of| of.client == "realm-management" && UNDOING.contains(&of.role.as_str()))
-        .map(|of| of.role);
     Ok(Seen {
         user,
         groups: groups.into_iter().filter_map(|group| group.id).collect(),
         mapped,
         effective: effective.into_iter().map(|role| role.name).collect(),
-        undoing: undoing.collect(),
+        undoing: administrators::undoing(client),
     })
 }
 

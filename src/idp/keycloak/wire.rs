@@ -91,6 +91,8 @@ pub struct WirePlanInput {
     pub force_login_after_reset: bool,
     /// `client_id` of the run-time service account.
     pub runtime_client: String,
+    /// Give it `view-clients` too? It shows who administers the realm, and the secrets of its clients.
+    pub view_clients: bool,
     /// Client for Reentry as a broker, where wanted.
     pub broker: Option<BrokerClient>,
 }
@@ -106,6 +108,7 @@ impl WirePlanInput {
             dropped_defaults: BTreeSet::from([RoleRef::client("account", "manage-account")]),
             force_login_after_reset: false,
             runtime_client: RUNTIME_CLIENT.to_owned(),
+            view_clients: false,
             broker: None,
         }
     }

@@ -48,6 +48,8 @@ pub struct EventQuery {
 pub struct AdminEventQuery {
     /// Path relative to the realm; `*` stands for anything: `users/{id}*`.
     pub resource_path: Option<String>,
+    /// Acts of one user only (its id).
+    pub actor: Option<String>,
     /// `CREATE`, `UPDATE`, `DELETE`, `ACTION`; empty = all.
     pub operation_types: Vec<String>,
     /// Such as `USER`; empty = all.
@@ -106,6 +108,7 @@ impl Admin {
                 .iter()
                 .map(|path| ("resourcePath", path.clone())),
         );
+        query.extend(wanted.actor.iter().map(|actor| ("authUser", actor.clone())));
         query.extend(
             wanted
                 .operation_types

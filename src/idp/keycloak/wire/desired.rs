@@ -12,6 +12,16 @@ use crate::idp::keycloak::representations::{Attributes, ClientScope, ProtocolMap
 /// Roles of `realm-management` that the run-time account has, no more and no less.
 pub const RUNTIME_ROLES: [&str; 4] = ["manage-users", "query-users", "view-events", "view-users"];
 
+/// The one that an operator may add: it shows client roles, and client secrets. Given when asked for, and left where it
+/// is.
+pub const VIEW_CLIENTS: &str = "view-clients";
+
+/// Roles that the run-time account gets.
+pub fn runtime_roles(input: &WirePlanInput) -> impl Iterator<Item = &'static str> {
+    let asked = input.view_clients.then_some(VIEW_CLIENTS);
+    RUNTIME_ROLES.into_iter().chain(asked)
+}
+
 /// Shortest retention of events, in seconds: 60 days, twice the longest hold.
 pub const RETENTION: i64 = 60 * 86_400;
 

@@ -11,7 +11,7 @@ mod settings;
 use std::collections::BTreeSet;
 
 use super::change::Change;
-use super::desired::{self, RUNTIME_ROLES, UNGATED};
+use super::desired::{self, UNGATED, VIEW_CLIENTS};
 use super::names::{Level, RECORD, RoleRef};
 use super::record::Record;
 use super::snapshot::{RuntimeAccount, Snapshot};
@@ -111,10 +111,8 @@ impl Planner<'_> {
 
     fn runtime_account(&mut self) {
         let client_id = &self.input.runtime_client;
-        let wanted: BTreeSet<RoleRef> = RUNTIME_ROLES
-            .iter()
-            .map(|name| RoleRef::client("realm-management", name))
-            .collect();
+        let of_management = |name| RoleRef::client("realm-management", name);
+        let wanted: BTreeSet<RoleRef> = desired::runtime_roles(self.input).map(of_management).collect();
         let account = match (self.snapshot.client(client_id), &self.snapshot.runtime) {
             (None, _) => {
                 let client = desired::runtime_client(client_id, String::new());
@@ -137,8 +135,18 @@ impl Planner<'_> {
                 role: role.clone(),
             });
         }
-        let default = RoleRef::realm(&self.snapshot.default_role().name);
-        for role in account.roles.difference(&wanted).filter(|role| **role != default) {
+        let view_clients = of_management(VIEW_CLIENTS);
+        if !wanted.contains(&view_clients) && !account.roles.contains(&view_clients) {
+            self.notes.push(format!(
+                "service account of `{client_id}` does not see who administers the realm: --view-clients shows it (held_admins), and client secrets with it"
+            ));
+        }
+        let kept = [RoleRef::realm(&self.snapshot.default_role().name), view_clients];
+        for role in account
+            .roles
+            .difference(&wanted)
+            .filter(|role| !kept.contains(role))
+        {
             if self.record.clients.contains(client_id) {
                 self.steps.push(Change::RevokeRuntime {
                     client_id: client_id.clone(),

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::WirePlanInput;
-use super::desired::{self, EVENT_TYPES, RETENTION, RUNTIME_ROLES};
+use super::desired::{self, EVENT_TYPES, RETENTION};
 use super::names::{FULL, GROUP, HELD_DEFAULTS, Level, NOTES, RoleRef};
 use super::record::Record;
 use super::snapshot::{Snapshot, names_in};
@@ -286,7 +286,7 @@ impl Emitter<'_> {
             .raw("direct_access_grants_enabled", "false");
         self.blocks.push(client);
         self.clients.insert("realm-management".to_owned());
-        for role in RUNTIME_ROLES {
+        for role in desired::runtime_roles(self.input) {
             let block = Block::resource("keycloak_openid_client_service_account_role", role)
                 .raw(
                     "service_account_user_id",
