@@ -1027,18 +1027,84 @@ async fn view_clients_is_given_when_asked_for_stays_and_is_taken_back() {
     let plan = planned(&admin, &asked).await;
     let role = "+ service account of `reentry`: role realm-management/view-clients";
     let shown: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
-    assert!(shown.len() == 2 && shown[1].starts_with(role), "the record and the role: {plan}");
+    assert!(
+        shown.len() == 2 && shown[1].starts_with(role),
+        "the record and the role: {plan}"
+    );
     wire::apply(&admin, &plan, &quiet).await.expect("given");
     for input in [&asked, &input()] {
         let plan = planned(&admin, input).await;
         assert!(plan.is_empty() && plan.blockers.is_empty(), "{plan}");
-        assert!(!plan.notes.iter().any(|note| note.contains("--view-clients")), "{plan}");
+        assert!(
+            !plan.notes.iter().any(|note| note.contains("--view-clients")),
+            "{plan}"
+        );
         let findings = checked(&admin, input).await;
         assert!(errors(&findings).is_empty(), "{findings:#?}");
     }
     let resources = wire::terraform(&admin, &asked).await.expect("resources");
     assert!(resources.contains("\"view-clients\""));
     let undo = wire::undo(&admin, &input()).await.expect("an undo plan");
+    wire::apply(&admin, &undo, &quiet).await.expect("undone");
+    let differences = export::differences(&before, &realm.export().await);
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[tokio::test]
+async fn the_note_of_a_freeze_is_wired_checked_and_taken_back_whoever_made_it() {
+    const NOTE: &str = "/reentry/contested";
+    let realm = company(json!({})).await;
+    let admin = administrator(&realm);
+    let before = realm.export().await;
+    // As it was wired before the note was part of the plan.
+    let mut plan = planned(&admin, &input()).await;
+    let all = plan.steps.len();
+    plan.steps
+        .retain(|step| !matches!(step, Change::CreateGroup { path, .. } if path == NOTE));
+    assert_eq!(plan.steps.len(), all - 1, "the plan has it: {plan}");
+    for step in &mut plan.steps {
+        if let Change::CreateClient { client } = step
+            && let Some(record) = client.attributes.get_mut(RECORD)
+        {
+            *record = record.replace("\"/reentry/contested\",", "");
+        }
+    }
+    let applied = wire::apply(&admin, &plan, &quiet).await.expect("wired");
+    expect_drift(&realm, "group", false).await;
+
+    // A freeze makes it, and an undo waits for the account.
+    let holder = Holder::new(runtime(&realm, &applied.secrets["reentry"]), &realm, "alice").await;
+    let root = holder
+        .admin
+        .group_by_path(GROUP)
+        .await
+        .expect("read")
+        .expect("the root");
+    let note = Group {
+        name: "contested".to_owned(),
+        ..Group::default()
+    };
+    let note = holder
+        .admin
+        .create_group(root.id.as_deref(), &note)
+        .await
+        .expect("made");
+    holder
+        .admin
+        .join_group(&holder.user, &note)
+        .await
+        .expect("joined");
+    let again = planned(&admin, &input()).await;
+    assert!(again.is_empty() && again.blockers.is_empty(), "{again}");
+    let findings = checked(&admin, &input()).await;
+    assert!(errors(&findings).is_empty(), "{findings:#?}");
+    assert!(matches!(
+        wire::undo(&admin, &input()).await,
+        Err(WireError::Held(who)) if who.iter().any(|who| who.contains("alice"))
+    ));
+    holder.admin.leave_group(&holder.user, &note).await.expect("left");
+    let undo = wire::undo(&admin, &input()).await.expect("an undo plan");
+    assert!(undo.notes.is_empty(), "nothing of ours stays: {undo}");
     wire::apply(&admin, &undo, &quiet).await.expect("undone");
     let differences = export::differences(&before, &realm.export().await);
     assert!(differences.is_empty(), "{differences:#?}");

@@ -233,3 +233,15 @@ pub(in crate::idp::keycloak) async fn drift(keycloak: &Keycloak) -> Result<Vec<S
     }
     Ok(faults)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idp::keycloak::wire::names::NOTES;
+
+    #[test]
+    fn every_note_is_wired() {
+        let groups: BTreeSet<&str> = Taken::ALL.into_iter().map(Taken::group).collect();
+        assert_eq!(groups, BTreeSet::from(NOTES));
+    }
+}

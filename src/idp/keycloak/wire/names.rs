@@ -25,8 +25,9 @@ pub const DEFAULT_ROLE_ID: &str = "reentry.default-role.id";
 pub const DEFAULT_ROLE_NAME: &str = "reentry.default-role.name";
 /// Groups below [`GROUP`] that map nothing: membership notes what a hold took from an account (the
 /// default role, a `reentry-full` of its own, that it was switched on), so that a lift gives back
-/// exactly that, also when our store was lost.
-pub const NOTES: [&str; 3] = ["lift.default-role", "lift.enabled", "lift.full-role"];
+/// exactly that, and that it is contested; also when our store was lost. One that is missing is made
+/// when a hold needs it.
+pub const NOTES: [&str; 4] = ["contested", "lift.default-role", "lift.enabled", "lift.full-role"];
 /// Alias of the copied reset flow.
 pub const RESET_FLOW: &str = "reentry reset credentials";
 /// User name prefix of the account that a check makes and deletes.

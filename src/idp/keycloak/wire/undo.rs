@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Plan;
 use super::change::{Change, EventSettings};
-use super::names::RoleRef;
+use super::names::{GROUP, NOTES, RoleRef};
 use super::record::{Record, Was};
 use super::snapshot::{Snapshot, names_in};
 
@@ -102,15 +102,17 @@ impl Undo<'_> {
     }
 
     fn groups(&mut self) {
+        let mut made = self.record.groups.clone();
+        if made.contains(GROUP) {
+            // A hold makes the note that it lacks: below a root that is ours, it is ours too.
+            made.extend(NOTES.map(|note| format!("{GROUP}/{note}")));
+        }
         // A child's path is longer than its parent's and sorts behind it.
-        for path in self.record.groups.iter().rev() {
+        for path in made.iter().rev() {
             let Some(group) = self.snapshot.group(path) else {
                 continue;
             };
-            let foreign = group
-                .sub_groups
-                .iter()
-                .find(|child| !self.record.groups.contains(&child.path));
+            let foreign = group.sub_groups.iter().find(|child| !made.contains(&child.path));
             match foreign {
                 Some(child) => self.notes.push(format!(
                     "group {path} stays: {} in it was not made by wire",
