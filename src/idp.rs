@@ -2,4 +2,3 @@
 //! any program tells of a change.
 pub mod generic;
 pub mod keycloak;
-pub mod strict;

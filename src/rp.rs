@@ -27,7 +27,6 @@
 //! has to ask again before `pay`, `export`, `credential` and `admin`, or take back-channel logout (rule 10).
 
 pub mod epoch;
-pub mod json;
 pub mod profile;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::domain::ceiling::{Ceiling, Class, HOLD_WORD};
+pub use crate::domain::json;
 use crate::domain::time::Timestamp;
 use profile::Profile;
 

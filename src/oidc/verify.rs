@@ -6,14 +6,13 @@
 //! is nobody's token. Time is an argument, so the library's own look at the clock is switched off.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Validation;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
+use crate::domain::json;
 use crate::domain::time::Timestamp;
 use crate::oidc::keys::{KeyRing, jose};
 use crate::ports::signer::Algorithm;
@@ -153,10 +152,7 @@ pub(super) fn parts(token: &str) -> Result<Parts, Refusal> {
 
 fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
     let octets = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Malformed)?;
-    match serde_json::from_slice::<Unique>(&octets) {
-        Ok(Unique(Value::Object(map))) => Ok(map),
-        _ => Err(Refusal::Malformed),
-    }
+    json::object(&octets).map_err(|_| Refusal::Malformed)
 }
 
 fn validation(algorithm: Algorithm, expected: &Expected<'_>) -> Validation {
@@ -203,67 +199,4 @@ fn in_time(claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {
         return Err(Refusal::Expired);
     }
     Ok(())
-}
-
-/// A JSON value in which no object has a member twice, at any depth.
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Unique)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without repeated members")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(Value::Bool(v))
-    }
-
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(Value::Number(v.into()))
-    }
-
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(Value::Number(v.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Value, E> {
-        Number::from_f64(v)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("not a number"))
-    }
-
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(Value::String(v.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Unique(value)) = seq.next_element()? {
-            list.push(value);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some((name, Unique(value))) = map.next_entry::<String, Unique>()? {
-            if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member is there twice"));
-            }
-        }
-        Ok(Value::Object(object))
-    }
 }

@@ -59,7 +59,7 @@ pub fn critical(header: &Map<String, Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rp::json::object;
+    use crate::domain::json::object;
 
     fn accepts(profile: Profile, header: &str, claims: &str) -> bool {
         profile.accepts(

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use crate::domain::json;
 use crate::domain::subject::account::FactorClass;
 use crate::domain::time::{Span, Timestamp};
-use crate::idp::strict;
 use crate::ports::hook::HookRefusal;
 
 /// An event may be this far ahead of the call that tells of it.
@@ -103,7 +103,7 @@ pub(super) fn read(
     now: Timestamp,
 ) -> Result<(String, Change), HookRefusal> {
     let malformed = |why: String| HookRefusal::Malformed(format!("the JSON body: {why}"));
-    let object = strict::object(body).map_err(malformed)?;
+    let object = json::object(body).map_err(|why| malformed(why.to_string()))?;
     let body: Body =
         serde_json::from_value(Value::Object(object)).map_err(|error| malformed(error.to_string()))?;
     let invalid = |why: &str| HookRefusal::Invalid(why.to_owned());

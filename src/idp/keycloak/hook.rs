@@ -21,8 +21,9 @@ use serde_json::{Map, Value};
 
 use self::seen::Seen;
 use super::Keycloak;
+use crate::domain::json;
 use crate::domain::time::{Span, Timestamp};
-use crate::idp::{generic, strict};
+use crate::idp::generic;
 use crate::ports::hook::{Heeded, HookCall, HookKind, HookRefusal};
 
 /// The extension gives up repeating after 15 minutes; what is older, or from the future, was recorded by somebody.
@@ -88,7 +89,7 @@ async fn extension(keycloak: &Keycloak, call: &HookCall<'_>, now: Timestamp) -> 
     }
     prove(keycloak, call, now).await?;
     let event =
-        strict::object(call.body).map_err(|why| HookRefusal::Malformed(format!("the JSON body: {why}")))?;
+        json::object(call.body).map_err(|why| HookRefusal::Malformed(format!("the JSON body: {why}")))?;
     let text = |name: &str| {
         event
             .get(name)

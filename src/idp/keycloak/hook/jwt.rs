@@ -14,9 +14,9 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
+use crate::domain::json;
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::keycloak::Keycloak;
-use crate::idp::strict;
 use crate::ports::hook::HookRefusal;
 
 /// Longest token that is looked at, in octets.
@@ -143,7 +143,7 @@ fn part(encoded: &str) -> Result<Map<String, Value>, HookRefusal> {
     let octets = URL_SAFE_NO_PAD
         .decode(encoded)
         .map_err(|_| malformed("the token is not base64url"))?;
-    strict::object(&octets).map_err(|why| malformed(format!("the token: {why}")))
+    json::object(&octets).map_err(|why| malformed(format!("the token: {why}")))
 }
 
 /// Checks signature, `iss`, `aud` and `iat` of a token at `now`. What else it has to be, the caller knows.
