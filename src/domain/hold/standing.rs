@@ -1,0 +1,109 @@
+//! How a record stands at an instant: what is restricted, what a session still owes, what the IdP has to carry. All of it
+//! follows from what is stored and from the time that is asked about.
+
+use super::{Cause, Posture, Record, Restriction};
+use crate::domain::ceiling::Ceiling;
+use crate::domain::policy::AtEnd;
+use crate::domain::time::{Now, Timestamp};
+
+impl Record {
+    /// The restriction at `now`, counting causes that `counts` lets through.
+    fn restriction_of(&self, now: Now, counts: impl Fn(&Cause) -> bool) -> Option<Restriction> {
+        let mut running = self.episodes(counts);
+        running.retain(|e| now.earliest() < e.end());
+        let last = running.iter().max_by_key(|e| e.end())?;
+        Some(Restriction {
+            allowed: running
+                .iter()
+                .fold(Ceiling::Full, |all, e| all.intersect(&e.allowed())),
+            until: Some(last.end()),
+            reference: last.reference(),
+        })
+    }
+
+    /// The restriction in force at `now`; `None` when tokens are whole. Causes that are only observed (shadow,
+    /// outside the cohort) restrict nothing.
+    #[must_use]
+    pub fn restriction(&self, now: Now) -> Option<Restriction> {
+        if let Some(contest) = self.frozen() {
+            return Some(Restriction {
+                allowed: Ceiling::none(),
+                until: None,
+                reference: contest.case.clone(),
+            });
+        }
+        self.restriction_of(now, |c| c.enforced)
+    }
+
+    /// What the restriction would be if every tier were switched on: for logs and metrics of a roll-out.
+    #[must_use]
+    pub fn shadow(&self, now: Now) -> Option<Restriction> {
+        self.restriction_of(now, |_| true)
+    }
+
+    /// What a hold that is over by time still asks of a session that logged in at `auth_time`: a fresh log-in
+    /// after its end (ISS-7). `eligible` says whether that log-in was with factors past their probation only.
+    #[must_use]
+    pub fn awaits_login(
+        &self,
+        now: Now,
+        auth_time: Option<Timestamp>,
+        eligible: bool,
+    ) -> Option<Restriction> {
+        let mut waiting = self.episodes(|c| c.enforced);
+        waiting.retain(|e| {
+            let fresh = auth_time.is_some_and(|at| at >= e.end());
+            let wanted = match e.at_end() {
+                AtEnd::Auto => true,
+                AtEnd::FreshLogin => fresh,
+                AtEnd::FreshEligibleLogin => fresh && eligible,
+            };
+            e.end() <= now.earliest() && !wanted
+        });
+        let last = waiting.iter().max_by_key(|e| e.end())?;
+        Some(Restriction {
+            allowed: waiting
+                .iter()
+                .fold(Ceiling::Full, |all, e| all.intersect(&e.allowed())),
+            until: None,
+            reference: last.reference(),
+        })
+    }
+
+    /// Whether a session of ours that began at `began`, out of the IdP's session `upstream_sid`, still lives.
+    #[must_use]
+    pub fn session_lives(&self, began: Timestamp, upstream_sid: Option<&str>) -> bool {
+        self.cuts
+            .iter()
+            .all(|cut| began > cut.at || (cut.except.is_some() && cut.except.as_deref() == upstream_sid))
+    }
+
+    /// What the IdP's own tokens have to be at `now`.
+    #[must_use]
+    pub fn posture(&self, now: Now) -> Posture {
+        match (self.frozen(), self.restriction(now)) {
+            (Some(contest), _) => Posture::Contested(contest.at_idp),
+            (None, Some(restriction)) => Posture::Held(restriction.allowed),
+            (None, None) => Posture::Free,
+        }
+    }
+
+    /// Whether, with the end of the latest holds, the IdP's sessions have to end too (token mode has no other way
+    /// to ask for a fresh log-in).
+    #[must_use]
+    pub fn fresh_login_at_end(&self) -> bool {
+        let episodes = self.episodes(|c| c.enforced);
+        let latest = episodes.iter().max_by_key(|e| e.end());
+        latest.is_some_and(|e| e.at_end() != AtEnd::Auto)
+    }
+
+    /// Whether an address was changed in a hold that runs: `email_verified` goes out false (contract section 3).
+    #[must_use]
+    pub fn contact_hold(&self, now: Now) -> bool {
+        let mut running = self.episodes(|c| c.enforced);
+        running.retain(|e| now.earliest() < e.end());
+        running
+            .iter()
+            .any(|e| e.causes.iter().any(|c| c.kind.is_contact()))
+    }
+}
