@@ -1,8 +1,13 @@
 //! The API description and the route table are equal, both ways.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 use std::collections::BTreeSet;
 
+use reentry::http::limits;
 use reentry::http::routes::{Listener, ROUTES};
 use serde_json::Value;
 
@@ -123,5 +128,151 @@ fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
             .pointer(reference.strip_prefix('#').unwrap())
             .unwrap_or(&Value::Null),
         None => value,
+    }
+}
+
+/// Operations that count what fails, whatever is sent (RFC 6749 answers).
+const COUNT_FAILURES: [&str; 3] = ["POST /introspect", "POST /revoke", "POST /token"];
+
+// row "rate limits": whoever may be answered 429 is told so, and when to come back
+#[test]
+fn every_operation_that_is_limited_says_429_with_retry_after_and_no_other_does() {
+    let document = description();
+    let mut described = BTreeSet::new();
+    for (_, method, path, operation) in operations(&document) {
+        let place = format!("{method} {path}");
+        let answer = &operation["responses"]["429"];
+        if answer.is_null() {
+            continue;
+        }
+        let answer = resolve(&document, answer);
+        let retry = &answer["headers"]["Retry-After"];
+        assert_eq!(retry["required"], true, "{place}: {answer}");
+        described.insert(place);
+    }
+    let routes = ROUTES.iter().copied().flatten();
+    let limited = routes.filter(|r| limits::kind(r.method, r.path).is_some());
+    let mut limited: BTreeSet<String> = limited.map(|r| format!("{} {}", r.method, r.path)).collect();
+    limited.extend(COUNT_FAILURES.map(str::to_owned));
+    assert_eq!(described, limited);
+}
+
+/// What handlers read one by one, by their own source: `params.get("...")` and the like, outside of tests.
+fn read_by(files: &[&str]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(format!("{}/src/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let dense: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+        for call in ["params.get(\"", "params.words(\"", "params.all(\"", "one(\""] {
+            let found = dense.split(call).skip(1).filter_map(|rest| rest.split_once('"'));
+            names.extend(found.map(|(name, _)| name.to_owned()));
+        }
+    }
+    names
+}
+
+/// The members of a struct that a handler reads a query or a form into.
+fn members(file: &str, name: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(format!("{}/src/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let file = syn::parse_file(&text).unwrap();
+    let found = file.items.into_iter().find_map(|item| match item {
+        syn::Item::Struct(of) if of.ident == name => Some(of.fields),
+        _ => None,
+    });
+    let fields = found.unwrap().into_iter();
+    fields.map(|field| field.ident.unwrap().to_string()).collect()
+}
+
+/// Query parameters of an operation, or members of its form.
+fn described(document: &Value, method: &str, path: &str) -> BTreeSet<String> {
+    let operation = &document["paths"][path][method];
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let query = parameters
+        .map(|p| resolve(document, p))
+        .filter(|p| p["in"] == "query")
+        .map(|p| p["name"].as_str().unwrap().to_owned());
+    let form =
+        &operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"]["properties"];
+    let form = form.as_object().into_iter().flat_map(|f| f.keys().cloned());
+    query.chain(form).collect()
+}
+
+// What is asked for and refused by name (OIDC Core 3.1.2.6), not taken.
+const REFUSED: [&str; 3] = ["registration", "request", "request_uri"];
+
+#[test]
+fn parameters_that_are_read_are_described_and_the_other_way_round() {
+    let document = description();
+    let client = ["http/broker/oauth.rs", "oidc/client_auth.rs"];
+    let authenticated = |file: &'static str| read_by(&[file, client[0], client[1]]);
+    let without = |mut names: BTreeSet<String>, gone: &[&str]| {
+        names.retain(|name| !gone.contains(&name.as_str()));
+        names
+    };
+    // May be sent and need not be read (RFC 7662 section 2.1, RFC 7009 section 2.1).
+    let hint = |file| {
+        let mut names = without(authenticated(file), &["grant_type"]);
+        names.insert("token_type_hint".to_owned());
+        names
+    };
+    let table = [
+        (
+            "get",
+            "/authorize",
+            without(read_by(&["oidc/authorize.rs"]), &REFUSED),
+        ),
+        (
+            "get",
+            "/callback/{upstream}",
+            read_by(&["http/broker/callback.rs"]),
+        ),
+        ("get", "/logout", read_by(&["oidc/logout.rs"])),
+        ("post", "/token", authenticated("http/broker/token.rs")),
+        ("post", "/introspect", hint("http/broker/introspect.rs")),
+        ("post", "/revoke", hint("http/broker/revoke.rs")),
+        ("get", "/account", members("http/account.rs", "Asked")),
+        (
+            "post",
+            "/account/sessions/end",
+            members("http/account.rs", "Ending"),
+        ),
+        (
+            "post",
+            "/account/factors/remove",
+            members("http/account.rs", "Removing"),
+        ),
+        ("get", "/api/v1/subjects", members("http/admin.rs", "Listing")),
+        ("get", "/api/v1/audit", members("http/admin.rs", "Lines")),
+        ("get", "/api/v1/outbox", members("http/admin.rs", "Waiting")),
+        (
+            "get",
+            "/api/v1/dead-letters",
+            members("http/admin/letters.rs", "Listing"),
+        ),
+    ];
+    for (method, path, read) in table {
+        assert_eq!(described(&document, method, path), read, "{method} {path}");
+    }
+}
+
+#[test]
+fn whoever_reads_a_body_says_what_becomes_of_one_that_is_slow_large_or_of_another_kind() {
+    let document = description();
+    for (_, method, path, operation) in operations(&document) {
+        // Hooks have the whole request's time, and a report has no body.
+        let hook = path.starts_with("/hooks/");
+        if operation["requestBody"].is_null() {
+            continue;
+        }
+        let wanted = ["408", "413", "415"]
+            .into_iter()
+            .filter(|code| !(hook && *code == "408"));
+        for code in wanted {
+            assert!(
+                operation["responses"][code].is_object(),
+                "{method} {path} lacks {code}"
+            );
+        }
     }
 }
