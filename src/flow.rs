@@ -122,6 +122,13 @@ impl Flow {
         Trace::new(id, span)
     }
 
+    /// The next step of the trace of what caused some work; of a new one when nobody knows.
+    #[must_use]
+    pub fn step(&self, cause: Option<&Trace>) -> Trace {
+        let fresh = self.trace();
+        cause.map_or_else(|| fresh.clone(), |trace| trace.next(fresh.step()))
+    }
+
     /// The case that a change opens: the same every time, so that links in messages outlive a lost store.
     #[must_use]
     pub fn case_of(&self, subject: &Subject, change: &str) -> String {

@@ -16,6 +16,7 @@ use reentry::notify::outbound::{Client, Limits};
 use reentry::notify::webhook::{Receiver as Target, SigningSecret, Webhooks};
 use reentry::ports::notifier::{Announcement, Notifier, NotifyError, Outgoing};
 use reentry::ports::outbound::{Outbound, OutboundError, Post};
+use reentry::ports::trace::{self, Trace};
 use reentry_test_support::receiver::{Manner, Receiver};
 
 const NEW: [u8; 24] = [7; 24];
@@ -124,6 +125,21 @@ async fn an_event_is_signed_by_every_secret_and_has_one_id_at_every_try() {
         );
     }
     assert_eq!(posts[0].headers["webhook-id"], posts[1].headers["webhook-id"]);
+}
+
+// row "traceparent is passed on"
+#[tokio::test]
+async fn a_webhook_carries_the_trace_of_the_work_that_sends_it() {
+    let receiver = Receiver::start();
+    let webhooks = webhooks(&receiver.url(), &["127.0.0.1"]);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let ours = Trace::continuing(parent, Some("vendor=x"), [7; 8]).unwrap();
+    trace::scope(ours.clone(), announce(&webhooks, 1)).await.unwrap();
+    announce(&webhooks, 2).await.unwrap();
+    let posts = receiver.wait_count(2, Duration::from_secs(2)).await;
+    assert_eq!(posts[0].headers["traceparent"], ours.to_string());
+    assert_eq!(posts[0].headers["tracestate"], "vendor=x");
+    assert!(!posts[1].headers.contains_key("traceparent"), "no work, no trace");
 }
 
 #[tokio::test]

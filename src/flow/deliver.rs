@@ -108,7 +108,7 @@ async fn rest(error: &StoreError) {
 type Leave<'a> = (&'a Lanes, &'a Share, Ticket);
 
 async fn worked(flow: &Flow, owner: &str, leave: Leave<'_>, entry: Pending) -> PendingId {
-    let work = trace::scope(flow.trace(), one(flow, owner, leave, &entry));
+    let work = trace::scope(flow.step(entry.trace.as_ref()), one(flow, owner, leave, &entry));
     if let Err(error) = work.await {
         // It is still in the outbox and comes again, but not at once.
         tracing::warn!(%error, "an effect could not be brought to an end");
@@ -134,7 +134,7 @@ pub async fn round(
     }
     let works = batch.iter().map(|(entry, ticket)| {
         let leave = (&lanes, &share, *ticket);
-        trace::scope(flow.trace(), one(flow, owner, leave, entry))
+        trace::scope(flow.step(entry.trace.as_ref()), one(flow, owner, leave, entry))
     });
     let ended = futures_util::future::join_all(works).await;
     let count = ended.len();

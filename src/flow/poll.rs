@@ -13,6 +13,7 @@ use crate::flow::ingest::Era;
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line};
 use crate::ports::store::{Loaded, Parts, StoreError, Write};
+use crate::ports::trace;
 
 /// How long a poller keeps the log to itself without a word.
 const LEASE: Span = Span::from_secs(30);
@@ -55,7 +56,8 @@ pub async fn run(
     let mut seen = Seen::default();
     while !stop.is_cancelled() {
         let named = wakes.named(upstream);
-        let more = match once(flow, upstream, owner, &mut seen).await {
+        let turn = trace::scope(flow.trace(), once(flow, upstream, owner, &mut seen));
+        let more = match turn.await {
             Ok(Some((more, alarms))) => {
                 let caught_up = standing.caught_up || !more;
                 stand(flow, upstream, &mut standing, caught_up, None, alarms).await;

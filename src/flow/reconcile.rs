@@ -24,6 +24,7 @@ use crate::flow::ingest::{self, Era};
 use crate::flow::{Flow, FlowError, rebuild};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Lease, Loaded, Parts, StoreError, Write};
+use crate::ports::trace;
 
 /// Between two looks at whether it is time.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,7 +91,9 @@ pub async fn run(
     while !stop.is_cancelled() {
         let round = async {
             match due(flow, upstream, interval).await {
-                Ok(true) => whole(flow, upstream, owner).await.map(|_| ()),
+                Ok(true) => trace::scope(flow.trace(), whole(flow, upstream, owner))
+                    .await
+                    .map(|_| ()),
                 Ok(false) => Ok(()),
                 Err(error) => Err(error),
             }

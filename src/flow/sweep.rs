@@ -10,6 +10,7 @@ use crate::domain::subject::account::Account;
 use crate::flow::{Flow, FlowError, thaw};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, StoreError, Write};
+use crate::ports::trace;
 
 /// The most subjects taken at once.
 const BATCH: usize = 256;
@@ -35,7 +36,7 @@ pub async fn round(flow: &Flow) -> Result<usize, FlowError> {
     let due = flow.store.due(flow.clock.now(), BATCH).await?;
     let count = due.len();
     for key in due {
-        match one(flow, &key).await {
+        match trace::scope(flow.trace(), one(flow, &key)).await {
             // A lost partition is said once, by those who watch them; it stays due until it was rebuilt.
             Ok(()) | Err(FlowError::Store(StoreError::Lost { .. })) => {}
             Err(error) => tracing::warn!(%error, "a due account could not be swept; it stays due"),

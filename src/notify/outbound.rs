@@ -19,6 +19,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use crate::ports::outbound::{Answer, Outbound, OutboundError, Post};
+use crate::ports::trace;
 
 /// What is reached, and how long it may take.
 #[derive(Clone, Debug)]
@@ -196,8 +197,8 @@ impl Outbound for Client {
             .post(url)
             .header(reqwest::header::CONTENT_TYPE, post.content_type)
             .body(post.body.clone());
-        for (name, value) in &post.headers {
-            request = request.header(*name, value);
+        for (name, value) in post.headers.iter().cloned().chain(trace::headers()) {
+            request = request.header(name, value);
         }
         let mut response = request.send().await.map_err(|e| fault(&e))?;
         let status = response.status().as_u16();

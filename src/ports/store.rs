@@ -14,6 +14,7 @@ use crate::domain::subject::Subject;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
+use crate::ports::trace::Trace;
 
 /// Why state could not be had. Every one of them is a restricted answer.
 #[derive(Debug, thiserror::Error)]
@@ -274,6 +275,8 @@ pub struct Pending {
     pub since: Timestamp,
     /// Last failure, if any.
     pub failure: Option<String>,
+    /// The trace of the work that put it in, if there was one.
+    pub trace: Option<Trace>,
 }
 
 /// A place in the outbox.

@@ -2,10 +2,13 @@
 //!
 //! It crosses every layer and decides nothing, so it is carried by the task and not by an argument of each function.
 //! Whoever begins a piece of work (a request, a turn of a worker) opens a [`scope`]; whoever calls somebody asks for
-//! [`headers`]. What a caller sent and what does not follow the specification is as if it had not been sent: the trace
+//! [`headers`]. What is done later because of it is stored with the trace ([`current`]) and done as its
+//! [next](Trace::next) step. What a caller sent and what does not follow the specification is as if it had not been sent: the trace
 //! is a new one then, and the malformed text goes nowhere.
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// Longest `tracestate` that is handed on, in octets (§3.3.1.5: at least 512 must be).
 const MAX_STATE: usize = 512;
@@ -15,7 +18,7 @@ tokio::task_local! {
 }
 
 /// One step of a trace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     id: [u8; 16],
     span: [u8; 8],
@@ -69,6 +72,21 @@ impl Trace {
         })
     }
 
+    /// Another step of the same trace.
+    #[must_use]
+    pub fn next(&self, span: [u8; 8]) -> Self {
+        Self {
+            span: named(span),
+            ..self.clone()
+        }
+    }
+
+    /// This step's name, as octets.
+    #[must_use]
+    pub const fn step(&self) -> [u8; 8] {
+        self.span
+    }
+
     /// The trace's name: 32 hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> String {
@@ -94,17 +112,22 @@ pub async fn scope<T>(trace: Trace, work: impl Future<Output = T>) -> T {
     CURRENT.scope(trace, work).await
 }
 
+/// The trace of the work under way; none outside of every scope.
+#[must_use]
+pub fn current() -> Option<Trace> {
+    CURRENT.try_with(Clone::clone).ok()
+}
+
 /// The headers of a call to the outside: names in lower case, and values. Empty outside of every scope.
 #[must_use]
 pub fn headers() -> Vec<(&'static str, String)> {
-    CURRENT
-        .try_with(|trace| {
-            let state = trace.state.clone().map(|s| ("tracestate", s));
-            std::iter::once(("traceparent", trace.to_string()))
-                .chain(state)
-                .collect()
-        })
-        .unwrap_or_default()
+    let Some(trace) = current() else {
+        return Vec::new();
+    };
+    let state = trace.state.clone().map(|s| ("tracestate", s));
+    std::iter::once(("traceparent", trace.to_string()))
+        .chain(state)
+        .collect()
 }
 
 fn named(mut span: [u8; 8]) -> [u8; 8] {
@@ -195,6 +218,14 @@ mod tests {
 
     #[test]
     fn outside_of_a_scope_nothing_is_sent() {
-        assert!(headers().is_empty());
+        assert!(headers().is_empty() && current().is_none());
+    }
+
+    #[test]
+    fn a_later_step_is_of_the_same_trace() {
+        let trace = Trace::continuing(GOOD, Some("a=1"), [7; 8]).unwrap();
+        let later = trace.next([8; 8]);
+        assert_eq!((later.id(), later.state.as_deref()), (trace.id(), Some("a=1")));
+        assert_eq!(later.span(), "0808080808080808");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use reentry::domain::time::Span;
 use reentry::flow::deliver;
@@ -19,6 +19,7 @@ use crate::rp::{Browser, code, redeem, seen, text, tokens};
 #[derive(Clone, Default)]
 struct Party {
     told: Arc<Mutex<Vec<String>>>,
+    traced: Arc<Mutex<Vec<String>>>,
     status: Arc<Mutex<u16>>,
     uri: String,
 }
@@ -32,8 +33,11 @@ impl Party {
             ..Self::default()
         };
         let (told, status) = (Arc::clone(&party.told), Arc::clone(&party.status));
-        let take = move |body: String| async move {
+        let traced = Arc::clone(&party.traced);
+        let take = move |headers: HeaderMap, body: String| async move {
             let status = *status.lock().unwrap();
+            let trace = headers.get("traceparent").map(|v| v.to_str().unwrap().to_owned());
+            traced.lock().unwrap().extend(trace);
             if status == 0 {
                 tokio::time::sleep(Duration::from_mins(1)).await;
             }
@@ -340,4 +344,59 @@ async fn scripts_of_a_clients_origins_may_read_tokens_and_userinfo() {
     )
     .await;
     assert_eq!((theirs.status, allowed(&theirs)), (200, None), "the bank's token");
+}
+
+// row "traceparent is passed on": by whom the session was ended, also when it has to be said again
+#[tokio::test]
+async fn a_logout_token_carries_the_trace_of_the_request_that_ended_the_session() {
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let (house, bank, robot) = house().await;
+    let mut browser = Browser::default();
+    let first = everywhere(&house, &mut browser).await;
+    bank.answers(503);
+    let url = format!(
+        "{}?id_token_hint={}",
+        house.url("/logout"),
+        text(&first, "id_token")
+    );
+    let request = house
+        .http
+        .get(&url)
+        .header("traceparent", format!("00-{ID}-00f067aa0ba902b7-01"));
+    browser.send(request).await;
+    work(&house).await;
+    bank.answers(200);
+    // All of the store is looked through once in a while only, by the real clock.
+    for _ in 0..60 {
+        house.pass(Span::from_mins(1));
+        work(&house).await;
+        if bank.told().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let steps = |party: &Party| -> Vec<(String, String)> {
+        let traced = party.traced.lock().unwrap();
+        let parts = traced
+            .iter()
+            .map(|line| line.split('-').map(str::to_owned).collect());
+        parts.map(|p: Vec<String>| (p[1].clone(), p[2].clone())).collect()
+    };
+    let (at_bank, at_robot) = (steps(&bank), steps(&robot));
+    assert!(at_bank.len() >= 2, "said again: {at_bank:?}");
+    let all: Vec<_> = at_bank.iter().chain(&at_robot).collect();
+    assert!(all.iter().all(|(id, _)| id == ID), "{all:?}");
+    let spans: std::collections::BTreeSet<&String> = all.iter().map(|(_, span)| span).collect();
+    assert_eq!(
+        spans.len(),
+        all.len(),
+        "each delivery is a step of its own: {all:?}"
+    );
+    // What nobody asked for has a trace too, and another one.
+    everywhere(&house, &mut Browser::default()).await;
+    house.pass(Span::from_secs(10));
+    house.reset(None).await;
+    work(&house).await;
+    let last = steps(&bank).pop().unwrap();
+    assert!(last.0 != ID && last.0.len() == 32, "{last:?}");
 }

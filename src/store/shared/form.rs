@@ -9,6 +9,7 @@ use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, Pending, StoreError, Write};
+use crate::ports::trace::{self, Trace};
 use crate::store::backend::{Backend, Batch, Cell, Due, Former, Loose, Raw, Waiting};
 use crate::store::seal::{Kind, hex};
 use crate::store::{codec, retention};
@@ -25,6 +26,8 @@ pub(super) struct Envelope {
     pub(super) attempts: u32,
     pub(super) since: Timestamp,
     pub(super) failure: Option<String>,
+    #[serde(default)]
+    pub(super) trace: Option<Trace>,
 }
 
 /// Where a value stands, as part of what its seal authenticates.
@@ -84,6 +87,7 @@ impl<B: Backend> Shared<B> {
                     attempts: 0,
                     since: since.unwrap_or_else(wall_clock),
                     failure: None,
+                    trace: trace::current(),
                 },
             )?);
         }
@@ -118,6 +122,7 @@ impl<B: Backend> Shared<B> {
             attempts: envelope.attempts,
             since: envelope.since,
             failure: envelope.failure,
+            trace: envelope.trace,
         })
     }
 }
@@ -150,4 +155,52 @@ pub(crate) fn order(at: Timestamp) -> i64 {
 /// A length of time in the order of audit lines.
 pub(crate) fn order_span(span: Span) -> i64 {
     span.millis().saturating_mul(LINES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::subject::UpstreamId;
+
+    // An entry that an older program put in has no trace; one of ours keeps it however often it is tried.
+    #[test]
+    fn an_entry_keeps_the_trace_of_what_caused_it() {
+        #[derive(Serialize)]
+        struct Former {
+            subject: Subject,
+            id: String,
+            effect: Effect,
+            attempts: u32,
+            since: Timestamp,
+            failure: Option<String>,
+        }
+        let subject = Subject::new(UpstreamId::parse("kc").unwrap(), "ann").unwrap();
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for state in [None, Some("vendor=x")] {
+            for failure in [None, Some("no answer".to_owned())] {
+                let envelope = Envelope {
+                    subject: subject.clone(),
+                    id: "one".to_owned(),
+                    effect: Effect::Converge,
+                    attempts: 1,
+                    since: Timestamp::from_secs(1),
+                    failure,
+                    trace: Trace::continuing(parent, state, [7; 8]),
+                };
+                let written = codec::encode(&envelope).unwrap();
+                let read: Envelope = codec::decode("an entry", &written).unwrap();
+                assert_eq!(read.trace, envelope.trace);
+            }
+        }
+        let former = codec::encode(&Former {
+            subject,
+            id: "one".to_owned(),
+            effect: Effect::Converge,
+            attempts: 0,
+            since: Timestamp::from_secs(1),
+            failure: None,
+        });
+        let read: Envelope = codec::decode("an entry", &former.unwrap()).unwrap();
+        assert_eq!((read.id.as_str(), read.trace), ("one", None));
+    }
 }

@@ -16,6 +16,7 @@ impl Envelope {
             attempts: entry.attempts,
             since: entry.since,
             failure: entry.failure.clone(),
+            trace: entry.trace.clone(),
         }
     }
 

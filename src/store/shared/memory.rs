@@ -83,6 +83,7 @@ mod tests {
             attempts: 0,
             since: Timestamp::default(),
             failure: None,
+            trace: None,
         }
     }
 
