@@ -5,6 +5,7 @@
 //! not start: a setting that is not understood may be the one that was to restrict something. Secrets never stand in the
 //! file. What this module gives out is checked; the rest of the program asks no further questions.
 
+pub mod address;
 pub mod branding;
 pub mod client;
 mod environment;
@@ -212,9 +213,9 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let defaults = keys.as_ref().map_or((keys::Jws::Rs256, keys::Jws::Es256), |k| {
         (k.id_token, k.access_token)
     });
-    let clients = client::read_all(root, defaults, upstreams.as_deref());
-    let mail = optional_mail(root);
     let outbound = Outbound::read(&root.section("outbound"));
+    let clients = client::read_all(root, defaults, upstreams.as_deref(), outbound.as_ref());
+    let mail = optional_mail(root);
     let webhooks = webhook::read_all(root, outbound.as_ref());
     let branding = Branding::read(&root.section("branding"));
     let policy = read_policy(root);

@@ -41,6 +41,7 @@ use crate::domain::wording::Wording;
 use crate::flow::Flow;
 use crate::http::pages::Brand;
 use crate::notify::mail::{Messages, Sender};
+use crate::notify::outbound;
 use crate::oidc::Broker;
 use crate::oidc::keys::{self, KeyRing};
 use crate::oidc::settings::{BrokerSettings, Client, Upstream};
@@ -328,7 +329,8 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
         notifier: Arc::new(notifier),
         issuer: parts.places.issuer.clone(),
     });
-    let broker = Broker::new(settings(parts, id)?, Arc::clone(parts.ring))?;
+    let outbound = Arc::new(outbound::Client::new(outbound::Limits::default())?);
+    let broker = Broker::new(settings(parts, id)?, Arc::clone(parts.ring), outbound)?;
     let brand = Brand {
         name: "Example Bank".to_owned(),
         accent: Some(("#1d4f91".to_owned(), "#9cc3f5".to_owned())),

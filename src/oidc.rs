@@ -25,11 +25,11 @@ pub mod verify;
 use std::sync::Arc;
 
 use crate::domain::time::Timestamp;
+use crate::ports::outbound::Outbound;
 use crate::ports::signer::Signer;
 use client_keys::Published;
 use keys::KeyRing;
 use settings::BrokerSettings;
-use transport::Transport;
 use upstream::Upstreams;
 use verify::{Expected, Refusal, Verified};
 
@@ -47,13 +47,16 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker that asks the IdPs of its settings.
+    /// A broker that asks the IdPs of its settings; `outbound` fetches the keys that clients publish.
     ///
     /// # Errors
     /// An HTTP client that cannot be built (TLS).
-    pub fn new(settings: BrokerSettings, keys: Arc<KeyRing>) -> Result<Self, reqwest::Error> {
-        let transport = Transport::new(reqwest::Client::builder())?;
-        let published = Published::new(&settings, transport);
+    pub fn new(
+        settings: BrokerSettings,
+        keys: Arc<KeyRing>,
+        outbound: Arc<dyn Outbound>,
+    ) -> Result<Self, reqwest::Error> {
+        let published = Published::new(&settings, outbound);
         let upstreams = Upstreams::new(
             &settings.upstreams,
             reqwest::Client::builder(),

@@ -301,7 +301,7 @@ pub fn broker(config: &Config) -> anyhow::Result<Broker> {
         })?;
     settings.alias.clone_from(&config.server.claim_alias);
     settings.ignore_unknown_prompt = config.server.unknown_prompt == UnknownPrompt::Ignore;
-    Ok(Broker::new(settings, Arc::new(ring))?)
+    Ok(Broker::new(settings, Arc::new(ring), outbound(config)?)?)
 }
 
 /// How long a retired key verifies: longer than anything that it may have signed, and a week at least.

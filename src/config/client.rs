@@ -11,9 +11,10 @@ use super::keys::Jws;
 use super::reader::Section;
 use super::upstream::Upstream;
 use super::values::{base_url, is_loopback};
+use super::webhook::Outbound;
 use super::words::filled;
 use crate::domain::subject::UpstreamId;
-use auth::ClientAuth;
+use auth::{ClientAuth, ClientKeys};
 
 /// The scope that opens the admin API.
 pub const ADMIN_SCOPE: &str = "reentry:admin";
@@ -280,10 +281,29 @@ fn known_upstreams(s: &Section<'_>, client: &Client, all: &[Upstream]) {
     }
 }
 
+/// What is fetched from a client, or told to it, is where `outbound` goes.
+fn reached(s: &Section<'_>, client: &Client, outbound: &Outbound) {
+    let keys = match &client.auth {
+        ClientAuth::PrivateKey {
+            keys: ClientKeys::Published(url),
+            ..
+        } => Some(url.clone()),
+        _ => None,
+    };
+    let logout = client.backchannel_logout_uri.as_deref();
+    let logout = logout.and_then(|uri| Url::parse(uri).ok());
+    for (key, url) in [("jwks_uri", keys), ("backchannel_logout_uri", logout)] {
+        if let Some((problem, advice)) = url.and_then(|url| outbound.refuses(&url)) {
+            s.fault(key, problem, advice);
+        }
+    }
+}
+
 pub(super) fn read_all(
     root: &Section<'_>,
     defaults: (Jws, Jws),
     upstreams: Option<&[Upstream]>,
+    outbound: Option<&Outbound>,
 ) -> Option<Vec<Client>> {
     let sections = root.sections("clients");
     let read: Vec<Option<Client>> = sections.iter().map(|s| Client::read(s, defaults)).collect();
@@ -291,6 +311,9 @@ pub(super) fn read_all(
     for (s, client) in sections.iter().zip(&read) {
         if let (Some(client), Some(all)) = (client, upstreams) {
             known_upstreams(s, client, all);
+        }
+        if let (Some(client), Some(outbound)) = (client, outbound) {
+            reached(s, client, outbound);
         }
         if let Some(client) = client
             && !ids.insert(client.id.as_str())

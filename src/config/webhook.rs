@@ -7,8 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use url::{Host, Url};
 
+use super::address;
 use super::reader::Section;
 use super::values::{base_url, deadline, span_between};
 use super::words::choose;
@@ -58,6 +59,27 @@ impl Outbound {
             timeout: timeout?,
             give_up_after: give_up_after?,
         })
+    }
+}
+
+impl Outbound {
+    /// Why a server of others would not be reached, and what to do about it: what can be told without resolving names.
+    pub(super) fn refuses(&self, url: &Url) -> Option<(&'static str, String)> {
+        let host = url.host_str().unwrap_or_default();
+        if self.allow_hosts.contains(host) {
+            return None;
+        }
+        if url.scheme() == "http" {
+            let advice = format!("write https://..., or add `{host}` to outbound.allow_hosts");
+            return Some(("is plain http, to a host that is not allowed", advice));
+        }
+        let public = match url.host() {
+            Some(Host::Ipv4(v4)) => address::public(v4.into()),
+            Some(Host::Ipv6(v6)) => address::public(v6.into()),
+            _ => true,
+        };
+        let advice = format!("name a public one, or add `{host}` to outbound.allow_hosts");
+        (!public).then_some(("names an address that is not public", advice))
     }
 }
 
@@ -152,7 +174,7 @@ pub fn octets(secret: &str) -> Option<Vec<u8>> {
     (24..=64).contains(&octets.len()).then_some(octets)
 }
 
-/// Every receiver; ids differ, and a host in the clear is one that `outbound` allows.
+/// Every receiver; ids differ, and each is where `outbound` goes.
 pub(super) fn read_all(root: &Section<'_>, outbound: Option<&Outbound>) -> Option<Vec<Webhook>> {
     let sections = root.sections("webhooks");
     let read: Vec<Option<Webhook>> = sections.iter().map(Webhook::read).collect();
@@ -163,11 +185,8 @@ pub(super) fn read_all(root: &Section<'_>, outbound: Option<&Outbound>) -> Optio
             let problem = format!("is `{}`, as another's", webhook.id);
             s.fault("id", problem, "give every receiver its own id");
         }
-        let host = webhook.url.host_str().unwrap_or_default();
-        let allowed = outbound.is_none_or(|o| o.allow_hosts.contains(host));
-        if webhook.url.scheme() == "http" && !allowed {
-            let advice = format!("write https://..., or add `{host}` to outbound.allow_hosts");
-            s.fault("url", "is plain http, to a host that is not allowed", advice);
+        if let Some((problem, advice)) = outbound.and_then(|o| o.refuses(&webhook.url)) {
+            s.fault("url", problem, advice);
         }
     }
     read.into_iter().collect()

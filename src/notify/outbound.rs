@@ -7,8 +7,6 @@
 //! a body only the beginning is read. Hosts that the configuration names are reached wherever they are: that is how an
 //! operator's own receiver in a private network is.
 
-pub mod address;
-
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +16,7 @@ use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use crate::config::address;
 use crate::ports::outbound::{Answer, Outbound, OutboundError, Post};
 use crate::ports::trace;
 
@@ -189,6 +188,11 @@ fn fault(error: &reqwest::Error) -> OutboundError {
     })
 }
 
+fn traced(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    let headers = trace::headers().into_iter();
+    headers.fold(request, |request, (name, value)| request.header(name, value))
+}
+
 #[async_trait]
 impl Outbound for Client {
     async fn post(&self, post: &Post<'_>) -> Result<Answer, OutboundError> {
@@ -197,10 +201,10 @@ impl Outbound for Client {
             .post(url)
             .header(reqwest::header::CONTENT_TYPE, post.content_type)
             .body(post.body.clone());
-        for (name, value) in post.headers.iter().cloned().chain(trace::headers()) {
-            request = request.header(name, value);
+        for (name, value) in &post.headers {
+            request = request.header(*name, value);
         }
-        let mut response = request.send().await.map_err(|e| fault(&e))?;
+        let mut response = traced(request).send().await.map_err(|e| fault(&e))?;
         let status = response.status().as_u16();
         // The status is the answer; a body that breaks off, drips or never ends takes nothing from it.
         let mut body = Vec::new();
@@ -210,6 +214,21 @@ impl Outbound for Client {
             };
             let room = self.limits.body - body.len();
             body.extend(chunk.iter().take(room));
+        }
+        Ok(Answer { status, body })
+    }
+
+    async fn get(&self, url: &str, most: usize) -> Result<Answer, OutboundError> {
+        let (client, url) = self.target(url)?;
+        let mut response = traced(client.get(url)).send().await.map_err(|e| fault(&e))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| fault(&e))? {
+            if body.len() + chunk.len() > most {
+                let why = format!("the answer is larger than {most} octets");
+                return Err(OutboundError::Failed(why));
+            }
+            body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, body })
     }

@@ -1,4 +1,5 @@
-//! Keys of clients that publish them: fetched when needed, kept, and fetched again a bounded number of times.
+//! Keys of clients that publish them: fetched when needed, kept, and fetched again a bounded number of times. Where they
+//! are the client says, so they are fetched by the way that reaches public addresses only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::oidc::assertion::PublicKeys;
 use crate::oidc::settings::{BrokerSettings, ClientAuth, ClientKeys};
-use crate::oidc::transport::{Transport, TransportFault};
+use crate::ports::outbound::Outbound;
 
 /// Keys are used so long without asking again.
 const FRESH: Duration = Duration::from_mins(15);
@@ -16,6 +17,9 @@ const FRESH: Duration = Duration::from_mins(15);
 const PAUSE: Duration = Duration::from_secs(10);
 /// While the client's server does not answer, known keys are used so long.
 const KEEP: Duration = Duration::from_hours(24);
+
+/// Largest key set in octets.
+const MAX_KEYS: usize = 512 * 1024;
 
 /// Why there are no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +38,7 @@ struct Memory {
 /// The published keys of every client.
 pub struct Published {
     slots: BTreeMap<String, Mutex<Memory>>,
-    transport: Transport,
+    outbound: Arc<dyn Outbound>,
 }
 
 impl std::fmt::Debug for Published {
@@ -45,7 +49,7 @@ impl std::fmt::Debug for Published {
 
 impl Published {
     /// For the clients that publish theirs.
-    pub(super) fn new(settings: &BrokerSettings, transport: Transport) -> Self {
+    pub(super) fn new(settings: &BrokerSettings, outbound: Arc<dyn Outbound>) -> Self {
         let publishes = |auth: &ClientAuth| {
             matches!(
                 auth,
@@ -58,7 +62,7 @@ impl Published {
         let clients = settings.clients.values().filter(|c| publishes(&c.auth));
         Self {
             slots: clients.map(|c| (c.id.clone(), Mutex::default())).collect(),
-            transport,
+            outbound,
         }
     }
 
@@ -111,11 +115,15 @@ impl Published {
     }
 
     async fn fetch(&self, url: &str) -> Result<PublicKeys, String> {
-        let text = self
-            .transport
-            .get(url)
+        let answer = self
+            .outbound
+            .get(url, MAX_KEYS)
             .await
-            .map_err(|e: TransportFault| e.to_string())?;
+            .map_err(|e| e.to_string())?;
+        if !answer.taken() {
+            return Err(format!("the answer has the status {}", answer.status));
+        }
+        let text = String::from_utf8(answer.body).map_err(|_| "the answer is no text".to_owned())?;
         PublicKeys::parse(&text).map_err(|e| e.to_string())
     }
 }

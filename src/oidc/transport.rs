@@ -1,4 +1,4 @@
-//! One bounded HTTP exchange with an IdP, or with a client that publishes keys: deadlines, a cap on the body, no redirects.
+//! One bounded HTTP exchange with an IdP: deadlines, a cap on the body, no redirects.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,12 +14,6 @@ const MAX_BODY: usize = 512 * 1024;
 pub(super) enum TransportFault {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
-    #[error(transparent)]
-    Address(#[from] openidconnect::http::uri::InvalidUri),
-    #[error("the answer has the status {0}")]
-    Status(u16),
-    #[error("the answer is no text")]
-    NotText,
     #[error("the answer is larger than {MAX_BODY} octets")]
     TooLarge,
 }
@@ -36,17 +30,6 @@ impl Transport {
             .timeout(Duration::from_secs(8))
             .build()?;
         Ok(Self(client))
-    }
-
-    /// The text at an address.
-    pub(super) async fn get(&self, url: &str) -> Result<String, TransportFault> {
-        let mut request = HttpRequest::new(Vec::new());
-        *request.uri_mut() = url.parse()?;
-        let answer = self.send(request).await?;
-        if !answer.status().is_success() {
-            return Err(TransportFault::Status(answer.status().as_u16()));
-        }
-        String::from_utf8(answer.into_body()).map_err(|_| TransportFault::NotText)
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, TransportFault> {

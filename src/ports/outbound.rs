@@ -1,5 +1,5 @@
 //! Messages to servers that others run and whose addresses come from settings: webhook receivers, back-channel
-//! log-out of relying parties. The adapter reaches public addresses only, follows no redirect, and is over in time.
+//! log-out of relying parties, and the keys that clients publish. The adapter reaches public addresses only, follows no redirect, and is over in time.
 
 use async_trait::async_trait;
 
@@ -52,4 +52,10 @@ pub trait Outbound: Send + Sync {
     /// # Errors
     /// [`OutboundError`]. The receiver may have taken the message all the same when it is [`OutboundError::Failed`].
     async fn post(&self, post: &Post<'_>) -> Result<Answer, OutboundError>;
+
+    /// Reads a document whole, of at most `most` octets.
+    ///
+    /// # Errors
+    /// [`OutboundError`]; an answer that breaks off or is larger is [`OutboundError::Failed`].
+    async fn get(&self, url: &str, most: usize) -> Result<Answer, OutboundError>;
 }

@@ -364,7 +364,12 @@ async fn cookies_are_host_only_and_secure_with_an_https_issuer() {
         clients,
         settings.upstreams.clone(),
     );
-    let broker = reentry::oidc::Broker::new(https.unwrap(), house.context.broker.keys.clone()).unwrap();
+    let broker = reentry::oidc::Broker::new(
+        https.unwrap(),
+        house.context.broker.keys.clone(),
+        crate::house::outbound(),
+    )
+    .unwrap();
     context.broker = std::sync::Arc::new(broker);
     let (parts, ()) = axum::http::Request::builder()
         .uri("/authorize")

@@ -380,6 +380,52 @@ async fn published_keys_are_kept_and_fetched_again_a_bounded_number_of_times() {
     assert_eq!(fetched.load(Ordering::SeqCst), 2);
 }
 
+// Where a client's keys are is the client's word: it leads to no address that is not public, unless it is allowed.
+#[tokio::test]
+async fn keys_at_an_address_that_is_not_public_are_not_fetched() {
+    let fetched = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&fetched);
+    let set = Keys::of("client").set().to_string();
+    let router = Router::new()
+        .route(
+            "/jwks",
+            get(move || async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                set.clone()
+            }),
+        )
+        .route(
+            "/elsewhere",
+            get(|| async { axum::response::Redirect::temporary("/jwks") }),
+        )
+        .route("/large", get(|| async { "x".repeat(600 * 1024) }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    for url in [
+        format!("http://localhost:{port}/jwks"),
+        format!("https://localhost:{port}/jwks"),
+        format!("https://[::ffff:127.0.0.1]:{port}/jwks"),
+        "https://169.254.169.254/latest/meta-data".to_owned(),
+        "https://10.0.0.1/jwks".to_owned(),
+        // Of the allowed host: no redirect is followed, and a document has an end.
+        format!("http://127.0.0.1:{port}/elsewhere"),
+        format!("http://127.0.0.1:{port}/large"),
+    ] {
+        let house = house(ClientKeys::Published(url.clone()), &Alg::ALL).await;
+        let answer = ask(&house, &es256(&claims(&house, "one"))).await;
+        assert_eq!(answer.status, 503, "{url}: {answer:?}");
+    }
+    assert_eq!(fetched.load(Ordering::SeqCst), 0);
+    let allowed = house(
+        ClientKeys::Published(format!("http://127.0.0.1:{port}/jwks")),
+        &Alg::ALL,
+    )
+    .await;
+    assert_eq!(ask(&allowed, &es256(&claims(&allowed, "one"))).await.status, 200);
+    assert_eq!(fetched.load(Ordering::SeqCst), 1);
+}
+
 #[test]
 fn a_jwk_set_holds_public_keys_that_are_good_for_something() {
     let whole = Keys::of("client").set();

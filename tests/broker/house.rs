@@ -399,6 +399,16 @@ pub fn keys_of(name: &str) -> std::path::PathBuf {
 /// The path of the issuer in [`House::new`].
 pub const BASE: &str = "/t1";
 
+/// The way to servers of others: of what is not public, 127.0.0.1 alone.
+pub fn outbound() -> Arc<reentry::notify::outbound::Client> {
+    let limits = reentry::notify::outbound::Limits {
+        allowed: ["127.0.0.1".to_owned()].into(),
+        total: std::time::Duration::from_secs(3),
+        ..reentry::notify::outbound::Limits::default()
+    };
+    Arc::new(reentry::notify::outbound::Client::new(limits).unwrap())
+}
+
 impl House {
     pub async fn new() -> Self {
         Self::with(|_| {}).await
@@ -466,14 +476,7 @@ impl House {
             inner: Arc::new(Silence),
             settings: settings.clone(),
             keys: Arc::clone(&ours),
-            outbound: Arc::new(
-                reentry::notify::outbound::Client::new(reentry::notify::outbound::Limits {
-                    allowed: ["127.0.0.1".to_owned()].into(),
-                    total: std::time::Duration::from_secs(3),
-                    ..reentry::notify::outbound::Limits::default()
-                })
-                .unwrap(),
-            ),
+            outbound: outbound(),
         };
         let flow = Arc::new(Flow {
             store: store.clone(),
@@ -485,7 +488,7 @@ impl House {
             notifier: Arc::new(farewells),
             issuer: issuer.clone(),
         });
-        let broker = Broker::new(settings, ours).unwrap();
+        let broker = Broker::new(settings, ours, outbound()).unwrap();
         let pages = Pages::new(Brand::default(), Wording::default(), broker.settings.base_path()).unwrap();
         let context = Context::new(Arc::clone(&flow), Arc::new(broker), Arc::new(pages));
         let router = reentry::http::public(context.clone());
@@ -523,7 +526,7 @@ impl House {
             self.context.broker.settings.upstreams.clone(),
         );
         Context {
-            broker: Arc::new(Broker::new(settings.unwrap(), ring).unwrap()),
+            broker: Arc::new(Broker::new(settings.unwrap(), ring, outbound()).unwrap()),
             ..self.context.clone()
         }
     }

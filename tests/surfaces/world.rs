@@ -148,7 +148,14 @@ impl World {
         });
         import::run(&flow, &upstream, &|_| {}).await.unwrap();
         let ring = ring(&folder.path().join("keys"), &clock);
-        let broker = Arc::new(Broker::new(settings(&issuer, &upstream), ring).unwrap());
+        let broker = Arc::new(
+            Broker::new(
+                settings(&issuer, &upstream),
+                ring,
+                Arc::new(Outbound::new(Limits::default()).unwrap()),
+            )
+            .unwrap(),
+        );
         let brand = Brand {
             name: "Example Bank".to_owned(),
             support: Some("+351 210 000 000".to_owned()),
