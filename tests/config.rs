@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reentry::config::{self, DEFAULT, DEFAULT_POLICY};
 use reentry::domain::policy::Policy;
 use serde_json::Value;
@@ -1124,4 +1126,254 @@ fn the_schema_accepts_the_default_and_refuses_what_we_refuse() {
     assert!(!check(&with("realm: customers", "real: customers"), &schema).is_empty());
     assert!(!check(&with("#kind: redis", "kind: memory"), &schema).is_empty());
     assert!(!check(&policy_with("enforce: on", "enforce: off"), policy).is_empty());
+}
+
+/// `whsec_` and the base64 of so many octets.
+fn signing_secret(octets: usize) -> String {
+    format!("whsec_{}", STANDARD.encode(vec![7; octets]))
+}
+
+/// The default with this section of webhooks, whose secret is in `crm-webhook-secret`, and this `outbound`.
+fn load_webhooks(
+    webhooks: &str,
+    outbound: &str,
+    secret: &str,
+) -> Result<config::Loaded, config::fault::Faults> {
+    let directory = files();
+    fs::write(directory.path().join("crm-webhook-secret"), secret).unwrap();
+    let text = with("#webhooks:", &format!("webhooks: [{webhooks}]"));
+    let text = text.replacen("#outbound:", &format!("outbound: {{{outbound}}}"), 1);
+    config::load(&text, no_environment(), directory.path())
+}
+
+fn webhook_faults(webhooks: &str, outbound: &str, secret: &str) -> String {
+    match load_webhooks(webhooks, outbound, secret) {
+        Ok(_) => panic!("accepted: {webhooks} {outbound} {secret}"),
+        Err(faults) => faults.to_string(),
+    }
+}
+
+fn crm(url: &str) -> String {
+    format!("{{id: crm, url: {url:?}, secret_file: crm-webhook-secret}}")
+}
+
+#[test]
+fn a_webhook_is_read_with_everything_that_may_be_left_out() {
+    let two = format!("{}\n{}\n", signing_secret(24), signing_secret(64));
+    let url = "https://hooks.example.com/in?team=7";
+    let loaded = load_webhooks(&crm(url), "", &two).unwrap();
+    let [webhook] = loaded.config.webhooks.as_slice() else {
+        panic!("one");
+    };
+    assert_eq!((webhook.id.as_str(), webhook.url.as_str()), ("crm", url));
+    assert_eq!(webhook.secrets.len(), 2, "both sign while one is rotated");
+    assert_eq!(webhook.events.len(), 7, "all of them unless named");
+    let some =
+        "{id: crm, url: https://hooks.example.com, secret_file: crm-webhook-secret, events: [hold.ended]}";
+    let loaded = load_webhooks(some, "", &two).unwrap();
+    assert_eq!(loaded.config.webhooks[0].events.len(), 1);
+}
+
+#[test]
+fn a_webhook_goes_by_https_to_a_public_address_unless_the_host_is_allowed() {
+    let secret = signing_secret(32);
+    for (url, expected) in [
+        (
+            "ftp://hooks.example.com/in",
+            "`webhooks[0].url` is `ftp://hooks.example.com/in` with scheme ftp",
+        ),
+        (
+            "http://hooks.example.com/in",
+            "plain http is allowed on loopback only",
+        ),
+        (
+            "http://127.0.0.1:9/in",
+            "`webhooks[0].url` is plain http, to a host that is not allowed",
+        ),
+        ("http://localhost:9/in", "add `localhost` to outbound.allow_hosts"),
+        (
+            "https://10.0.0.7/in",
+            "`webhooks[0].url` names an address that is not public",
+        ),
+        (
+            "https://169.254.169.254/in",
+            "names an address that is not public",
+        ),
+        ("https://0x7f000001/in", "names an address that is not public"),
+        ("https://[::1]/in", "add `[::1]` to outbound.allow_hosts"),
+        (
+            "https://[::ffff:10.0.0.7]/in",
+            "names an address that is not public",
+        ),
+        ("hooks.example.com/in", "not a URL"),
+        (
+            "https://user:pw@hooks.example.com/in",
+            "`webhooks[0].url` has a user or password",
+        ),
+        ("https://hooks.example.com/in#x", "leave out what follows"),
+    ] {
+        let shown = webhook_faults(&crm(url), "", &secret);
+        assert!(
+            shown.contains(expected),
+            "for {url} expected {expected:?} in\n{shown}"
+        );
+    }
+    for (url, outbound) in [
+        ("http://127.0.0.1:9/in", "allow_hosts: [127.0.0.1]"),
+        ("https://10.0.0.7/in", "allow_hosts: [10.0.0.7]"),
+        ("https://[::1]:8443/in", "allow_hosts: [\"[::1]\"]"),
+        ("https://8.8.8.8/in", ""),
+    ] {
+        assert!(
+            load_webhooks(&crm(url), outbound, &secret).is_ok(),
+            "{url} with {outbound}"
+        );
+    }
+    // Leave for one host is leave for no other.
+    let shown = webhook_faults(&crm("https://10.0.0.8/in"), "allow_hosts: [10.0.0.7]", &secret);
+    assert!(shown.contains("not public"), "{shown}");
+}
+
+#[test]
+fn a_malformed_or_missing_webhook_secret_is_refused_and_never_shown() {
+    let url = crm("https://hooks.example.com/in");
+    let (short, long) = (signing_secret(23), signing_secret(65));
+    let second = format!("{}\nwhsec_not base64\n", signing_secret(32));
+    for secret in [
+        "hunter2-hunter2-hunter2-hunter2",
+        "whsec_????",
+        "whsec_",
+        &short,
+        &long,
+        &second,
+    ] {
+        let shown = webhook_faults(&url, "", secret);
+        assert!(
+            shown.contains("`webhooks[0].secret_file` holds something that is no signing secret"),
+            "{shown}"
+        );
+        assert!(!shown.contains("hunter2") && !shown.contains(&short), "{shown}");
+    }
+    for (webhook, expected) in [
+        (
+            "{id: crm, url: https://hooks.example.com}",
+            "`webhooks[0].secret_file` is missing",
+        ),
+        (
+            "{id: crm, url: https://hooks.example.com, secret_file: nowhere}",
+            "`webhooks[0].secret_file` names ",
+        ),
+        (
+            "{id: crm, url: https://hooks.example.com, secret: hunter2}",
+            "`webhooks[0].secret` is a secret in the configuration file",
+        ),
+    ] {
+        let shown = webhook_faults(webhook, "", "");
+        assert!(shown.contains(expected), "expected {expected:?} in\n{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn ids_events_and_keys_of_webhooks_are_checked() {
+    let secret = signing_secret(32);
+    let rest = "url: https://hooks.example.com, secret_file: crm-webhook-secret";
+    for (webhooks, expected) in [
+        (format!("{{{rest}}}"), "`webhooks[0].id` is missing"),
+        (
+            "{id: crm, secret_file: crm-webhook-secret}".to_owned(),
+            "`webhooks[0].url` is missing",
+        ),
+        (
+            format!("{{id: My CRM, {rest}}}"),
+            "`webhooks[0].id` is `My CRM`; write 1 to 32",
+        ),
+        (
+            format!("{{id: crm, {rest}}}, {{id: crm, {rest}}}"),
+            "`webhooks[1].id` is `crm`, as another's; give every receiver its own id",
+        ),
+        (
+            format!("{{id: crm, {rest}, events: [hold.ended, hold.startet]}}"),
+            "`webhooks[0].events[1]` is `hold.startet`, not one of",
+        ),
+        (
+            format!("{{id: crm, {rest}, events: [hold.startet]}}"),
+            "did you mean `hold.started`?",
+        ),
+        (
+            format!("{{id: crm, {rest}, event: [hold.ended]}}"),
+            "did you mean `events`?",
+        ),
+        ("crm".to_owned(), "`webhooks[0]`"),
+    ] {
+        let shown = webhook_faults(&webhooks, "", &secret);
+        assert!(
+            shown.contains(expected),
+            "for {webhooks} expected {expected:?} in\n{shown}"
+        );
+        assert!(shown.contains("line "), "{shown}");
+    }
+    let good = crm("https://hooks.example.com");
+    for (outbound, expected) in [
+        (
+            "allow_hosts: [\"receiver:8443\"]",
+            "`outbound.allow_hosts[0]` is `receiver:8443`; write a host alone",
+        ),
+        ("allow_hosts: [\"receiver/in\"]", "write a host alone"),
+        (
+            "give_up_after: 1m",
+            "`outbound.give_up_after` is 1m; the least is 1h",
+        ),
+        (
+            "give_up_after: 90d",
+            "`outbound.give_up_after` is 90d; the most is 60d",
+        ),
+        ("timeout: 10", "`outbound.timeout` is `10`, not a length of time"),
+    ] {
+        let shown = webhook_faults(&good, outbound, &secret);
+        assert!(
+            shown.contains(expected),
+            "for {outbound} expected {expected:?} in\n{shown}"
+        );
+    }
+}
+
+#[test]
+fn all_faults_of_webhooks_come_at_once() {
+    let webhooks = "{id: crm, url: https://10.0.0.7, secret_file: crm-webhook-secret}, \
+        {id: crm, url: ftp://x, secret_file: crm-webhook-secret, events: [nothing]}, \
+        {id: crm, url: https://hooks.example.com, secret_file: crm-webhook-secret}";
+    let shown = webhook_faults(webhooks, "allow_hosts: [\"a b\"]", "hunter2");
+    for key in [
+        "`webhooks[0].secret_file`",
+        "`webhooks[1].url`",
+        "`webhooks[1].events[0]`",
+        "`outbound.allow_hosts[0]`",
+    ] {
+        assert!(shown.contains(key), "{key} in\n{shown}");
+    }
+}
+
+// Where a client is told, and where its keys are, is held to the same rule.
+#[test]
+fn addresses_of_clients_that_are_not_public_need_leave() {
+    let published = "auth: private_key_jwt\n    jwks_uri: https://10.0.0.7/jwks";
+    let text =
+        with("#auth: client_secret_basic", published).replacen("    secret_file: bank-secret\n", "", 1);
+    let shown = faults(&text);
+    assert!(
+        shown.contains("`clients[0].jwks_uri` names an address that is not public"),
+        "{shown}"
+    );
+    let allowed = text.replacen("#outbound:", "outbound: {allow_hosts: [10.0.0.7]}", 1);
+    load(&allowed).unwrap();
+    let plain = text.replacen("https://10.0.0.7", "http://127.0.0.1:9", 1);
+    assert!(faults(&plain).contains("`clients[0].jwks_uri` is plain http, to a host that is not allowed"));
+    let logout = with(
+        "#auth: client_secret_basic",
+        "backchannel_logout_uri: https://192.168.0.1/logout",
+    );
+    assert!(
+        faults(&logout).contains("`clients[0].backchannel_logout_uri` names an address that is not public")
+    );
 }
