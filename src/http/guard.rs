@@ -97,7 +97,7 @@ async fn answer(context: &Context, peer: Peer, route: &str, request: Request, ne
         return answer;
     }
     if let Some(kind) = limits::kind(request.method().as_str(), route).filter(|_| peer.is_known())
-        && let Err(seconds) = context.limiter.take(kind, limits::place(peer.0))
+        && let Err(seconds) = context.limiter.take(kind, limits::bucket(kind, route, peer.0))
     {
         metrics::counter!("reentry_limited_total", "kind" => kind.as_str()).increment(1);
         return Problem::too_often(seconds).into_response();

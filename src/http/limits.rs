@@ -31,7 +31,7 @@ pub enum Kind {
     Account,
     /// "This was not me", by address.
     Report,
-    /// What other programs push, by address.
+    /// What other programs push, by address and hook.
     Hook,
 }
 
@@ -62,6 +62,14 @@ pub fn kind(method: &str, route: &str) -> Option<Kind> {
         "POST" if below("/hooks/") || below("/backchannel-logout/") => Some(Kind::Hook),
         _ => None,
     }
+}
+
+/// Whose share is used up: the address's, and with hooks that of the one hook. Several of them are called from the same
+/// server, and a flood of what only wakes the poller must not keep out a change that is pushed.
+#[must_use]
+pub fn bucket(kind: Kind, route: &str, address: IpAddr) -> (IpAddr, &str) {
+    let hook = if kind == Kind::Hook { route } else { "" };
+    (place(address), hook)
 }
 
 /// Independent parts of the table, so that requests do not wait for each other.

@@ -260,3 +260,49 @@ async fn a_public_clients_refresh_is_never_kept_out_even_at_the_attackers_addres
     ];
     assert_eq!(door.post(ATTACKER, "/token", None, &own).await.status, 200);
 }
+
+// row "rate limits": a flood of one hook
+#[tokio::test]
+async fn a_flood_of_one_hook_is_429_with_retry_after_and_others_go_on() {
+    let house = House::new().await;
+    let door = Door::of(&house).await;
+    let hooks = [
+        "/hooks/extension/kc/events",
+        "/hooks/generic/kc/events",
+        "/backchannel-logout/kc",
+    ];
+    let usual = async |from: &str, path: &str| {
+        let answer = door.post(from, path, None, &[("logout_token", "x")]).await;
+        assert!(
+            [400, 404, 415].contains(&answer.status),
+            "{path} from {from}: {answer:?}"
+        );
+    };
+    for (at, flooded) in hooks.iter().enumerate() {
+        let attacker = format!("198.51.100.{at}");
+        for i in 0..3 {
+            usual(&format!("203.0.113.{i}, {attacker}"), flooded).await;
+        }
+        for _ in 0..20 {
+            let answer = door
+                .post(&attacker, flooded, None, &[("logout_token", "x")])
+                .await;
+            too_often(&answer);
+            assert_eq!(answer.headers["content-type"], "application/problem+json");
+            assert_eq!(answer.json()["type"], "urn:reentry:problem:too-often");
+        }
+        // Whichever IdP it names: the flood is one.
+        too_often(
+            &door
+                .post(&attacker, &flooded.replace("/kc", "/second"), None, &[])
+                .await,
+        );
+        // The same hook from elsewhere, the other hooks from the same server, and everything else from it.
+        usual(&format!("192.0.2.{at}"), flooded).await;
+        for other in hooks.iter().filter(|other| *other != flooded) {
+            usual(&attacker, other).await;
+        }
+        let ask = door.get(&attacker, "/authorize?client_id=nobody").await;
+        assert_eq!(ask.status, 400);
+    }
+}
