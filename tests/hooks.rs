@@ -16,12 +16,16 @@ mod senders;
 
 use std::time::Duration;
 
-use reentry_test_support::clock::{eventually, now_ms, now_s};
+use reentry_test_support::clock::{env, eventually, now_ms, now_s};
 use reentry_test_support::keycloak::pages;
+use reentry_test_support::receiver::{Manner, Received};
 use serde_json::{Value, json};
 
 use senders::{Catcher, EXTENSION_SECRET, RealmKey, Sender, bearer, hmac_hex};
-use world::{ASKED, CHANGED, HELD, HOOK_SECRETS, PASSWORD, Setup, World, assert_says, browser, sign_in};
+use world::{
+    ASKED, CHANGED, HELD, HOOK_SECRETS, PASSWORD, RECEIVER_SECRETS, Setup, World, assert_says, browser,
+    sign_in,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -622,4 +626,107 @@ async fn wrong_signature_replay_huge_body_bad_utf8_and_duplicate_members_at_back
     let good = key.sign(&about("good"));
     assert_eq!(send(&[("logout_token", &good)]).await.0, 200);
     wrong("replay", &send(&[("logout_token", &good)]).await);
+}
+
+/// What the library of the Standard Webhooks project says about a message.
+fn verified(received: &Received, secret: &str) -> Value {
+    use std::io::Write as _;
+    let python = env("REENTRY_TEST_PYTHON").unwrap();
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/clients/standardwebhooks_verify.py"
+    );
+    let mut child = std::process::Command::new(python)
+        .arg(script)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let body = String::from_utf8(received.body.clone()).unwrap();
+    let given = json!({ "secret": secret, "headers": received.headers, "body": body });
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(given.to_string().as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+// rows "webhooks" and "traceparent": the section `webhooks` of a real configuration, to the very receiver
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_receiver_is_told_is_good_to_the_specifications_own_library() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let world = World::start(Setup {
+        poll: "5m",
+        webhooks: true,
+        ..Setup::default()
+    })
+    .await;
+    let sender = Sender::new(&world, HOOK_SECRETS[0]);
+    let sub = world.sub("ana").await;
+    let body = reset_of(&sub).to_string();
+    let mut headers = sender.headers("msg_1", now_s(), body.as_bytes());
+    headers.push(("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01")));
+    // It fails at first: the message comes again under the same id, with a new time and a new signature.
+    world.receiver.behave(Manner::Status(500));
+    assert_eq!(sender.send(&headers, body.as_bytes()).await.0, 204);
+    world.receiver.wait_count(1, SOON).await;
+    world.receiver.behave(Manner::Take);
+    let received = world.receiver.wait_count(2, SOON).await;
+    let told: Vec<&Received> = received.iter().collect();
+    assert_eq!(told[0].headers["webhook-id"], told[1].headers["webhook-id"]);
+    for one in &told {
+        assert_eq!(one.line, "POST /hook?team=7 HTTP/1.1");
+        for secret in RECEIVER_SECRETS {
+            let taken = &verified(one, secret)["taken"];
+            assert_eq!(
+                (&taken["type"], &taken["data"]["sub"]),
+                (&json!("hold.started"), &json!(sub))
+            );
+            assert_eq!(taken["data"]["upstream"], "company");
+        }
+        let parts: Vec<&str> = one.headers["traceparent"].split('-').collect();
+        assert_eq!(
+            (parts.len(), parts[1]),
+            (4, TRACE),
+            "the trace of what was pushed"
+        );
+    }
+    let spans: Vec<&str> = told
+        .iter()
+        .map(|one| &one.headers["traceparent"][36..52])
+        .collect();
+    assert_ne!(spans[0], spans[1], "each try is a step of its own");
+    // Nobody else's secret, and nothing that was changed on the way.
+    let refused = |received: &Received, secret: &str| verified(received, secret)["refused"].is_string();
+    assert!(refused(told[1], HOOK_SECRETS[0]));
+    let mut forged = told[1].clone();
+    forged.body.push(b' ');
+    assert!(refused(&forged, RECEIVER_SECRETS[0]));
+    let mut replayed = told[1].clone();
+    replayed
+        .headers
+        .insert("webhook-timestamp".to_owned(), (now_s() - 600).to_string());
+    assert!(refused(&replayed, RECEIVER_SECRETS[0]));
+    // A report freezes the account, and the receiver is told of that too; of what it did not ask for it is not.
+    let mail = world.mails.wait_count("ana@example.com", 1, SOON).await;
+    let link = mail[0].link("/cancel/");
+    reqwest::Client::new().post(link).send().await.unwrap();
+    let received = world.receiver.wait_count(3, SOON).await;
+    let frozen = verified(&received[2], RECEIVER_SECRETS[0]);
+    assert_eq!(frozen["taken"]["type"], "account.contested", "{frozen}");
+    assert_ne!(
+        received[2].headers["webhook-id"],
+        received[1].headers["webhook-id"]
+    );
+    let trace = &received[2].headers["traceparent"];
+    assert!(
+        trace.len() == 55 && !trace.contains(TRACE),
+        "the trace of the report: {trace}"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.receiver.received().len(), 3, "each once");
 }

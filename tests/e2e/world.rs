@@ -8,6 +8,7 @@ use reentry_test_support::mail::MailSink;
 use reentry_test_support::ports::free_port;
 use reentry_test_support::process::{Launch, Process};
 use reentry_test_support::proxy::Proxy;
+use reentry_test_support::receiver::Receiver;
 use reentry_test_support::redis::Redis;
 use reentry_test_support::rp::{Authorization, ClientAuth, RelyingParty, Reply, words};
 use serde_json::{Value, json};
@@ -37,6 +38,11 @@ pub const HOOK_SECRETS: [&str; 2] = [
     "whsec_dGhlIG5ldyBzZWNyZXQgb2YgdGhlIHRlc3RzIGlzIGxvbmc=",
     "whsec_dGhlIG9sZCBzZWNyZXQgb2YgdGhlIHRlc3RzIGlzIGxvbmc=",
 ];
+/// Secrets that sign what the receiver is told, newest first.
+pub const RECEIVER_SECRETS: [&str; 2] = [
+    "whsec_dGhlIG5ldyBzZWNyZXQgb2YgdGhlIHJlY2VpdmVyIGlzIGxvbmc=",
+    "whsec_dGhlIG9sZCBzZWNyZXQgb2YgdGhlIHJlY2VpdmVyIGlzIGxvbmc=",
+];
 /// The secret of the extension's webhook.
 pub const EXTENSION_SECRET: &str = "the secret of the extension";
 
@@ -55,6 +61,8 @@ pub struct Setup {
     pub reconcile: &'static str,
     /// Longest wait for Keycloak.
     pub timeout: &'static str,
+    /// A receiver of webhooks is configured, with [`RECEIVER_SECRETS`].
+    pub webhooks: bool,
 }
 
 impl Default for Setup {
@@ -66,6 +74,7 @@ impl Default for Setup {
             contested_at_idp: "disable",
             reconcile: "24h",
             timeout: "5s",
+            webhooks: false,
         }
     }
 }
@@ -76,6 +85,8 @@ pub struct World {
     pub realm: Realm,
     /// Where every mail arrives.
     pub mails: MailSink,
+    /// Where webhooks arrive, if any are configured.
+    pub receiver: Receiver,
     /// The store.
     pub redis: Redis,
     /// In front of Keycloak, for cutting it off from Reentry only.
@@ -160,7 +171,11 @@ impl World {
         let proxy = Proxy::before(keycloak.base());
         let (public, operations) = (free_port(), free_port());
         let issuer = format!("http://127.0.0.1:{public}");
-        let config = config(&realm, &proxy, &redis, &mails, public, operations, setup);
+        let mut config = config(&realm, &proxy, &redis, &mails, public, operations, setup);
+        let receiver = Receiver::start();
+        if setup.webhooks {
+            config += &webhooks(&receiver);
+        }
         let launch = Launch::new(env!("CARGO_BIN_EXE_reentry"))
             .file("reentry.yaml", config)
             .file("policy.yaml", policy(setup))
@@ -170,6 +185,7 @@ impl World {
             .file("back-office-secret", "back-office-secret-of-the-test")
             .file("setup-password", "admin")
             .file("webhook-secrets", HOOK_SECRETS.join("\n"))
+            .file("receiver-secrets", RECEIVER_SECRETS.join("\n"))
             .file("extension-secrets", EXTENSION_SECRET)
             .env("NO_COLOR", "1");
         let reentry = launch.args(["serve", "--config", "reentry.yaml"]);
@@ -182,6 +198,7 @@ impl World {
         Self {
             realm,
             mails,
+            receiver,
             redis,
             proxy,
             reentry: process,
@@ -470,6 +487,21 @@ policy_file: policy.yaml
 "#,
         redis = redis.url(),
         mail = mails.port(),
+    )
+}
+
+/// An operator's own receiver on this machine: told of holds and freezes.
+fn webhooks(receiver: &Receiver) -> String {
+    format!(
+        "webhooks:
+  - id: crm
+    url: {}?team=7
+    secret_file: receiver-secrets
+    events: [hold.started, account.contested]
+outbound:
+  allow_hosts: [127.0.0.1]
+",
+        receiver.url()
     )
 }
 
