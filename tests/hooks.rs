@@ -190,11 +190,15 @@ async fn wrong_signature_replay_huge_body_bad_utf8_and_duplicate_members_at_the_
             "bad-request",
         );
     }
-    for (what, at) in [("replay", now - 360), ("future", now + 360)] {
-        let headers = sender.headers("m", at, good.as_bytes());
+    // What was right when it was recorded.
+    let mut then = reset_of(&sub);
+    then["timestamp"] = json!(at(-361));
+    let then = then.to_string();
+    for (what, at, body) in [("replay", now - 360, &then), ("future", now + 360, &good)] {
+        let headers = sender.headers("m", at, body.as_bytes());
         assert_problem(
             what,
-            &sender.send(&headers, good.as_bytes()).await,
+            &sender.send(&headers, body.as_bytes()).await,
             401,
             "unauthorized",
         );
