@@ -8,6 +8,8 @@
 
 #[path = "store/cluster.rs"]
 mod cluster;
+#[path = "store/guarded.rs"]
+mod guarded;
 #[path = "store/house.rs"]
 mod house;
 #[path = "store/loss.rs"]

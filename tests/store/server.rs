@@ -437,7 +437,7 @@ async fn a_due_record_never_expires_and_a_quiet_one_long_after() {
 }
 
 /// The rights that the store needs, for an ACL user of its own.
-const RIGHTS: [&str; 8] = [
+pub const RIGHTS: [&str; 8] = [
     "~re:*",
     "+@connection",
     "+@scripting",

@@ -21,7 +21,16 @@ pub struct Options {
     sentinel: Option<String>,
     /// A soft limit on the size of a file, in octets: what a full disk is to the append-only file.
     file_limit: Option<u64>,
+    /// The port for TLS of a guarded server.
+    guarded: Option<u16>,
 }
+
+/// Password of `default`, the user who may do everything, on guarded servers.
+pub const KEEPER: &str = "the keepers password";
+
+/// The folder with the certificates of guarded servers: `ca.pem`, `server.pem` and its key, for `localhost` and
+/// 127.0.0.1. Nobody has the key of the authority any more.
+pub const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../store/tls");
 
 impl Options {
     /// Turns the append-only file on; `fsync` is `always`, `everysec` or `no`.
@@ -43,6 +52,31 @@ impl Options {
     pub fn disk_of(mut self, octets: u64) -> Self {
         self.file_limit = Some(octets);
         self
+    }
+
+    /// Asks everybody for a password, [`KEEPER`] of the user `default`, and speaks TLS on a port of its own, with which
+    /// servers also find each other.
+    #[must_use]
+    pub fn guarded(mut self) -> Self {
+        self.guarded = Some(free_port());
+        self
+    }
+
+    /// What makes it guarded, as lines of a configuration.
+    fn guard(&self) -> Vec<String> {
+        let Some(port) = self.guarded else {
+            return Vec::new();
+        };
+        let file = |name: &str| format!("{CERTIFICATES}/{name}");
+        vec![
+            format!("tls-port {port}"),
+            format!("tls-cert-file {}", file("server.pem")),
+            format!("tls-key-file {}", file("server.key")),
+            format!("tls-ca-cert-file {}", file("ca.pem")),
+            "tls-auth-clients no".to_owned(),
+            "tls-replication yes".to_owned(),
+            format!("requirepass \"{KEEPER}\""),
+        ]
     }
 
     /// A Sentinel with these lines in its configuration.
@@ -106,6 +140,16 @@ impl Redis {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Whether it asks for a password and speaks TLS.
+    pub fn is_guarded(&self) -> bool {
+        self.options.guarded.is_some()
+    }
+
+    /// The port that other servers are told: that for TLS when it is guarded.
+    pub fn served_port(&self) -> u16 {
+        self.options.guarded.unwrap_or(self.port)
     }
 
     /// `redis://127.0.0.1:PORT/0`.
@@ -179,7 +223,11 @@ impl Redis {
     /// # Errors
     /// What the server refused, or that it is away.
     pub fn try_cli(&self, command: &[&str]) -> Result<String, String> {
-        let output = Command::new("redis-cli")
+        let mut cli = Command::new("redis-cli");
+        if self.options.guarded.is_some() {
+            cli.env("REDISCLI_AUTH", KEEPER);
+        }
+        let output = cli
             .args(["-e", "-h", "127.0.0.1", "-p"])
             .arg(self.port.to_string())
             .args(command)
@@ -247,7 +295,8 @@ impl Redis {
             let file = self.directory.path().join("sentinel.conf");
             // What it learned itself stays over a restart.
             if !file.exists() {
-                let text = format!("port {port}\nbind 127.0.0.1\nlogfile redis.log\ndir .\n{lines}");
+                let guard = self.options.guard().join("\n");
+                let text = format!("port {port}\nbind 127.0.0.1\nlogfile redis.log\ndir .\n{guard}\n{lines}");
                 std::fs::write(&file, text).expect("the configuration of a Sentinel");
             }
             command.args(["sentinel.conf", "--sentinel"]);
@@ -259,6 +308,13 @@ impl Redis {
             Some(fsync) => command.args(["--save", "", "--appendonly", "yes", "--appendfsync", fsync]),
             None => command.args(["--save", "", "--appendonly", "no"]),
         };
+        for line in self.options.guard() {
+            let (name, value) = line.split_once(' ').expect("a name and a value");
+            command.args([format!("--{name}"), value.trim_matches('"').to_owned()]);
+        }
+        if self.options.guarded.is_some() {
+            command.args(["--masterauth", KEEPER]);
+        }
         command.args(&self.options.extra);
         command
     }

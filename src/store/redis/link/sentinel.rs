@@ -5,8 +5,8 @@
 //! They are asked at every connecting and with every pulse, so that a master that was cut off together with us, and
 //! still believes in itself, is left as soon as a Sentinel can be reached that knows better.
 //!
-//! An ACL user of Sentinel needs `+auth +client|setname +client|setinfo +sentinel|get-master-addr-by-name
-//! +sentinel|master` and nothing else.
+//! An ACL user of Sentinel needs `+auth +client|setname +sentinel|get-master-addr-by-name +sentinel|master`, from Redis
+//! 7.2 on also `+client|setinfo`, and nothing else.
 
 use std::time::Duration;
 

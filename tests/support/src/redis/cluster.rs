@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Redis;
+use super::{Options, Redis};
 use crate::{clock, free_port};
 
 /// How many masters there are.
@@ -19,19 +19,28 @@ pub struct Cluster {
 impl Cluster {
     /// Three masters.
     pub fn start() -> Self {
-        Self::with(0)
+        Self::with(0, Options::default)
     }
 
     /// Three masters with a replica each.
     pub fn with_replicas() -> Self {
-        Self::with(1)
+        Self::with(1, Options::default)
     }
 
-    fn with(replicas: usize) -> Self {
+    /// Three masters, guarded: see [`Options::guarded`].
+    pub fn guarded() -> Self {
+        let options = || {
+            let options = Options::default().guarded();
+            options.arg("--tls-cluster").arg("yes")
+        };
+        Self::with(0, options)
+    }
+
+    fn with(replicas: usize, options: fn() -> Options) -> Self {
         let count = MASTERS * (1 + replicas);
         let buses: Vec<u16> = (0..count).map(|_| free_port()).collect();
         let node = |bus: &u16| {
-            Redis::options()
+            options()
                 .append_only("always")
                 .arg("--cluster-enabled")
                 .arg("yes")
@@ -65,7 +74,7 @@ impl Cluster {
                 node.cli(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
             }
             if index > 0 {
-                let (port, bus) = (node.port().to_string(), self.buses[index].to_string());
+                let (port, bus) = (node.served_port().to_string(), self.buses[index].to_string());
                 first.cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
             }
         }
@@ -130,6 +139,15 @@ impl Cluster {
     pub fn url(&self) -> String {
         let at: Vec<String> = self.nodes.iter().map(|n| n.address().to_string()).collect();
         format!("redis+cluster://{}", at.join(","))
+    }
+
+    /// The same by TLS, as `user`.
+    pub fn tls_url(&self, user: &str) -> String {
+        let at = self
+            .nodes
+            .iter()
+            .map(|n| format!("127.0.0.1:{}", n.served_port()));
+        format!("rediss+cluster://{user}@{}", at.collect::<Vec<_>>().join(","))
     }
 
     /// The nodes that are masters now.

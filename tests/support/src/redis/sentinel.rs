@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Options, Redis};
+use super::{KEEPER, Options, Redis};
 use crate::clock;
 
 /// What the Sentinels call the master.
@@ -24,26 +24,38 @@ pub struct SentinelSet {
 impl SentinelSet {
     /// Starts everything and waits until the Sentinels know each other and both replicas are in step.
     pub fn start() -> Self {
+        Self::with(Options::default)
+    }
+
+    /// The same, guarded: see [`Options::guarded`].
+    pub fn guarded() -> Self {
+        Self::with(|| Options::default().guarded())
+    }
+
+    fn with(options: fn() -> Options) -> Self {
         let server = || {
-            Redis::options()
+            options()
                 .append_only("everysec")
                 .arg("--repl-diskless-sync-delay")
                 .arg("0")
         };
         let master = server().start();
-        let port = master.port().to_string();
+        let port = master.served_port().to_string();
         let replica = || server().arg("--replicaof").arg("127.0.0.1").arg(&port).start();
         let nodes = vec![replica(), replica()];
+        let passwords = if master.is_guarded() {
+            format!("sentinel auth-pass {NAME} \"{KEEPER}\"\nsentinel sentinel-pass \"{KEEPER}\"\n")
+        } else {
+            String::new()
+        };
         let lines = format!(
-            "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
+            "sentinel monitor {NAME} 127.0.0.1 {port} 2\n{passwords}\
              sentinel down-after-milliseconds {NAME} {}\n\
              sentinel failover-timeout {NAME} 4000\n\
              sentinel parallel-syncs {NAME} 2\n",
             DOWN_AFTER.as_millis()
         );
-        let sentinels = (0..3)
-            .map(|_| Options::default().sentinel(&lines).start())
-            .collect();
+        let sentinels = (0..3).map(|_| options().sentinel(&lines).start()).collect();
         let set = Self {
             nodes: std::iter::once(master).chain(nodes).collect(),
             sentinels,
@@ -59,6 +71,18 @@ impl SentinelSet {
         format!("redis+sentinel://{}/{NAME}/0", at.join(","))
     }
 
+    /// The same by TLS, as `user`.
+    pub fn tls_url(&self, user: &str) -> String {
+        let at = self
+            .sentinels
+            .iter()
+            .map(|s| format!("127.0.0.1:{}", s.served_port()));
+        format!(
+            "rediss+sentinel://{user}@{}/{NAME}/0",
+            at.collect::<Vec<_>>().join(",")
+        )
+    }
+
     /// Which of the nodes most Sentinels name as the master.
     pub fn master(&self) -> usize {
         let named: Vec<u16> = self
@@ -72,7 +96,7 @@ impl SentinelSet {
             .iter()
             .max_by_key(|port| named.iter().filter(|p| p == port).count());
         let port = most.expect("a Sentinel that names a master");
-        let found = self.nodes.iter().position(|n| n.port() == *port);
+        let found = self.nodes.iter().position(|n| n.served_port() == *port);
         found.expect("the master is one of the nodes")
     }
 
@@ -92,7 +116,7 @@ impl SentinelSet {
     fn settled(&self) -> bool {
         let running: Vec<&Redis> = self.nodes.iter().filter(|n| n.is_running()).collect();
         let Some(master) = running.iter().find(|n| {
-            let port = n.port().to_string();
+            let port = n.served_port().to_string();
             let names = |s: &Redis| {
                 let named = s.try_cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]);
                 named.is_ok_and(|told| told.lines().nth(1) == Some(port.as_str()))
@@ -152,14 +176,14 @@ impl SentinelSet {
 
     /// Starts every node again that was killed, and waits until it is a replica in step.
     pub fn revive(&mut self) {
-        let port = self.nodes[self.master()].port().to_string();
+        let port = self.nodes[self.master()].served_port().to_string();
         for sentinel in self.sentinels.iter_mut().filter(|s| !s.is_running()) {
             sentinel.restart();
         }
         for node in self.nodes.iter_mut().filter(|n| !n.is_running()) {
             node.restart();
             // The Sentinels would do the same, after ten seconds.
-            if node.port().to_string() != port {
+            if node.served_port().to_string() != port {
                 node.cli(&["REPLICAOF", "127.0.0.1", &port]);
             }
         }
