@@ -115,7 +115,7 @@ pub struct Answer {
     pub sub: String,
     /// `sid`: the IdP's session.
     pub sid: Option<String>,
-    /// `auth_time`.
+    /// `auth_time`, by our clock where the IdP's is ahead.
     pub auth_time: Option<Timestamp>,
     /// `acr`.
     pub acr: Option<String>,
@@ -351,7 +351,7 @@ impl Upstreams {
             verdict => verdict,
         }
         .map_err(|verdict| UpstreamFault::Invalid(verdict.to_string()))?;
-        token::answer(&id_token.to_string())
+        token::answer(&id_token.to_string(), now)
     }
 
     async fn exchange(

@@ -219,6 +219,69 @@ async fn iss7_fresh_login_tiers_become_whole_only_by_a_login_after_the_end() {
     assert_eq!(payload(text(&fresh, "access_token"))["recovery_scope"], "full");
 }
 
+/// A log-in of so long ago at an IdP whose clock is ten minutes ahead.
+fn ahead(house: &House, ago: i64) -> Word {
+    let theirs = house.now() + 600;
+    let mut word = Word::default();
+    word.more["iat"] = json!(theirs);
+    word.more["exp"] = json!(theirs + 300);
+    Word {
+        auth_time: Some(theirs - ago),
+        ..word
+    }
+}
+
+// P6, ISS-6, contract section 4: no log-in is younger by a clock that is wrong.
+#[tokio::test]
+async fn keycloaks_clock_ahead_by_ten_minutes_makes_no_session_younger_than_a_change() {
+    let house = House::new().await;
+    for asked in [("prompt", "login"), ("max_age", "0"), ("max_age", "300")] {
+        house.op.say(&ahead(&house, 540));
+        let answer = log_in(&house, &mut Browser::default(), &[asked]).await;
+        assert_eq!(
+            answer.query().get("error").map(String::as_str),
+            Some("login_required"),
+            "{asked:?}: nine minutes are not fresh"
+        );
+    }
+    house.pass(Span::from_secs(60));
+    house.reset(None).await;
+    house.pass(Span::from_secs(2));
+    house.op.say(&ahead(&house, 62));
+    let answer = log_in(&house, &mut Browser::default(), &[]).await;
+    assert_eq!(answer.error(), "login_required", "it began before the change");
+    house.op.say(&ahead(&house, 0));
+    tokens(&house, &mut Browser::default(), &[]).await;
+}
+
+// P6, ISS-7
+#[tokio::test]
+async fn keycloaks_clock_ahead_by_ten_minutes_makes_no_log_in_one_after_the_end() {
+    let house = House::new().await;
+    house.admin.roles.lock().unwrap().insert("boss".to_owned());
+    house.flow.policy.rcu(|p| {
+        let mut policy = reentry::domain::policy::Policy::clone(p);
+        policy.lifetimes.session = Span::from_days(30);
+        policy
+    });
+    house.reset(None).await;
+    house.pass(Span::from_mins(72 * 60 - 5));
+    house.op.say(&ahead(&house, 0));
+    let mut browser = Browser::default();
+    let held = tokens(&house, &mut browser, &[]).await;
+    assert_eq!(payload(text(&held, "access_token"))["recovery_scope"], "read");
+    house.pass(Span::from_mins(6));
+    let after = refresh(&house, text(&held, "refresh_token")).await.json();
+    assert_eq!(
+        payload(text(&after, "access_token"))["recovery_scope"],
+        "read",
+        "that log-in was before the end"
+    );
+    house.op.say(&ahead(&house, 0));
+    let fresh = tokens(&house, &mut browser, &[("prompt", "login")]).await;
+    assert_eq!(payload(text(&fresh, "access_token"))["recovery_scope"], "full");
+}
+
 #[tokio::test]
 async fn iss3_a_request_of_which_nothing_is_left_is_invalid_scope_and_consumes_nothing() {
     let house = House::new().await;

@@ -9,7 +9,7 @@ use openidconnect::{
 use serde_json::{Map, Value};
 
 use super::{Answer, Metadata, UpstreamFault, describe, secret};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
 use crate::oidc::settings::Upstream;
 
 /// What is wrong with an ID token.
@@ -70,21 +70,38 @@ pub(super) fn verify(
     Ok(())
 }
 
-/// Reads a token that has been verified.
-pub(super) fn answer(token: &str) -> Result<Answer, UpstreamFault> {
+/// An IdP's clock that is ahead by less is as good as ours: its tokens have whole seconds.
+const NOISE: Span = Span::from_secs(5);
+
+/// When a log-in was, by our clock. Both instants of a token are by the IdP's clock, and it was issued just now, so an
+/// `iat` to come tells how far that clock is ahead. Without this a log-in would look as much younger than a change, the
+/// end of a hold or a `max_age` (P6, ISS-6, ISS-7). A clock that is behind makes it older, which asks for more.
+fn by_our_clock(auth_time: Timestamp, iat: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let ahead = iat.map_or(Span::ZERO, |iat| iat.since(now));
+    let ours = if ahead > NOISE {
+        auth_time.minus(ahead)
+    } else {
+        auth_time
+    };
+    ours.min(now)
+}
+
+/// Reads a token that has been verified, at `now`.
+pub(super) fn answer(token: &str, now: Timestamp) -> Result<Answer, UpstreamFault> {
     let shape = || UpstreamFault::Invalid("its ID token has claims of the wrong kind".to_owned());
     let payload = token.split('.').nth(1).ok_or_else(shape)?;
     let octets = URL_SAFE_NO_PAD.decode(payload).map_err(|_| shape())?;
     let claims: Map<String, Value> = serde_json::from_slice(&octets).map_err(|_| shape())?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
+    let instant = |name: &str| {
+        let seconds = claims.get(name).and_then(Value::as_i64);
+        seconds.map(Timestamp::from_secs)
+    };
     let amr = claims.get("amr").and_then(Value::as_array).into_iter().flatten();
     Ok(Answer {
         sub: text("sub").ok_or_else(shape)?,
         sid: text("sid").or_else(|| text("session_state")),
-        auth_time: claims
-            .get("auth_time")
-            .and_then(Value::as_i64)
-            .map(Timestamp::from_secs),
+        auth_time: instant("auth_time").map(|at| by_our_clock(at, instant("iat"), now)),
         acr: text("acr"),
         amr: amr.filter_map(Value::as_str).map(str::to_owned).collect(),
         claims,
