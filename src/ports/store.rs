@@ -507,6 +507,16 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] when the markers cannot be read.
     async fn lost(&self) -> Result<Vec<Lost>, StoreError>;
 
+    /// Whether nothing has happened since [`Store::lost`] last found nothing that could have made it find something now:
+    /// the same connection, every marker there, and no reading or commit that found one wrong. Costs next to nothing.
+    /// What nobody reads and nobody misses may have changed all the same, so it does not stand for a look for long.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    async fn still_sound(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Begins to rebuild a partition: its marker says so from now on, under a fence above any that was ever seen.
     /// Reading and changing stays refused, but with [`Parts::rebuilding`]. What is left of its values stays; effects
     /// of before that nobody can tell done from undone are dropped, and grants of before never count again.

@@ -255,6 +255,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The markers of these partitions; the others need not be in reach.
     async fn markers_in(&self, partitions: &[u8]) -> Result<Vec<Option<Marker>>, StoreError>;
 
+    /// The number of the connection, when that connection says that every marker and the installation's note are there;
+    /// nothing when one is missing, or it cannot be said with one command. A marker that is there may still be wrong.
+    async fn glance(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
     /// The installation's own note of who it is. `fresh` is noted when there is none, or one of the same
     /// incarnation with a lower fence; the answer is what is noted afterwards.
     async fn installation(&self, fresh: Option<&Marker>) -> Result<Option<Marker>, StoreError>;

@@ -134,6 +134,8 @@ pub(crate) struct Seen {
     fences: Vec<AtomicU64>,
     /// Partitions in which values were found missing although the marker is there.
     damaged: Vec<AtomicBool>,
+    /// Whether any marker was found wrong, or any value missing, since somebody asked for calm.
+    alarmed: AtomicBool,
 }
 
 impl Seen {
@@ -144,6 +146,7 @@ impl Seen {
             incarnation: OnceLock::new(),
             fences: (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect(),
             damaged: (0..PARTITIONS).map(|_| AtomicBool::new(false)).collect(),
+            alarmed: AtomicBool::new(false),
         }
     }
 
@@ -180,7 +183,10 @@ impl Seen {
         expected: &Expected,
         marker: Option<&Marker>,
     ) -> Result<(), StoreError> {
-        let lost = |loss| Err(StoreError::Lost { partition, loss });
+        let lost = |loss| {
+            self.alarmed.store(true, Ordering::Release);
+            Err(StoreError::Lost { partition, loss })
+        };
         if let Some(loss) = expected.fault(marker) {
             if let Some(marker) = marker.filter(|_| loss == Loss::Rebuilding) {
                 self.moved(partition, marker.fence);
@@ -209,6 +215,19 @@ impl Seen {
         if let Some(flag) = self.damaged.get(usize::from(partition)) {
             flag.store(damaged, Ordering::Release);
         }
+        if damaged {
+            self.alarmed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Everything is about to be looked at: only what is found from here on is an alarm.
+    pub(crate) fn calm(&self) {
+        self.alarmed.store(false, Ordering::Release);
+    }
+
+    /// Whether anything was found wrong since.
+    pub(crate) fn is_alarmed(&self) -> bool {
+        self.alarmed.load(Ordering::Acquire)
     }
 
     /// Whether values of this partition were found missing.

@@ -13,6 +13,7 @@ mod audit;
 mod check;
 mod commit;
 mod dead;
+mod glance;
 mod keys;
 mod link;
 mod queues;
@@ -193,8 +194,18 @@ fn marker(fields: Value) -> Result<Option<Marker>, StoreError> {
 const MARKER: [&str; 6] = ["i", "f", "n", "s", "l", "b"];
 
 fn read_marker(partition: u8) -> Cmd {
-    let mut command = redis::cmd("HMGET");
-    command.arg(keys::epoch(partition)).arg(&MARKER);
+    let [i, f, n, s, l, b] = MARKER;
+    command("HMGET", &[&keys::epoch(partition), i, f, n, s, l, b])
+}
+
+/// A command that is given its room at once.
+fn command(name: &str, arguments: &[&str]) -> Cmd {
+    let octets = arguments.iter().map(|a| a.len()).sum::<usize>() + name.len();
+    let mut command = Cmd::with_capacity(arguments.len() + 1, octets);
+    command.arg(name);
+    for argument in arguments {
+        command.arg(*argument);
+    }
     command
 }
 
@@ -232,22 +243,21 @@ impl Backend for Server {
     async fn read(&self, key: &SubjectKey, parts: Parts, mark: Option<&str>) -> Result<Raw, StoreError> {
         let partition = key.partition();
         let mut asked = Pipeline::with_capacity(8);
-        asked.cmd("ROLE").cmd("TIME");
+        asked
+            .add_command(command("ROLE", &[]))
+            .add_command(command("TIME", &[]));
         if let Some(mark) = mark {
-            asked.cmd("EXISTS").arg(keys::mark(partition, mark));
+            asked.add_command(command("EXISTS", &[&keys::mark(partition, mark)]));
         }
         asked
-            .cmd("ZSCORE")
-            .arg(keys::due(partition))
-            .arg(keys::member(key))
+            .add_command(command("ZSCORE", &[&keys::due(partition), &keys::member(key)]))
             .add_command(read_marker(partition))
-            .cmd("GET")
-            .arg(keys::record(key));
+            .add_command(command("GET", &[&keys::record(key)]));
         if parts.account {
-            asked.cmd("GET").arg(keys::account(key));
+            asked.add_command(command("GET", &[&keys::account(key)]));
         }
         if parts.grants {
-            asked.cmd("GET").arg(keys::grants(key));
+            asked.add_command(command("GET", &[&keys::grants(key)]));
         }
         let slot = keys::slot(partition);
         let mut answers = self.link.together(slot, &asked).await?.into_iter();
@@ -385,6 +395,12 @@ impl Backend for Server {
         let asked = partitions.iter().map(|p| (keys::slot(*p), read_marker(*p)));
         let answers = self.link.each(asked.collect()).await;
         answers.into_iter().map(|answer| marker(answer?)).collect()
+    }
+
+    async fn glance(&self) -> Result<Option<u64>, StoreError> {
+        let connection = self.link.number();
+        let marked = glance::all_marked(&self.link).await?;
+        Ok(connection.filter(|_| marked == Some(true)))
     }
 
     async fn installation(&self, fresh: Option<&Marker>) -> Result<Option<Marker>, StoreError> {

@@ -374,15 +374,20 @@ fn first<const N: usize>(mac: &[u8]) -> [u8; N] {
     mac.first_chunk().copied().unwrap_or([0; N])
 }
 
-/// In hexadecimal, lower case. Every key in the store has such a name: spelt without the formatter's detours.
+/// In hexadecimal, lower case.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
     let mut out = String::with_capacity(bytes.len() * 2);
+    hex_into(&mut out, bytes);
+    out
+}
+
+/// The same behind a text. Every key in the store has such a name: spelt without the formatter's detours.
+pub(crate) fn hex_into(out: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from(nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
     for byte in bytes {
         out.push(digit(byte >> 4));
         out.push(digit(byte & 15));
     }
-    out
 }
 
 /// Octets that are overwritten when they are dropped, all at once: one by one it would take as long as opening them.

@@ -52,6 +52,8 @@ pub(crate) struct Shared<B> {
     /// Partitions that this process put outbox entries into since they were last looked at.
     fresh: Vec<AtomicBool>,
     scanned: StdMutex<Option<Instant>>,
+    /// The connection over which the last look at all markers found nothing wrong.
+    sound: StdMutex<Option<u64>>,
     /// What this process knows of effects, also when the store does not any more.
     memory: Memory,
 }
@@ -76,6 +78,7 @@ impl<B: Backend> Shared<B> {
             work: Notify::new(),
             fresh: (0..PARTITIONS).map(|_| AtomicBool::new(true)).collect(),
             scanned: StdMutex::default(),
+            sound: StdMutex::default(),
             memory: Memory::default(),
             backend,
             keys,
@@ -408,7 +411,11 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
-        self.losses().await
+        self.looked().await
+    }
+
+    async fn still_sound(&self) -> Result<bool, StoreError> {
+        self.glance().await
     }
 
     async fn begin_rebuild(

@@ -2,7 +2,7 @@
 //! looked at it.
 
 use super::link::Link;
-use super::queues::{Gap, ask, streamed};
+use super::queues::{entries, streamed};
 use super::{integer, keys, script};
 use crate::ports::store::{PendingId, StoreError};
 use crate::store::backend::Waiting;
@@ -37,16 +37,7 @@ async fn moved(link: &Link, streams: [String; 2], at: &PendingId, sealed: &[u8])
 }
 
 pub(super) async fn all(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreError> {
-    let every: Vec<u8> = (0..=u8::MAX).collect();
-    let answers = ask(link, &every, Gap::Fail, |p| {
-        let mut command = redis::cmd("XRANGE");
-        command.arg(keys::dead(p)).arg("-").arg("+").arg("COUNT").arg(max);
-        command
-    });
-    let mut found = Vec::new();
-    for (partition, entries) in answers.await? {
-        found.extend(streamed(partition, entries)?);
-    }
+    let mut found = entries(link, keys::dead, max).await?;
     found.truncate(max);
     Ok(found)
 }

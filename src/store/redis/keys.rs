@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 
 use super::link::{Slot, slot_of};
 use crate::ports::seal::SubjectKey;
-use crate::store::seal::hex;
+use crate::store::seal::{hex, hex_into};
 
 /// The slot of everything that a partition has.
 pub(super) fn slot(partition: u8) -> Slot {
@@ -55,7 +55,23 @@ pub(super) fn grants(key: &SubjectKey) -> String {
 }
 
 fn value(key: &SubjectKey, kind: char) -> String {
-    format!("re:{{{:03}}}:{kind}:{}", key.partition(), member(key))
+    let mut name = tagged(key.partition());
+    name.push(kind);
+    name.push(':');
+    hex_into(&mut name, &key.0);
+    name
+}
+
+/// What every name of a partition begins with. Each reading makes four of them: without the formatter's detours.
+fn tagged(partition: u8) -> String {
+    let digit = |n: u8| char::from(b'0' + n % 10);
+    let mut name = String::with_capacity(48);
+    name.push_str("re:{");
+    name.push(digit(partition / 100));
+    name.push(digit(partition / 10));
+    name.push(digit(partition));
+    name.push_str("}:");
+    name
 }
 
 /// The subject in a sorted set.
@@ -106,7 +122,9 @@ pub(super) fn sync(partition: u8) -> String {
 }
 
 fn of_partition(partition: u8, what: &str) -> String {
-    format!("re:{{{partition:03}}}:{what}")
+    let mut name = tagged(partition);
+    name.push_str(what);
+    name
 }
 
 pub(super) fn state(name: &str) -> String {

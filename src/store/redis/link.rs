@@ -4,11 +4,13 @@
 //! master; in either case a reading is one round trip to one node. See [`node`] for what holds of each connection.
 
 mod cluster;
+mod connection;
 mod dial;
 mod durable;
 mod fault;
 mod map;
 mod node;
+mod resp;
 mod sentinel;
 mod slot;
 
@@ -91,6 +93,19 @@ impl Link {
             to,
             durability,
             sentinel: matches!(url.topology, Topology::Sentinel { .. }),
+        }
+    }
+
+    /// Whether partitions are in different places, so that no command may name several.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.to, To::Many(_))
+    }
+
+    /// The number of the connection to one server. A new one has another, and may be to another server.
+    pub(super) fn number(&self) -> Option<u64> {
+        match &self.to {
+            To::One(node) => node.number(),
+            To::Many(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use redis::{Cmd, Value};
 
 use super::link::{Link, slot_of};
-use super::{integer, keys, list, octets, script, strange, text};
+use super::{glance, integer, keys, list, octets, script, strange, text};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, PendingId, StoreError};
@@ -61,7 +61,8 @@ pub(super) async fn outbox(
     max: usize,
 ) -> Result<Vec<Waiting>, StoreError> {
     let most = max.min(PER_PARTITION);
-    let answers = ask(link, partitions, Gap::Skip, |p| {
+    let partitions = glance::with_effects(link, partitions).await?;
+    let answers = ask(link, &partitions, Gap::Skip, |p| {
         let mut call = script::call(&script::OUTBOX, &[keys::out(p), keys::later(p)]);
         call.arg(now.millis()).arg(most);
         call
@@ -94,16 +95,9 @@ pub(super) fn streamed(partition: u8, entries: Value) -> Result<Vec<Waiting>, St
 /// What is to be done now and what waits for its next try, and nothing moves. The second sort has no place in the
 /// stream yet, so it can be looked at only.
 pub(super) async fn peek(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreError> {
+    let mut found = entries(link, keys::out, max).await?;
     let all: Vec<u8> = (0..=u8::MAX).collect();
-    let now = ask(link, &all, Gap::Fail, |p| {
-        let mut command = redis::cmd("XRANGE");
-        command.arg(keys::out(p)).arg("-").arg("+").arg("COUNT").arg(max);
-        command
-    });
-    let mut found = Vec::new();
-    for (partition, entries) in now.await? {
-        found.extend(streamed(partition, entries)?);
-    }
+    let all = glance::with_keys(link, &all, keys::later).await?;
     let later = ask(link, &all, Gap::Fail, |p| {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(keys::later(p)).arg("-inf").arg("+inf");
@@ -121,6 +115,26 @@ pub(super) async fn peek(link: &Link, max: usize) -> Result<Vec<Waiting>, StoreE
         found.extend(scored(entries)?.into_iter().map(set_aside));
     }
     found.truncate(max);
+    Ok(found)
+}
+
+/// At most `max` entries of the stream that each partition has under this name.
+pub(super) async fn entries(
+    link: &Link,
+    name: fn(u8) -> String,
+    max: usize,
+) -> Result<Vec<Waiting>, StoreError> {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    let all = glance::with_entries(link, &all, name).await?;
+    let answers = ask(link, &all, Gap::Fail, |p| {
+        let mut command = redis::cmd("XRANGE");
+        command.arg(name(p)).arg("-").arg("+").arg("COUNT").arg(max);
+        command
+    });
+    let mut found = Vec::new();
+    for (partition, entries) in answers.await? {
+        found.extend(streamed(partition, entries)?);
+    }
     Ok(found)
 }
 
@@ -144,6 +158,7 @@ pub(super) async fn defer(
 
 pub(super) async fn due(link: &Link, now: Timestamp, max: usize) -> Result<Vec<SubjectKey>, StoreError> {
     let all: Vec<u8> = (0..=u8::MAX).collect();
+    let all = glance::with_keys(link, &all, keys::due).await?;
     let answers = ask(link, &all, Gap::Skip, |p| {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command

@@ -16,6 +16,26 @@ const ROUNDS: usize = 64;
 const PAGE: usize = 128;
 
 impl<B: Backend> Shared<B> {
+    /// All losses, and a note for [`Shared::glance`] when there is none.
+    pub(super) async fn looked(&self) -> Result<Vec<Lost>, StoreError> {
+        self.seen.calm();
+        let over = self.backend.glance().await?;
+        let lost = self.losses().await?;
+        if let Ok(mut sound) = self.sound.lock() {
+            *sound = over.filter(|_| lost.is_empty());
+        }
+        Ok(lost)
+    }
+
+    /// Whether the last look found nothing, over the connection that is still there, and nobody found anything since.
+    pub(super) async fn glance(&self) -> Result<bool, StoreError> {
+        let Some(over) = self.sound.lock().ok().and_then(|sound| *sound) else {
+            return Ok(false);
+        };
+        let now = self.backend.glance().await?;
+        Ok(now == Some(over) && !self.seen.is_alarmed())
+    }
+
     pub(super) async fn losses(&self) -> Result<Vec<Lost>, StoreError> {
         let installed = self.backend.installation(None).await?;
         if let Some(own) = &installed {

@@ -317,13 +317,9 @@ impl Shared {
         let known: Vec<Endpoint> = self.known.lock().await.iter().cloned().collect();
         let views = join_all(known.iter().map(|at| async move {
             let told = |e: redis::RedisError| format!("{at}: {e}");
-            let mut connection = self.dial.open(at, Duration::ZERO).await.map_err(told)?;
-            let question = View::question();
-            let answers = connection
-                .send_packed_commands(&question, 0, question.len())
-                .await
-                .map_err(told)?;
-            View::read(at, answers.into_iter().map(Value::extract_error).collect())
+            let connection = self.dial.open(at, Duration::ZERO).await.map_err(told)?;
+            let answers = connection.send(&View::question()).await.map_err(told)?;
+            View::read(at, answers)
         }));
         best(views.await)
     }

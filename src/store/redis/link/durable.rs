@@ -11,11 +11,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
+use super::connection::Connection;
 use super::dial::Dial;
 use super::node::{Live, ask_role, with_scripts};
 use crate::config::store::Durability;
@@ -29,7 +29,7 @@ pub(super) struct Writers {
     durability: Durability,
     turns: Semaphore,
     /// Not in use, with the number of the connection that they stand beside.
-    idle: Mutex<Vec<(u64, MultiplexedConnection)>>,
+    idle: Mutex<Vec<(u64, Connection)>>,
     /// Whether the server does not know `WAITAOF`.
     no_waitaof: AtomicBool,
 }
@@ -60,17 +60,17 @@ impl Writers {
         let Ok(Ok(_turn)) = turn else {
             return Err(late());
         };
-        let mut connection = self.connection(live).await?;
+        let connection = self.connection(live).await?;
         let mut all = pipeline.clone();
         all.add_command(self.wait());
-        let mut answers = with_scripts(&mut connection, &all).await?;
+        let mut answers = with_scripts(&connection, &all).await?;
         let waited = answers.pop().unwrap_or(Ok(Value::Nil))?;
         self.idle.lock().await.push((live.number, connection));
         Ok((answers, self.reached(&waited)))
     }
 
     /// A connection to the same node that nobody else uses.
-    async fn connection(&self, live: &Live) -> RedisResult<MultiplexedConnection> {
+    async fn connection(&self, live: &Live) -> RedisResult<Connection> {
         let idle = {
             let mut idle = self.idle.lock().await;
             idle.retain(|(number, _)| *number == live.number);
@@ -79,22 +79,24 @@ impl Writers {
         if let Some((_, connection)) = idle {
             return Ok(connection);
         }
-        let mut connection = self.dial.open(&live.at, self.durability.timeout).await?;
+        let connection = self.dial.open(&live.at, self.durability.timeout).await?;
         // The address may lead to another node by now.
-        let role = ask_role(&mut connection).await;
+        let role = ask_role(&connection).await;
         role.map_err(|why| RedisError::from(std::io::Error::other(why)))?;
         if self.durability.fsync && !self.no_waitaof.load(Ordering::Relaxed) {
-            self.probe(&mut connection).await?;
+            self.probe(&connection).await?;
         }
         Ok(connection)
     }
 
     /// Asks whether the server knows `WAITAOF` (Redis 7.2).
-    async fn probe(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    async fn probe(&self, connection: &Connection) -> RedisResult<()> {
         let mut nothing = redis::cmd("WAITAOF");
         nothing.arg(0).arg(0).arg(0);
-        let answer = connection.send_packed_command(&nothing).await?;
-        if let Err(error) = answer.extract_error()
+        let mut asked = Pipeline::with_capacity(1);
+        asked.add_command(nothing);
+        let answer = connection.send(&asked).await?.pop();
+        if let Some(Err(error)) = answer
             && error.to_string().contains("unknown command")
         {
             self.no_waitaof.store(true, Ordering::Relaxed);

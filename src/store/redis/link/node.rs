@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::connection::{Answers, Connection};
 use super::dial::{Dial, Endpoint};
 use super::durable::Writers;
 use super::fault::{is_unknown_script, judge};
@@ -54,7 +54,7 @@ impl Find for Fixed {
 pub(super) struct Live {
     pub(super) number: u64,
     pub(super) at: Endpoint,
-    connection: MultiplexedConnection,
+    connection: Connection,
 }
 
 struct State {
@@ -111,8 +111,7 @@ impl Node {
     /// [`StoreError::Unavailable`] when there is no connection, or it broke.
     pub(super) async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
         let live = self.live()?;
-        let mut connection = live.connection.clone();
-        let answers = with_scripts(&mut connection, pipeline).await;
+        let answers = with_scripts(&live.connection, pipeline).await;
         let answers = answers.map_err(|e| self.broke(&live, &e))?;
         self.watch_answers(&live, &answers);
         Ok(answers)
@@ -137,6 +136,11 @@ impl Node {
     /// Where it is connected to.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         self.state.live.load().as_ref().map(|live| live.at.clone())
+    }
+
+    /// Which connection is in use, counted from the first.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.state.live.load().as_ref().map(|live| live.number)
     }
 
     /// The node said that it is no master: drop it.
@@ -188,35 +192,22 @@ impl State {
 }
 
 /// Sends; scripts that the server forgot are loaded again.
-pub(super) async fn with_scripts(
-    connection: &mut MultiplexedConnection,
-    pipeline: &Pipeline,
-) -> RedisResult<Vec<RedisResult<Value>>> {
-    let answers = send(connection, pipeline).await?;
+pub(super) async fn with_scripts(connection: &Connection, pipeline: &Pipeline) -> RedisResult<Answers> {
+    let answers = connection.send(pipeline).await?;
     let mut errors = answers.iter().filter_map(|a| a.as_ref().err());
     if !errors.any(is_unknown_script) {
         return Ok(answers);
     }
     load(connection).await?;
-    send(connection, pipeline).await
+    connection.send(pipeline).await
 }
 
-async fn send(
-    connection: &mut MultiplexedConnection,
-    pipeline: &Pipeline,
-) -> RedisResult<Vec<RedisResult<Value>>> {
-    let answers = connection
-        .send_packed_commands(pipeline, 0, pipeline.len())
-        .await?;
-    Ok(answers.into_iter().map(Value::extract_error).collect())
-}
-
-async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+async fn load(connection: &Connection) -> RedisResult<()> {
     let mut pipeline = Pipeline::new();
     for command in script::all() {
         pipeline.add_command(command);
     }
-    let loaded = send(connection, &pipeline).await?;
+    let loaded = connection.send(&pipeline).await?;
     loaded.into_iter().try_for_each(|a| a.map(|_| ()))
 }
 
@@ -231,12 +222,9 @@ pub(crate) fn is_master(role: &Value) -> bool {
 }
 
 /// Fails for a node that is no master.
-pub(super) async fn ask_role(connection: &mut MultiplexedConnection) -> Result<(), String> {
-    let role = connection
-        .send_packed_command(&redis::cmd("ROLE"))
-        .await
-        .and_then(Value::extract_error)
-        .map_err(|e| e.to_string())?;
+pub(super) async fn ask_role(connection: &Connection) -> Result<(), String> {
+    let role = connection.one(&redis::cmd("ROLE")).await;
+    let role = role.map_err(|e| e.to_string())?;
     if is_master(&role) {
         Ok(())
     } else {
@@ -245,14 +233,14 @@ pub(super) async fn ask_role(connection: &mut MultiplexedConnection) -> Result<(
 }
 
 /// Connects to the first candidate that says it is a master.
-async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, MultiplexedConnection), String> {
+async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection), String> {
     let mut why = "nobody knows a master".to_owned();
     for at in find.candidates().await? {
         let greeted = async {
             let connection = dial.open(&at, Duration::ZERO).await;
-            let mut connection = connection.map_err(|e| e.to_string())?;
-            ask_role(&mut connection).await?;
-            load(&mut connection).await.map_err(|e| e.to_string())?;
+            let connection = connection.map_err(|e| e.to_string())?;
+            ask_role(&connection).await?;
+            load(&connection).await.map_err(|e| e.to_string())?;
             Ok::<_, String>(connection)
         };
         match greeted.await {
@@ -304,7 +292,7 @@ async fn watch(
     state: &State,
     number: u64,
     at: &Endpoint,
-    mut connection: MultiplexedConnection,
+    connection: Connection,
     find: &impl Find,
     pulse: Duration,
 ) {
@@ -317,7 +305,7 @@ async fn watch(
         if timeout(pulse, state.broken.notified()).await.is_ok() {
             continue;
         }
-        let mut sound = ask_role(&mut connection).await;
+        let mut sound = ask_role(&connection).await;
         if sound.is_ok() {
             sound = find.confirm(at).await;
         }

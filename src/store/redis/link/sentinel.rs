@@ -13,11 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::connection::Connection;
 use super::dial::{Dial, Endpoint};
 use super::node::Find;
 
@@ -33,7 +33,7 @@ pub(super) struct Sentinels {
 
 struct Sentinel {
     at: Endpoint,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<Connection>>,
 }
 
 /// What a Sentinel says.
@@ -95,7 +95,7 @@ fn in_order(mut said: Vec<Said>) -> Vec<Said> {
 impl Sentinel {
     async fn ask(&self, dial: &Dial, master: &str) -> Result<Said, String> {
         let mut kept = self.connection.lock().await;
-        let mut connection = match kept.take() {
+        let connection = match kept.take() {
             Some(connection) => connection,
             None => dial
                 .open(&self.at, Duration::ZERO)
@@ -105,11 +105,11 @@ impl Sentinel {
         let mut asked = Pipeline::with_capacity(2);
         asked.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         asked.cmd("SENTINEL").arg("MASTER").arg(master);
-        let answers = connection.send_packed_commands(&asked, 0, 2).await;
+        let answers = connection.send(&asked).await;
         let answers = answers.map_err(|e| format!("{}: {e}", self.at))?;
         *kept = Some(connection);
         drop(kept);
-        let answers: Result<Vec<Value>, _> = answers.into_iter().map(Value::extract_error).collect();
+        let answers: Result<Vec<Value>, _> = answers.into_iter().collect();
         let answers = answers.map_err(|e| format!("{}: {e}", self.at))?;
         said(&answers).ok_or_else(|| format!("{} does not know it", self.at))
     }
