@@ -1,5 +1,6 @@
 //! What handlers work with: one extractor, not twelve.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,9 +40,28 @@ impl Default for Limits {
     }
 }
 
-/// Everything a handler needs. Cheap to clone.
+/// Everything a handler needs. Each request clones it several times, so a clone is one count; whoever changes a clone
+/// changes that clone alone.
 #[derive(Clone)]
-pub struct Context {
+pub struct Context(Arc<Everything>);
+
+impl Deref for Context {
+    type Target = Everything;
+
+    fn deref(&self) -> &Everything {
+        &self.0
+    }
+}
+
+impl DerefMut for Context {
+    fn deref_mut(&mut self) -> &mut Everything {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+/// What a [`Context`] holds.
+#[derive(Clone)]
+pub struct Everything {
     /// The use cases.
     pub flow: Arc<Flow>,
     /// Protocol rules: settings, signing, upstreams.
@@ -77,7 +97,7 @@ impl Context {
         let limits = Limits::default();
         let readiness = Arc::new(Readiness::new(flow.upstreams.keys().cloned()));
         let wakes = Arc::new(Wakes::new(flow.upstreams.keys().cloned()));
-        Self {
+        Self(Arc::new(Everything {
             readiness,
             wakes,
             flow,
@@ -91,7 +111,7 @@ impl Context {
             limiter: Arc::new(Limiter::new(crate::config::limits::Limits::default())),
             proxies: Arc::default(),
             places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)),
-        }
+        }))
     }
 
     /// The same with other rates, behind these proxies.

@@ -1,5 +1,6 @@
 //! Extractors whose rejections are problem documents too.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -8,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::http::problem::Problem;
@@ -33,16 +35,16 @@ pub struct Path<T>(pub T);
 #[derive(Clone, Debug)]
 pub struct Sent(pub Params);
 
+/// How a form is sent.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// As long as nobody says otherwise.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The kind of body in lower case, without parameters.
-fn kind(headers: &HeaderMap) -> String {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or("");
-    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+/// Whether the body is of this kind, whatever its parameters.
+fn is(headers: &HeaderMap, kind: &str) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let found = value.and_then(|v| v.split(';').next()).unwrap_or("");
+    found.trim().eq_ignore_ascii_case(kind)
 }
 
 /// How long the body of a request may take to arrive; the guard writes it down.
@@ -52,8 +54,14 @@ pub struct BodyTime(pub Duration);
 /// The whole body, within the listener's limits of size and time.
 pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let most = request.extensions().get::<BodyTime>().map_or(BODY_TIME, |t| t.0);
-    let Ok(read) = tokio::time::timeout(most, Bytes::from_request(request, state)).await else {
-        return Err(Problem::too_slow());
+    let mut read = pin!(Bytes::from_request(request, state));
+    // Most bodies are there with their heads: no timer then.
+    let read = match read.as_mut().now_or_never() {
+        Some(read) => read,
+        None => match tokio::time::timeout(most, read).await {
+            Ok(read) => read,
+            Err(_) => return Err(Problem::too_slow()),
+        },
     };
     read.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
@@ -75,7 +83,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if kind(request.headers()) != "application/json" {
+        if !is(request.headers(), "application/json") {
             return Err(Problem::unsupported_media_type("application/json"));
         }
         let bytes = body(request, state).await?;
@@ -89,10 +97,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if kind(request.headers()) != "application/x-www-form-urlencoded" {
-            return Err(Problem::unsupported_media_type(
-                "application/x-www-form-urlencoded",
-            ));
+        if !is(request.headers(), FORM) {
+            return Err(Problem::unsupported_media_type(FORM));
         }
         let bytes = body(request, state).await?;
         fields(Params::parse(&bytes)).map(Self)
@@ -135,10 +141,8 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
             .headers()
             .get(header::CONTENT_LENGTH)
             .is_some_and(|v| v == "0");
-        if !empty && kind(request.headers()) != "application/x-www-form-urlencoded" {
-            return Err(Problem::unsupported_media_type(
-                "application/x-www-form-urlencoded",
-            ));
+        if !empty && !is(request.headers(), FORM) {
+            return Err(Problem::unsupported_media_type(FORM));
         }
         Params::parse(&body(request, state).await?)
             .map(Self)

@@ -117,17 +117,20 @@ async fn answer(context: &Context, peer: Peer, route: &str, request: Request, ne
 
 /// The trace that the request belongs to: the caller's if it is well-formed, else a new one.
 fn trace(context: &Context, headers: &HeaderMap) -> Trace {
-    let (mut id, mut span) = ([0; 16], [0; 8]);
-    context.flow.entropy.fill(&mut span);
+    let mut dice = [0; 24];
+    context.flow.entropy.fill(&mut dice);
+    let (id, span) = (first(&dice), first(dice.get(16..).unwrap_or_default()));
     let one = |name: &str| {
         let mut lines = headers.get_all(name).iter();
         lines.next().filter(|_| lines.next().is_none())?.to_str().ok()
     };
     let found = one("traceparent").and_then(|parent| Trace::continuing(parent, one("tracestate"), span));
-    found.unwrap_or_else(|| {
-        context.flow.entropy.fill(&mut id);
-        Trace::new(id, span)
-    })
+    found.unwrap_or_else(|| Trace::new(id, span))
+}
+
+/// The first `N` octets; a trace's name of zeros only is replaced where it is made.
+fn first<const N: usize>(octets: &[u8]) -> [u8; N] {
+    octets.first_chunk().copied().unwrap_or([0; N])
 }
 
 /// Gives a 5xx its only word, and the cause for the log.

@@ -1,5 +1,7 @@
 //! How a client proves who it is (RFC 6749 §2.3, OIDC Core §9): by exactly one method per request.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -18,25 +20,36 @@ pub enum Refusal {
     Unknown,
 }
 
+/// An `Authorization` header, read once. It holds a secret, so there is no way to print it.
+pub struct Authorization(Option<(String, String)>);
+
+impl Authorization {
+    /// Reads it; what is no `Basic` header proves nothing.
+    #[must_use]
+    pub fn read(header: &str) -> Self {
+        Self(basic(header))
+    }
+}
+
 /// Recognises the client. `authorization` is the header, if there is one.
 ///
 /// # Errors
 /// [`Refusal`].
 pub fn authenticate<'a>(
     settings: &'a BrokerSettings,
-    authorization: Option<&str>,
+    authorization: Option<&Authorization>,
     params: &Params,
 ) -> Result<&'a Client, Refusal> {
     let posted_secret = params.get("client_secret");
     if params.get("client_assertion").is_some() || params.get("client_assertion_type").is_some() {
         return Err(Refusal::Unknown);
     }
-    if let Some(header) = authorization {
-        let (id, secret) = basic(header).ok_or(Refusal::Unknown)?;
+    if let Some(Authorization(credentials)) = authorization {
+        let (id, secret) = credentials.as_ref().ok_or(Refusal::Unknown)?;
         if posted_secret.is_some() || params.get("client_id").is_some_and(|named| named != id) {
             return Err(Refusal::Mixed);
         }
-        return proven(settings, &id, &secret, |auth| {
+        return proven(settings, id, secret, |auth| {
             matches!(auth, ClientAuth::Secret { basic: true, .. })
         });
     }
@@ -54,11 +67,11 @@ pub fn authenticate<'a>(
 
 /// The client that somebody says to be, by whatever way; nothing is proven by it.
 #[must_use]
-pub fn claimed(authorization: Option<&str>, params: &Params) -> Option<String> {
-    let by_header = || authorization.and_then(basic).map(|(id, _)| id);
+pub fn claimed<'a>(authorization: Option<&'a Authorization>, params: &'a Params) -> Option<Cow<'a, str>> {
+    let by_header = || Some(authorization?.0.as_ref()?.0.as_str().into());
     let by_assertion = || params.get("client_assertion").and_then(assertion::claimed);
-    let named = params.get("client_id").map(str::to_owned);
-    named.or_else(by_header).or_else(by_assertion)
+    let named = params.get("client_id").map(Cow::from);
+    named.or_else(by_header).or_else(|| by_assertion().map(Cow::from))
 }
 
 fn proven<'a>(
@@ -128,8 +141,8 @@ mod tests {
         .unwrap()
     }
 
-    fn header(raw: &str) -> String {
-        format!("Basic {}", STANDARD.encode(raw))
+    fn header(raw: &str) -> Authorization {
+        Authorization::read(&format!("Basic {}", STANDARD.encode(raw)))
     }
 
     fn params(text: &str) -> Params {
@@ -179,7 +192,12 @@ mod tests {
         let secret = params("client_id=spa&client_secret=x");
         assert_eq!(authenticate(&s, None, &secret).unwrap_err(), Refusal::Unknown);
         assert_eq!(
-            authenticate(&s, Some("Bearer x"), &params("client_id=spa")).unwrap_err(),
+            authenticate(
+                &s,
+                Some(&Authorization::read("Bearer x")),
+                &params("client_id=spa")
+            )
+            .unwrap_err(),
             Refusal::Unknown
         );
     }

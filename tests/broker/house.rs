@@ -525,10 +525,9 @@ impl House {
             clients(),
             self.context.broker.settings.upstreams.clone(),
         );
-        Context {
-            broker: Arc::new(Broker::new(settings.unwrap(), ring, outbound()).unwrap()),
-            ..self.context.clone()
-        }
+        let mut context = self.context.clone();
+        context.broker = Arc::new(Broker::new(settings.unwrap(), ring, outbound()).unwrap());
+        context
     }
 
     pub fn url(&self, path: &str) -> String {

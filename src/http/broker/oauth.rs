@@ -11,7 +11,7 @@ use crate::http::context::Context;
 use crate::http::limits::{self, Kind};
 use crate::http::peer::Peer;
 use crate::oidc::assertion;
-use crate::oidc::client_auth::{self, Refusal};
+use crate::oidc::client_auth::{self, Authorization, Refusal};
 use crate::oidc::params::Params;
 use crate::oidc::settings::Client;
 use crate::ports::seal::SubjectKey;
@@ -69,10 +69,11 @@ pub async fn client<'a>(
         Some(Ok(text)) => Some(text),
         Some(Err(_)) => return Err(unknown_client(true)),
     };
-    let who = failing(context, peer, header, &params);
+    let credentials = header.map(Authorization::read);
+    let who = failing(context, peer, credentials.as_ref(), &params);
     // A refresh is never kept out by what failed before: its token is sealed, there is nothing to guess.
     let open = header.is_none() && params.get("grant_type") == Some("refresh_token");
-    if let Some(who) = who.as_ref().filter(|_| !open)
+    if let Some(who) = who.filter(|_| !open)
         && let Err(seconds) = context.limiter.ready(Kind::Token, who)
     {
         return Err(too_often(Kind::Token, seconds));
@@ -81,7 +82,7 @@ pub async fn client<'a>(
         if params.get("client_assertion").is_some() || params.get("client_assertion_type").is_some() {
             asserted(context, header, &params).await?
         } else {
-            client_auth::authenticate(&context.broker.settings, header, &params)
+            client_auth::authenticate(&context.broker.settings, credentials.as_ref(), &params)
         };
     match recognised {
         Ok(client) => Ok((client, params)),
@@ -119,15 +120,18 @@ async fn asserted<'a>(
 }
 
 /// Whose failures are counted: an address and the client it claims to be. All clients that do not exist are one.
-fn failing(
-    context: &Context,
+fn failing<'a>(
+    context: &'a Context,
     peer: Peer,
-    header: Option<&str>,
+    credentials: Option<&Authorization>,
     params: &Params,
-) -> Option<(IpAddr, Option<String>)> {
-    let claimed = client_auth::claimed(header, params);
-    let known = claimed.filter(|id| context.broker.settings.client(id).is_some());
-    peer.is_known().then(|| (limits::place(peer.0), known))
+) -> Option<(IpAddr, Option<&'a str>)> {
+    if !peer.is_known() {
+        return None;
+    }
+    let claimed = client_auth::claimed(credentials, params);
+    let known = claimed.and_then(|id| context.broker.settings.client(&id));
+    Some((limits::place(peer.0), known.map(|client| client.id.as_str())))
 }
 
 /// Counts a grant that failed, by its account and, for a client that proves nothing, by where it came from; the answer
