@@ -24,7 +24,8 @@ demo-browser: install ## the demo's story in a real Chromium; screenshots in art
 clients: install ## openid-client and Authlib, which know nothing of Reentry
 	@scripts/test clients
 
-bench: install ## what each hot path costs, beside bare programs on the same machine: target/bench/report.json
+bench: ## what each hot path costs, beside bare programs on the same machine: target/bench/report.json
+	@scripts/install --for-bench
 	@cargo build --release --locked -p reentry -p reentry-load
 	@target/release/reentry-load
 

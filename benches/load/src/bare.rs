@@ -30,7 +30,6 @@ use reentry_test_support::redis::Redis;
 use crate::measure::{Place, Windows};
 use crate::report::Report;
 use crate::work::{Same, Target, listening, row, windows};
-use crate::{Options, wanted};
 
 /// axum alone.
 pub const HELLO: &str = "bare: axum";
@@ -156,15 +155,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 /// Measures all of them.
-pub async fn measure(
-    place: &Place,
-    settings: Windows,
-    options: &Options,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    if !wanted(options, "bare") && options.only.is_some() {
-        return Ok(());
-    }
+pub async fn measure(place: &Place, settings: Windows, report: &mut Report) -> anyhow::Result<()> {
     let redis = Redis::start();
     fill(&redis).await?;
     let port = free_port();
@@ -184,13 +175,15 @@ pub async fn measure(
         "POST /form HTTP/1.1\r\nhost: localhost\r\nauthorization: Basic Z2F0ZTpnYXRlLXNlY3JldA==\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    for (name, request) in [
+    let all = [
         (HELLO, get("/hello")),
         (READ, get("/read")),
         (FORM, form.into_bytes()),
         (SIGN, get("/sign")),
         (ROTATE, get("/rotate")),
-    ] {
+    ];
+    // A path alone says little: what it is held against is measured with it.
+    for (name, request) in all {
         let works = Same::all(vec![request], "");
         let (measured, _) = windows(&target, works, settings).await?;
         report.rows.push(row(name, measured, None));

@@ -168,8 +168,8 @@ impl Windows {
             };
         }
         Self {
-            warm: Duration::from_millis(700),
-            length: Duration::from_millis(1500),
+            warm: Duration::from_millis(500),
+            length: Duration::from_millis(1000),
             count: 5,
         }
     }

@@ -171,7 +171,6 @@ pub fn row(path: &str, mut windows: Vec<Window>, against: Option<(&str, Option<f
         p50_ms: median(p50),
         p99_ms,
         redis_commands,
-        note: "",
     };
     eprintln!("{path}: {cpu_us:.1} us, {rps:.0}/s");
     row
