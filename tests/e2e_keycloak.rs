@@ -516,6 +516,30 @@ async fn wire_is_idempotent_and_undo_takes_back_exactly_what_it_made() {
     assert!(second.contains("nothing to change"), "{second}");
     let checked = world.try_run(&with("--check"));
     assert_eq!(checked.0, 0, "{}", checked.1);
+    // What four roles do not show is said, with what to do, and is no reason to fail.
+    let says_blind = || {
+        let (_, text) = world.try_run(&["doctor", "--config", "reentry.yaml", "--json"]);
+        // Warnings about the configuration follow.
+        let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let found = values.next().unwrap().unwrap();
+        let of_company = |f: &&Value| f["part"] == "upstream company";
+        let ours: Vec<&Value> = found["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(of_company)
+            .collect();
+        assert_eq!(ours[0]["level"], "good", "{ours:?}");
+        ours.iter()
+            .any(|f| f["level"] == "warn" && f["text"].as_str().unwrap().contains("--view-clients"))
+    };
+    assert!(says_blind());
+    let mut seeing = with("--view-clients");
+    seeing.push("--yes");
+    let given = world.run(&seeing);
+    assert!(given.contains("role realm-management/view-clients"), "{given}");
+    assert!(!says_blind());
+    assert_eq!(world.try_run(&with("--check")).0, 0, "it may stay");
     let mut undo = with("--undo");
     undo.push("--yes");
     world.run(&undo);
