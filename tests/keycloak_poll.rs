@@ -346,6 +346,31 @@ async fn keycloaks_clock_ahead_or_behind_by_ten_minutes_and_set_right_again() {
     }
 }
 
+// P6; domain "Start": also where no line tells of a change, and only a date does
+#[tokio::test(flavor = "multi_thread")]
+async fn keycloaks_clock_behind_by_ten_minutes_begins_no_silent_hold_early() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let mut config = house.realm.get("events/config").await;
+    config["eventsEnabled"] = json!(false);
+    config["adminEventsEnabled"] = json!(false);
+    house.realm.put("events/config", &config).await;
+    house.front.set_clock(-600);
+    let replica = house.replica();
+    let before = i64::try_from(now_ms()).unwrap();
+    house.reset("ann").await;
+    ingest::login_check(&replica.flow, &house.subject(&ann))
+        .await
+        .unwrap();
+    let record = house.record(&ann).await.unwrap();
+    let (at, now) = (record.causes[0].at.millis(), i64::try_from(now_ms()).unwrap());
+    assert!(
+        (before - 3_000..=now).contains(&at),
+        "{at} is not between {before} and {now}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_polling_one_polls_and_the_other_takes_over() {
     let house = House::new().await;

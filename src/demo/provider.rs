@@ -9,7 +9,7 @@ use crate::domain::change::Change;
 use crate::domain::hold::Posture;
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::Account;
-use crate::domain::time::{Now, Timestamp};
+use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::idp::{
     Converged, Cursor, Heard, IdentityProvider, IdpError, IdpSession, Line, Polled, Reading, Wanted,
 };
@@ -84,6 +84,7 @@ impl IdentityProvider for DemoProvider {
             account: person.account(),
             facts: Some(person.facts()),
             carried: None,
+            ahead: Span::ZERO,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::domain::audit::Entry;
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::Setting;
 use crate::domain::hold::rebuild::{Evidence, reach, rebuild};
-use crate::domain::subject::account::{Account, FactorClass};
+use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::{Flow, FlowError, ingest, reconcile};
@@ -358,14 +358,15 @@ async fn changes(
             changes.push(change);
         }
     }
-    let silent = silent(&reading.account, &changes, since, now);
+    let silent = silent(reading, &changes, since, now);
     changes.extend(silent);
     changes.sort_by_key(Change::start);
     Ok(changes)
 }
 
 /// Credentials that are younger than `since` and the account, and that no known change tells of.
-pub(super) fn silent(account: &Account, known: &[Change], since: Timestamp, now: Now) -> Vec<Change> {
+pub(super) fn silent(reading: &Reading, known: &[Change], since: Timestamp, now: Now) -> Vec<Change> {
+    let account = &reading.account;
     let young = account
         .factors
         .iter()
@@ -375,11 +376,12 @@ pub(super) fn silent(account: &Account, known: &[Change], since: Timestamp, now:
         let tells = |c: &&Change| c.factor == Some(f.class) && c.at.since(f.created).abs() <= TELLS;
         !known.iter().any(|c| tells(&c))
     });
-    untold.map(|f| by_date(&f.id, f.class, f.created, now)).collect()
+    let change = |f: &Factor| by_date(&f.id, f.class, f.created, (now, reading.ahead));
+    untold.map(change).collect()
 }
 
-/// The change that a credential's date tells of.
-pub(super) fn by_date(id: &str, class: FactorClass, created: Timestamp, now: Now) -> Change {
+/// The change that a credential's date tells of; `now` by our clock, and how far the date's clock is ahead of it.
+pub(super) fn by_date(id: &str, class: FactorClass, created: Timestamp, (now, ahead): (Now, Span)) -> Change {
     let kind = match class {
         FactorClass::Password => ChangeKind::PasswordReset,
         FactorClass::RecoveryCodes => ChangeKind::RecoveryCodesReset,
@@ -391,7 +393,7 @@ pub(super) fn by_date(id: &str, class: FactorClass, created: Timestamp, now: Now
         kind,
         factor: Some(class),
         at: created,
-        offset: Span::ZERO,
+        offset: ahead,
         received: now.latest(),
         proof: Proof::Unproven,
         mediated: false,

@@ -254,7 +254,7 @@ pub(super) async fn differences(
         return Ok(false);
     };
     let mut differed = false;
-    let factors = moved(before, &reading.account, flow.now(loaded.store_time).latest());
+    let factors = moved(before, reading, flow.now(loaded.store_time).latest());
     if let Some(first) = factors.iter().map(|c| c.at).min() {
         let now = flow.now(None);
         let since = first.minus(rebuild::TELLS);
@@ -271,7 +271,7 @@ pub(super) async fn differences(
             .await?
             .account
             .unwrap_or_default();
-        let still = moved(&known, &reading.account, now.latest());
+        let still = moved(&known, reading, now.latest());
         for change in &factors {
             if still.iter().any(|s| s.id == change.id) {
                 ingest::store_change(flow, subject, change, Some(reading), Era::Ours).await?;
@@ -288,8 +288,9 @@ pub(super) async fn differences(
 }
 
 /// Factors that came, were replaced or went, as the changes that they would be if no log explains them.
-fn moved(before: &Account, after: &Account, at: Timestamp) -> Vec<Change> {
-    let now = crate::domain::time::Now::exact(at);
+fn moved(before: &Account, reading: &Reading, at: Timestamp) -> Vec<Change> {
+    let after = &reading.account;
+    let now = (crate::domain::time::Now::exact(at), reading.ahead);
     let credential = |f: &&Factor| f.class != FactorClass::FederatedLink && f.gone.is_none();
     let known = |f: &Factor| {
         before
@@ -307,6 +308,7 @@ fn moved(before: &Account, after: &Account, at: Timestamp) -> Vec<Change> {
         id: format!("{}-{}", f.id, f.created.millis()),
         kind: ChangeKind::FactorRemoved,
         at,
+        offset: Span::ZERO,
         ..rebuild::by_date(&f.id, f.class, f.created, now)
     }));
     changes

@@ -43,7 +43,11 @@ async fn found(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<Vec<
     let enrolment = flow.policy.load().enrolment_window;
     let before = loaded.account.as_ref();
     Ok(before.map_or_else(Vec::new, |before| {
-        credentials(before, &reading.account, received, enrolment)
+        let mut changes = credentials(before, &reading.account, received, enrolment);
+        for change in &mut changes {
+            change.offset = reading.ahead;
+        }
+        changes
     }))
 }
 

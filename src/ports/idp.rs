@@ -7,7 +7,7 @@ use crate::domain::hold::rebuild::carried::Carried;
 use crate::domain::hold::{Cut, Posture};
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
-use crate::domain::time::{Now, Timestamp};
+use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::hook::{Heeded, HookCall, HookRefusal};
 
 /// Why the IdP did not do what it was asked.
@@ -81,6 +81,8 @@ pub struct Reading {
     pub facts: Option<Facts>,
     /// What the IdP itself carries of a hold; `None` when it could not be read, or the IdP carries nothing ever.
     pub carried: Option<Carried>,
+    /// How far the IdP's clock, by which the account's dates are, is ahead of ours, as last sampled.
+    pub ahead: Span,
 }
 
 /// What the adapter made the IdP do.

@@ -125,6 +125,7 @@ impl IdentityProvider for FakeIdp {
             account,
             facts: Some(facts),
             carried: None,
+            ahead: Span::ZERO,
         })
     }
 

@@ -11,7 +11,7 @@ use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery
 use super::events::{self, AdminAct};
 use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
 use super::story::AT_CREATION;
-use super::{Keycloak, administrators, of_account};
+use super::{Keycloak, administrators, idp, of_account};
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
 use crate::domain::time::Timestamp;
 use crate::ports::idp::{IdpError, Reading};
@@ -80,11 +80,13 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
         events,
         admin: edits,
     };
+    let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
     let carried = facts.as_ref().map(|facts| super::act::carried(&facts.groups));
     Ok(Reading {
         account: account(&parts, &keycloak.settings.phone_attributes),
         facts,
         carried,
+        ahead,
     })
 }
 
