@@ -23,7 +23,6 @@ pub mod routes;
 pub mod views;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 
 use crate::http::context::Context;
@@ -68,13 +67,11 @@ pub fn operations(context: Context) -> Router {
     finish(router, context)
 }
 
-/// What holds for every route: a body limit, one guard around each request, and problems for what is not there.
+/// What holds for every route: one guard around each request, and problems for what is not there.
 fn finish(router: Router<Context>, context: Context) -> Router {
-    let body = context.limits.body;
     router
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(DefaultBodyLimit::max(body))
         .layer(from_fn_with_state(context.clone(), guard::around))
         .with_state(context)
 }

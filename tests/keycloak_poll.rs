@@ -17,7 +17,7 @@ use std::time::Duration;
 use reentry::domain::subject::UpstreamId;
 use reentry::flow::{FlowError, ingest, poll, reconcile};
 use reentry::ports::idp::{IdentityProvider as _, IdpError};
-use reentry::ports::store::StoreError;
+use reentry::ports::store::{Parts, StoreError, Write};
 use reentry_test_support::clock::{eventually, now_ms};
 use serde_json::json;
 
@@ -144,6 +144,37 @@ async fn a_voluntary_change_is_not_taken_for_an_untold_one_at_the_log_in_after_i
             .unwrap();
         assert!(!house.is_held(&ann).await);
     }
+}
+
+// Keycloak tells of a change a moment before it shows it: the snapshot that is stored with the line is the old one then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_told_before_it_could_be_seen_holds_nobody_at_a_later_log_in() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    let (key, parts) = (replica.flow.key(&house.subject(&ann)), Parts::ACCOUNT);
+    let stale = house.store.read(&key, parts).await.unwrap().account.unwrap();
+    let mut browser = house::browser();
+    house.change_password(&mut browser, "ann").await;
+    replica.poll("a").await.unwrap();
+    let put_back = |_: &_| {
+        Some(Write {
+            account: Some(stale.clone()),
+            ..Write::default()
+        })
+    };
+    house.store.update(&key, parts, None, &put_back).await.unwrap();
+    ingest::login_check(&replica.flow, &house.subject(&ann))
+        .await
+        .unwrap();
+    assert!(!house.is_held(&ann).await);
+    let now = house.store.read(&key, parts).await.unwrap().account.unwrap();
+    assert_ne!(
+        now.factors, stale.factors,
+        "what is there now is known from here on"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,6 +168,7 @@ async fn one(flow: &Flow, owner: &str, leave: Leave<'_>, entry: &Pending) -> Res
             Err(error) => Done::Later(error.to_string()),
         },
         Effect::Announce(event) => fan_out(flow, entry, event).await?,
+        Effect::Webhook(_) | Effect::Farewell(_) if came_back(flow, entry) => Done::Yes,
         Effect::Webhook(delivery) => {
             let announcement = Announcement {
                 receiver: &delivery.receiver,
@@ -186,6 +187,12 @@ async fn one(flow: &Flow, owner: &str, leave: Leave<'_>, entry: &Pending) -> Res
     lanes.left(&lane, done == Done::Yes, flow.clock.now());
     drop(place);
     conclude(flow, entry, &lane, done).await
+}
+
+/// Whether this process delivered it before: a store that was rolled back, or rebuilt by another process, tells of it
+/// again. What follows from the delivery is stored again then, and nothing is sent twice.
+fn came_back(flow: &Flow, entry: &Pending) -> bool {
+    flow.store.told(&entry.id) == Some(true)
 }
 
 /// An event becomes one entry for each receiver that wants it; their ids are the same if this happens twice.
@@ -294,7 +301,11 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
         link,
         account_page: format!("{}/account", flow.issuer),
     };
-    let done = ended(flow.notifier.deliver(&outgoing).await);
+    let done = if came_back(flow, entry) {
+        Done::Yes
+    } else {
+        ended(flow.notifier.deliver(&outgoing).await)
+    };
     if done == Done::Yes {
         accepted(flow, entry, notice).await?;
     }

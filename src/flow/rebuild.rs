@@ -39,6 +39,10 @@ const WITNESS: &str = "fences";
 const SIDE_BY_SIDE: usize = 4;
 /// Changes that came this long before a loss that nobody watched are told again.
 const UNWATCHED: Span = Span::from_mins(10);
+/// Between two looks at what waits in the outbox; well within [`crate::domain::hold::rebuild::UNCERTAIN`].
+const TOLD_EVERY: Span = Span::from_secs(5);
+/// The most waiting effects that are looked at; when there are more, nobody knows which waits longest.
+const MOST: usize = 10_000;
 /// Values that are missing in a partition that was just rebuilt belong to accounts that the IdP no longer has.
 const ONCE: Span = Span::from_hours(1);
 /// What is enrolled this soon after an account was made belongs to its making.
@@ -52,8 +56,10 @@ pub type Keep = Arc<dyn Fn(&str) + Send + Sync>;
 /// What this process remembers between two looks.
 #[derive(Debug, Default)]
 struct Watch {
-    /// When each partition was last known to be sound.
-    sound: BTreeMap<u8, Timestamp>,
+    /// Until when everything that each partition had to tell was told.
+    told: BTreeMap<u8, Timestamp>,
+    /// When that was last looked at.
+    asked: Option<Timestamp>,
     /// When each log was last read to its end, as far as was told.
     polled: BTreeMap<UpstreamId, Timestamp>,
     /// What was said.
@@ -89,6 +95,9 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
     if let Some(told) = &told {
         flow.store.remember(told);
     }
+    let now = flow.now(None).earliest();
+    // Before the markers are: what was rolled back must not look as if it had been delivered.
+    let waiting = oldest_waiting(flow, now, watch).await;
     let calm = watch.glances < GLANCES && flow.store.still_sound().await?;
     let lost = if calm {
         watch.glances += 1;
@@ -105,7 +114,6 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
         lost.is_empty(),
     )
     .await?;
-    let now = flow.now(None).earliest();
     for upstream in flow.upstreams.keys() {
         if let Some(at) = crate::flow::poll::caught_up_at(flow, upstream).await {
             watch.polled.insert(upstream.clone(), at);
@@ -113,8 +121,11 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
     }
     say(&lost, watch);
     let names: BTreeSet<u8> = lost.iter().map(|l| l.partition).collect();
-    for partition in (0..=u8::MAX).filter(|p| !names.contains(p)) {
-        watch.sound.insert(partition, now);
+    if let Some(waiting) = waiting {
+        for partition in (0..=u8::MAX).filter(|p| !names.contains(p)) {
+            let oldest = waiting.get(&partition).copied().unwrap_or(now);
+            watch.told.insert(partition, oldest.min(now));
+        }
     }
     let fresh = |p: &u8| watch.mended.get(p).is_some_and(|at| now < at.plus(ONCE));
     let heal = lost
@@ -129,6 +140,29 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
     let outcome = if done.is_ok() { "done" } else { "failed" };
     metrics::counter!("reentry_rebuilds_total", "outcome" => outcome).increment(1);
     done
+}
+
+/// Since when the oldest effect of each partition waits, where any does. `None` when it is not time to ask yet, or
+/// nobody knows: then what counts as told stays where it was, and a message is rather repeated than lost (P8).
+async fn oldest_waiting(flow: &Flow, now: Timestamp, watch: &mut Watch) -> Option<BTreeMap<u8, Timestamp>> {
+    if watch.asked.is_some_and(|at| now < at.plus(TOLD_EVERY)) {
+        return None;
+    }
+    let waiting = match flow.store.waiting(MOST).await {
+        Ok(waiting) if waiting.len() < MOST => waiting,
+        Ok(_) => return None,
+        Err(error) => {
+            tracing::debug!(%error, "what waits in the outbox could not be looked at");
+            return None;
+        }
+    };
+    watch.asked = Some(now);
+    let mut oldest: BTreeMap<u8, Timestamp> = BTreeMap::new();
+    for entry in waiting {
+        let since = oldest.entry(entry.at.partition).or_insert(entry.since);
+        *since = entry.since.min(*since);
+    }
+    Some(oldest)
 }
 
 /// Tells the others, and those to come, what was seen of the fences. A store that cannot be believed keeps what it
@@ -192,8 +226,8 @@ async fn all(
     let polled = polled.min().unwrap_or(unwatched);
     let mut begun: Vec<Rebuild> = Vec::new();
     for partition in partitions {
-        let sound = watch.sound.get(partition).copied().unwrap_or(unwatched);
-        let told_before = sound.min(polled);
+        let told = watch.told.get(partition).copied().unwrap_or(unwatched);
+        let told_before = told.min(polled);
         begun.push(
             flow.store
                 .begin_rebuild(*partition, told_before, now.latest())

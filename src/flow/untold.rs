@@ -9,8 +9,9 @@ use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::ingest::Era;
+use crate::flow::rebuild::TELLS;
 use crate::flow::{Flow, FlowError, ingest};
-use crate::ports::idp::Reading;
+use crate::ports::idp::{Heard, Reading};
 use crate::ports::store::Parts;
 
 /// Takes in every credential of `reading` that neither the snapshot nor a line knows.
@@ -18,21 +19,35 @@ use crate::ports::store::Parts;
 /// # Errors
 /// [`FlowError`]: the check has to be repeated.
 pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<(), FlowError> {
-    if found(flow, subject, reading).await?.is_empty() {
+    let unknown = found(flow, subject, reading).await?;
+    let Some(first) = unknown.iter().map(|change| change.at).min() else {
         return Ok(());
+    };
+    // A line is stored together with the account as it was read then. So one that is asked for now, after the
+    // credential was seen, is there; but the account may have been read a moment too early, when the IdP already told
+    // of the change and still showed the account of before. What a line tells of is judged by that line alone.
+    let since = first.minus(TELLS);
+    let idp = flow.idp(&subject.upstream)?;
+    let lines = idp.story(&subject.sub, since, flow.now(None)).await?;
+    let mut told = Vec::new();
+    for one in &lines {
+        if let Heard::Change(change) = &one.heard {
+            ingest::line(flow, &subject.upstream, one, Era::Ours).await?;
+            told.push((change.factor, change.at));
+        }
     }
-    // A line is stored together with the credential it tells of. So one that is asked for now, after the credential
-    // was seen, is there, even if the two were set apart by a moment in the readings before.
-    for one in flow
-        .idp(&subject.upstream)?
-        .latest(&subject.sub, flow.now(None))
-        .await?
-    {
-        ingest::line(flow, &subject.upstream, &one, Era::Ours).await?;
-    }
-    for change in found(flow, subject, reading).await? {
+    let (told, untold): (Vec<Change>, Vec<Change>) =
+        found(flow, subject, reading).await?.into_iter().partition(|new| {
+            let tells =
+                |(factor, at): &(_, Timestamp)| *factor == new.factor && at.since(new.at).abs() <= TELLS;
+            told.iter().any(tells)
+        });
+    for change in untold {
         tracing::warn!(upstream = %subject.upstream, kind = ?change.kind, "a credential was set and no log says so");
         ingest::store_change(flow, subject, &change, Some(reading), Era::Ours).await?;
+    }
+    if !told.is_empty() {
+        ingest::refresh(flow, &flow.key(subject), &reading.account).await?;
     }
     Ok(())
 }

@@ -3,13 +3,13 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::body::{BodyDataStream, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::http::problem::Problem;
@@ -37,8 +37,11 @@ pub struct Sent(pub Params);
 
 /// How a form is sent.
 const FORM: &str = "application/x-www-form-urlencoded";
-/// As long as nobody says otherwise.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// What is read of a body that is too large, so that its sender comes to the answer: a connection that is closed over
+/// unread octets is reset, and the answer is lost with it (RFC 9112 §9.6).
+const DISCARDED: usize = 4 * 1024 * 1024;
+/// For as long as this at most.
+const DISCARDING: Duration = Duration::from_secs(2);
 
 /// Whether the body is of this kind, whatever its parameters.
 fn is(headers: &HeaderMap, kind: &str) -> bool {
@@ -47,29 +50,90 @@ fn is(headers: &HeaderMap, kind: &str) -> bool {
     found.trim().eq_ignore_ascii_case(kind)
 }
 
-/// How long the body of a request may take to arrive; the guard writes it down.
+/// How large the body of a request may be, and how long it may take to arrive; the guard writes it down.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyTime(pub Duration);
+pub struct BodyBounds {
+    /// Octets.
+    pub most: usize,
+    /// From the first to the last of them.
+    pub time: Duration,
+}
+
+impl Default for BodyBounds {
+    fn default() -> Self {
+        Self {
+            most: 64 * 1024,
+            time: Duration::from_secs(10),
+        }
+    }
+}
 
 /// The whole body, within the listener's limits of size and time.
-pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    let most = request.extensions().get::<BodyTime>().map_or(BODY_TIME, |t| t.0);
-    let mut read = pin!(Bytes::from_request(request, state));
-    // Most bodies are there with their heads: no timer then.
-    let read = match read.as_mut().now_or_never() {
-        Some(read) => read,
-        None => match tokio::time::timeout(most, read).await {
-            Ok(read) => read,
-            Err(_) => return Err(Problem::too_slow()),
-        },
-    };
-    read.map_err(|rejection: BytesRejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::too_large()
-        } else {
-            Problem::bad_request("the body did not arrive whole")
+///
+/// # Errors
+/// 413, 408, or 400 when it broke off.
+pub(super) async fn body(request: Request) -> Result<Bytes, Problem> {
+    let bounds = request.extensions().get::<BodyBounds>().copied();
+    let bounds = bounds.unwrap_or_default();
+    // Whoever asks first has not sent it yet.
+    let asks = request.headers().contains_key(header::EXPECT);
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if asks && announced.is_some_and(|octets| octets > bounds.most) {
+        return Err(Problem::too_large());
+    }
+    let mut frames = request.into_body().into_data_stream();
+    let read = {
+        let mut read = pin!(whole(&mut frames, bounds.most));
+        // Most bodies are there with their heads: no timer then.
+        match read.as_mut().now_or_never() {
+            Some(read) => read,
+            None => tokio::time::timeout(bounds.time, read)
+                .await
+                .unwrap_or_else(|_| Err(Problem::too_slow())),
         }
-    })
+    };
+    match read {
+        Err(problem) if problem.status == StatusCode::PAYLOAD_TOO_LARGE => {
+            let rest = discard(&mut frames);
+            // In time or not: what it says is the same.
+            let _ = tokio::time::timeout(DISCARDING.min(bounds.time), rest).await;
+            Err(problem)
+        }
+        other => other,
+    }
+}
+
+async fn whole(frames: &mut BodyDataStream, most: usize) -> Result<Bytes, Problem> {
+    let broken = |_| Problem::bad_request("the body did not arrive whole");
+    let first = frames.try_next().await.map_err(broken)?.unwrap_or_default();
+    if first.len() > most {
+        return Err(Problem::too_large());
+    }
+    // Nearly always that is all, and nothing has to be copied.
+    let Some(second) = frames.try_next().await.map_err(broken)? else {
+        return Ok(first);
+    };
+    let mut whole = Vec::from(first);
+    let mut next = Some(second);
+    while let Some(octets) = next {
+        if octets.len() > most.saturating_sub(whole.len()) {
+            return Err(Problem::too_large());
+        }
+        whole.extend_from_slice(&octets);
+        next = frames.try_next().await.map_err(broken)?;
+    }
+    Ok(Bytes::from(whole))
+}
+
+async fn discard(frames: &mut BodyDataStream) {
+    let mut left = DISCARDED;
+    while let Ok(Some(octets)) = frames.try_next().await {
+        let Some(less) = left.checked_sub(octets.len()) else {
+            return;
+        };
+        left = less;
+    }
 }
 
 fn fields<T: DeserializeOwned>(params: Result<Params, Fault>) -> Result<T, Problem> {
@@ -82,11 +146,11 @@ fn fields<T: DeserializeOwned>(params: Result<Params, Fault>) -> Result<T, Probl
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is(request.headers(), "application/json") {
             return Err(Problem::unsupported_media_type("application/json"));
         }
-        let bytes = body(request, state).await?;
+        let bytes = body(request).await?;
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|e| Problem::bad_request(format!("the JSON body: {e}")))
@@ -96,11 +160,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is(request.headers(), FORM) {
             return Err(Problem::unsupported_media_type(FORM));
         }
-        let bytes = body(request, state).await?;
+        let bytes = body(request).await?;
         fields(Params::parse(&bytes)).map(Self)
     }
 }
@@ -131,7 +195,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 impl<S: Send + Sync> FromRequest<S> for Sent {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let refuse = |fault: Fault| Problem::bad_request(fault.to_string());
         if request.method() != axum::http::Method::POST {
             let query = request.uri().query().unwrap_or("").as_bytes();
@@ -144,9 +208,7 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
         if !empty && !is(request.headers(), FORM) {
             return Err(Problem::unsupported_media_type(FORM));
         }
-        Params::parse(&body(request, state).await?)
-            .map(Self)
-            .map_err(refuse)
+        Params::parse(&body(request).await?).map(Self).map_err(refuse)
     }
 }
 
@@ -157,8 +219,8 @@ pub struct Posted(pub Params);
 impl<S: Send + Sync> FromRequest<S> for Posted {
     type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        match Sent::from_request(request, state).await {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        match Sent::from_request(request, &()).await {
             Ok(Sent(params)) => Ok(Self(params)),
             Err(problem) => {
                 let body =

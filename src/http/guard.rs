@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 
 use crate::http::context::Context;
 use crate::http::cors;
-use crate::http::extract::BodyTime;
+use crate::http::extract::BodyBounds;
 use crate::http::limits;
 use crate::http::peer::Peer;
 use crate::http::problem::{Fault, Problem, fault_document};
@@ -55,9 +55,10 @@ pub async fn around(
     let peer = context.proxies.client(request.headers(), request.extensions());
     let method = request.method().clone();
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str);
-    request
-        .extensions_mut()
-        .insert(BodyTime(context.limits.body_time));
+    request.extensions_mut().insert(BodyBounds {
+        most: context.limits.body,
+        time: context.limits.body_time,
+    });
     request.extensions_mut().insert(peer);
     let span_id = trace.span();
     let origin = request.headers().get(header::ORIGIN).cloned();

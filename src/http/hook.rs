@@ -56,7 +56,7 @@ async fn taken(
     if !is_json(&sent) {
         return Err(Problem::unsupported_media_type("application/json"));
     }
-    let body = extract::body(request, context).await?;
+    let body = extract::body(request).await?;
     let call = HookCall {
         kind,
         headers: headers(kind, &sent)?,

@@ -192,13 +192,17 @@ fn unknown_told(whole: &mut Transition, left: Option<&Record>, evidence: &Eviden
     };
     for cause in &mut whole.record.causes {
         let kept = left.is_some_and(|l| l.causes.iter().any(|c| c.change == cause.change));
-        if kept || !was_told(cause.at, evidence.told_before) || mailed(&cause.reference) {
+        let old = was_told(cause.at, evidence.told_before);
+        // A young one without a message was told all the same: whoever delivered it remembers that, not when.
+        if kept || mailed(&cause.reference) || (!old && cause.told != Told::Pending) {
             continue;
         }
         if matches!(cause.told, Told::Pending | Told::NoChannel) {
             cause.told = Told::Unknown;
         }
-        cause.bounded = false;
+        if old {
+            cause.bounded = false;
+        }
     }
 }
 

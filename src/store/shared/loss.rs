@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::Shared;
-use crate::domain::time::{Span, Timestamp};
+use crate::domain::time::Timestamp;
 use crate::ports::store::{Loss, Lost, Rebuild, StoreError};
 use crate::store::backend::{Backend, Waiting};
 use crate::store::marker::{Expected, GENERATION, Marker, Past, next_generation, united};
 
-/// How long before the loss an effect may have come that was not done yet: younger ones are done again.
-pub(crate) const UNCERTAIN: Span = Span::from_secs(10);
 /// Readings of an outbox at most, when it is cleared of what was done.
 const ROUNDS: usize = 64;
 /// Entries at a time.
@@ -117,7 +115,7 @@ impl<B: Backend> Shared<B> {
         })?;
         self.seen.damaged(partition, false);
         if back_in_time {
-            self.forget_what_was_done(partition, told_before).await?;
+            self.forget_what_was_done(partition).await?;
         }
         Ok(Rebuild {
             partition,
@@ -170,16 +168,16 @@ impl<B: Backend> Shared<B> {
         Ok(fence.is_some())
     }
 
-    /// Effects that came back with old values were done long ago, but for those that this process knows better.
-    async fn forget_what_was_done(&self, partition: u8, told_before: Timestamp) -> Result<(), StoreError> {
+    /// Effects that came back with old values and that this process did long ago. Of the others nobody knows, and a
+    /// message is rather repeated, with the same id, than lost (P8); whoever delivers them may know better.
+    async fn forget_what_was_done(&self, partition: u8) -> Result<(), StoreError> {
         let end = Timestamp::from_millis(i64::MAX);
         for _ in 0..ROUNDS {
             let all = self.backend.outbox(&[partition], end, PAGE).await?;
             let mut gone = 0;
             for one in &all {
                 let Ok(entry) = self.opened(one) else { continue };
-                let old = entry.since < told_before.minus(UNCERTAIN);
-                if self.memory.told(&entry.id).unwrap_or(old) {
+                if self.memory.told(&entry.id) == Some(true) {
                     self.backend.remove(&one.at).await?;
                     gone += 1;
                 }
