@@ -1,0 +1,259 @@
+//! Somebody who looks at the store all the time and notes when each hold was first committed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest;
+use reentry::config::store::url::RedisUrl;
+use reentry::domain::ceiling::Ceiling;
+use reentry::domain::hold::{Cause, Told};
+use reentry::domain::notice::Message;
+use reentry::domain::subject::account::ContactKind;
+use reentry::domain::subject::{Subject, UpstreamId};
+use reentry::ports::seal::{Seal as _, SubjectKey};
+use reentry::ports::store::{Parts, Store};
+use reentry::store::seal::Keys;
+use reentry_test_support::clock::now_ms;
+
+use crate::chronicle::{Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way};
+use crate::company::{Company, LEFT, PEOPLE, address, name};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long everything may take to become quiet after the last trouble.
+const QUIET: Duration = Duration::from_secs(75);
+
+type Seen = Arc<Mutex<BTreeMap<(usize, String), Millis>>>;
+
+/// The observer.
+pub struct Observer {
+    store: Arc<dyn Store>,
+    keys: Arc<Keys>,
+    subjects: Vec<SubjectKey>,
+    seen: Seen,
+}
+
+impl Observer {
+    /// Starts to look.
+    pub async fn start(company: &Company) -> Self {
+        let upstream = UpstreamId::parse("company").unwrap();
+        let keys = Arc::new(Keys::load(&company.keys()).unwrap().of([&upstream]));
+        let settings = reentry::store::redis::Settings::new(RedisUrl::parse(&company.redis.url()).unwrap());
+        let store = reentry::store::redis::connect(settings, Arc::clone(&keys))
+            .await
+            .unwrap();
+        let mut subjects = Vec::new();
+        for person in 0..PEOPLE {
+            let sub = company.realm.user_id(&name(person)).await;
+            subjects.push(keys.subject(&Subject::new(upstream.clone(), &sub).unwrap()));
+        }
+        let seen = Seen::default();
+        for (person, key) in subjects.iter().copied().enumerate() {
+            let (store, seen) = (Arc::clone(&store), Arc::clone(&seen));
+            tokio::spawn(async move {
+                loop {
+                    if let Ok(loaded) = store.read(&key, Parts::RECORD).await {
+                        let now = now_ms();
+                        let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
+                        let mut seen = seen.lock().unwrap();
+                        for cause in causes {
+                            seen.entry((person, cause.change.clone())).or_insert(now);
+                        }
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            });
+        }
+        Self {
+            store,
+            keys,
+            subjects,
+            seen,
+        }
+    }
+
+    /// Waits until every hold was told, then gives them all.
+    pub async fn settle(&self, company: &Company) -> Vec<Hold> {
+        let start = Instant::now();
+        loop {
+            let (waiting, person) = match self.holds().await {
+                Err(unreadable) => (unreadable, None),
+                Ok(holds) => {
+                    let so_far = Chronicle {
+                        mails: mails(company),
+                        ..Chronicle::default()
+                    };
+                    match holds.iter().find(|hold| !so_far.told(hold)) {
+                        None => return holds,
+                        Some(untold) => (format!("nobody was told of {untold:#?}"), Some(untold.person)),
+                    }
+                }
+            };
+            if start.elapsed() >= QUIET {
+                let story = match person {
+                    Some(person) => self.story(company, person).await,
+                    None => String::new(),
+                };
+                panic!("not quiet after {QUIET:?}: {waiting}\n{story}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What the store and the mail server say of somebody, for whoever has to find out why.
+    async fn story(&self, company: &Company, person: usize) -> String {
+        let end = reentry::domain::time::Timestamp::from_millis(i64::MAX);
+        let lines = self.store.audit(self.subjects.get(person), end, 400).await;
+        let lines = lines.map_or_else(
+            |error| format!("{error}\n"),
+            |lines| {
+                let line = |(_, e): &(Subject, reentry::domain::audit::Entry)| format!("{e:?}\n");
+                lines.iter().map(line).collect()
+            },
+        );
+        let waiting = self.store.waiting(999).await;
+        let mails: Vec<_> = company.mails.to(&address(person));
+        let mails = mails
+            .iter()
+            .map(|m| format!("{} {}\n", m.header("message-id").unwrap_or_default(), m.subject));
+        format!("{lines}{waiting:?}\n{}", mails.collect::<String>())
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, String> {
+        let mut holds = Vec::new();
+        for (person, key) in self.subjects.iter().enumerate() {
+            let loaded = self.store.read(key, Parts::RECORD).await;
+            let loaded = loaded.map_err(|e| format!("person {person} cannot be read: {e}"))?;
+            // The `read` hold after a freeze is of Reentry's own making and has no change at Keycloak.
+            let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
+            holds.extend(causes.map(|cause| self.hold(person, cause)));
+        }
+        Ok(holds)
+    }
+
+    fn hold(&self, person: usize, cause: &Cause) -> Hold {
+        let seen = self
+            .seen
+            .lock()
+            .unwrap()
+            .get(&(person, cause.change.clone()))
+            .copied();
+        assert!(
+            !matches!(cause.told, Told::Settled(_)),
+            "no record is so full that it is folded"
+        );
+        let channel = self.keys.channel(ContactKind::Email, &address(person));
+        let message = Message::of(cause.kind, None);
+        let effect = format!("{}:{}:{}", cause.reference, message.as_str(), channel.0);
+        let allowed = match &cause.allowed {
+            Ceiling::Full => panic!("a hold that allows everything"),
+            only @ Ceiling::Only(_) => only.to_string().split(' ').map(str::to_owned).collect(),
+        };
+        Hold {
+            person,
+            case: cause.reference.clone(),
+            at: u64::try_from(cause.at.millis()).unwrap(),
+            seen,
+            end: u64::try_from(cause.end().millis()).unwrap(),
+            allowed,
+            scopes: LEFT.iter().map(|s| (*s).to_owned()).collect(),
+            notice: (!taken_over(cause)).then(|| message_id(&effect)),
+        }
+    }
+}
+
+/// Whether a rebuild found it at Keycloak, and nothing that explains it.
+fn taken_over(cause: &Cause) -> bool {
+    cause.change.starts_with("carried:")
+}
+
+/// The local part of the `Message-ID` of an effect.
+fn message_id(effect: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, effect.as_bytes());
+    let mut name = String::new();
+    for octet in hash.as_ref().iter().take(16) {
+        let _ = write!(name, "{octet:02x}");
+    }
+    name
+}
+
+/// The mails of Reentry's, whoever else writes.
+pub fn mails(company: &Company) -> Vec<Mailed> {
+    let to = |person: usize| {
+        company
+            .mails
+            .to(&address(person))
+            .into_iter()
+            .map(move |mail| (person, mail))
+    };
+    let all = (0..PEOPLE).flat_map(to);
+    let ours = all.filter(|(_, mail)| mail.from == "security@bank.example");
+    ours.map(|(person, mail)| {
+        let id = mail.header("message-id").unwrap_or_default();
+        let id = id
+            .trim_start_matches('<')
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Mailed { person, id }
+    })
+    .collect()
+}
+
+/// A small history in which everything is right.
+pub fn example() -> Chronicle {
+    let said = |session, way, asked, scope: &str, scopes: &str| Said {
+        person: 0,
+        session,
+        way,
+        asked,
+        answered: asked + 5,
+        recovery_scope: scope.to_owned(),
+        scopes: scopes.split(' ').map(str::to_owned).collect(),
+        epoch: Some(1),
+    };
+    let all = "openid accounts:read payments:write";
+    Chronicle {
+        said: vec![
+            said(1, Way::Exchange, 10, "full", all),
+            said(1, Way::Refresh, 101, "full", all),
+            said(2, Way::Exchange, 200, "read write", "openid accounts:read"),
+            said(2, Way::Refresh, 300, "read write", "openid accounts:read"),
+            said(2, Way::Refresh, 1_300, "full", all),
+        ],
+        sessions: vec![
+            Session { number: 1, began: 15 },
+            Session {
+                number: 2,
+                began: 205,
+            },
+        ],
+        changes: vec![crate::chronicle::Change {
+            person: 0,
+            from: 90,
+            until: 100,
+        }],
+        holds: vec![Hold {
+            person: 0,
+            case: "h-1".to_owned(),
+            at: 95,
+            seen: Some(150),
+            end: 1_095,
+            allowed: ["read", "write"].map(str::to_owned).into(),
+            scopes: ["openid", "accounts:read"].map(str::to_owned).into(),
+            notice: Some("m1".to_owned()),
+        }],
+        reports: vec![Report {
+            person: 0,
+            acknowledged: 2_000,
+        }],
+        mails: vec![Mailed {
+            person: 0,
+            id: "m1".to_owned(),
+        }],
+        trouble: crate::chronicle::Trouble::default(),
+    }
+}
