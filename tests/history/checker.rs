@@ -95,7 +95,9 @@ fn survived(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
 fn frozen(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     let mut reports = chronicle.reports.iter();
     let report = reports.find(|r| r.person == said.person && r.acknowledged < said.asked)?;
-    let gives = said.way != Way::Introspection || said.recovery_scope != "none";
+    // An answer about a token that says `none` gives nothing: it is what is said when state cannot be read (ISS-2).
+    let issues = matches!(said.way, Way::Exchange | Way::Refresh);
+    let gives = issues || said.recovery_scope != "none";
     gives.then(|| Violation::Frozen(format!("{said:?} after {report:?}")))
 }
 
