@@ -116,8 +116,8 @@ async fn run(seed: u64, length: Duration) -> Chronicle {
     while let Some(ended) = lives.join_next().await {
         ended.expect("a person lives to the end");
     }
-    let holds = observer.settle(&company).await;
     let mut chronicle = town.chronicle.lock().unwrap().clone();
+    let holds = observer.settle(&company, &chronicle.changes).await;
     chronicle.holds = holds;
     chronicle.mails = observer::mails(&company);
     chronicle.trouble = trouble;

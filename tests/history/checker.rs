@@ -124,8 +124,7 @@ fn epochs(chronicle: &Chronicle) -> Vec<Violation> {
 fn changes(chronicle: &Chronicle) -> Vec<Violation> {
     let mut found = Vec::new();
     for change in &chronicle.changes {
-        let tells = |h: &Hold| h.notice.is_some() && h.at >= change.from && h.at <= change.until;
-        if !holds_of(chronicle, change.person).any(tells) {
+        if !chronicle.holds.iter().any(|hold| hold.tells_of(change)) {
             found.push(Violation::Missed(format!("{change:?}")));
         }
     }

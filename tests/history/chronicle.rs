@@ -132,6 +132,14 @@ pub struct Chronicle {
     pub trouble: Trouble,
 }
 
+impl Hold {
+    /// Whether it is about that change.
+    pub fn tells_of(&self, change: &Change) -> bool {
+        let within = self.at >= change.from && self.at <= change.until;
+        self.person == change.person && self.notice.is_some() && within
+    }
+}
+
 impl Chronicle {
     /// Whether the notice of a hold, if it needs one, was accepted.
     pub fn told(&self, hold: &Hold) -> bool {

@@ -17,7 +17,7 @@ use reentry::ports::store::{Parts, Store};
 use reentry::store::seal::Keys;
 use reentry_test_support::clock::now_ms;
 
-use crate::chronicle::{Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way};
+use crate::chronicle::{Change, Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way};
 use crate::company::{Company, LEFT, PEOPLE, address, name};
 
 /// Between two looks.
@@ -74,8 +74,8 @@ impl Observer {
         }
     }
 
-    /// Waits until every hold was told, then gives them all.
-    pub async fn settle(&self, company: &Company) -> Vec<Hold> {
+    /// Waits until every change has its hold and every hold was told, then gives all holds.
+    pub async fn settle(&self, company: &Company, changes: &[Change]) -> Vec<Hold> {
         let start = Instant::now();
         loop {
             let (waiting, person) = match self.holds().await {
@@ -85,8 +85,12 @@ impl Observer {
                         mails: mails(company),
                         ..Chronicle::default()
                     };
+                    let missed = changes
+                        .iter()
+                        .find(|change| !holds.iter().any(|h| h.tells_of(change)));
                     match holds.iter().find(|hold| !so_far.told(hold)) {
-                        None => return holds,
+                        None if missed.is_none() => return holds,
+                        None => (format!("no hold tells of {missed:?}"), missed.map(|c| c.person)),
                         Some(untold) => (format!("nobody was told of {untold:#?}"), Some(untold.person)),
                     }
                 }
@@ -231,7 +235,7 @@ pub fn example() -> Chronicle {
                 began: 205,
             },
         ],
-        changes: vec![crate::chronicle::Change {
+        changes: vec![Change {
             person: 0,
             from: 90,
             until: 100,

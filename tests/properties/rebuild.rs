@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use reentry::domain::ceiling::Ceiling;
-use reentry::domain::change::Change;
+use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::hold::apply::Setting;
 use reentry::domain::hold::rebuild::carried::Carried;
 use reentry::domain::hold::rebuild::{Evidence, rebuild};
@@ -102,6 +102,26 @@ proptest! {
         let effects = made.map(|(_, effects)| effects).unwrap_or_default();
         let again: Vec<_> = notices(&effects).into_iter().filter(|n| n.content.at < lost.minus(reentry::domain::hold::rebuild::UNCERTAIN)).collect();
         prop_assert_eq!(again, Vec::new());
+    }
+
+    // P8: what only the date of a credential tells of may never have been found before. When it holds still, its owner
+    // is told now, however long ago it was; when it is known to have been told, nobody is told twice.
+    #[test]
+    fn p8_a_hold_that_no_line_tells_of_is_told_when_it_is_found(tier in 0..4_usize, age in 1..20_000_i64, known in any::<bool>()) {
+        let world = World::new(tier);
+        let acts = [Act { kind: ChangeKind::PasswordReset, proof: Proof::Unproven, mediated: false, minute: 0, delay: 0, again: None, accepted: None }];
+        let mut change = logged(0, &acts[0], minute(age));
+        change.source = Source::Reconcile;
+        let changes = [change];
+        let (lost, reading) = (minute(age), truth(&acts, minute(age)));
+        let setting = Setting { policy: &world.policy, tier: &world.policy.tiers[world.tier], place: 0, now: at(lost), reference: "" };
+        let carries = Carried::default();
+        let evidence = Evidence { changes: &changes, before: None, after: Some(&reading), carried: &carries, witnessed: false, told_before: lost };
+        let case = |change: &str| format!("rc_{change}");
+        let made = rebuild(&subject(), None, evidence, &case, &|_| known.then_some(true), setting);
+        let held = made.as_ref().is_some_and(|t| t.record.restriction(at(lost)).is_some());
+        let told = made.as_ref().is_some_and(|t| !notices(&t.effects).is_empty());
+        prop_assert_eq!(told, held && !known, "{:#?}", made);
     }
 
     // P5: whatever the log has forgotten, what the IdP carries is a floor.

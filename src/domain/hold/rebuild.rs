@@ -7,7 +7,8 @@
 //! So the record is at least as strict as the lost one at every later instant. What is left of the old record is the
 //! ground that all of this is laid on; nothing of it is taken away.
 //!
-//! Messages are about changes that came when the loss was near or later; of the others the owner was told then.
+//! Messages are about changes that came when the loss was near or later; of the others the owner was told then. But a
+//! hold that no line of the log tells of is told whenever it is found (P8).
 
 pub mod carried;
 
@@ -171,7 +172,9 @@ fn replay(
         let Some(mut t) = apply(subject, Some(&whole.record), account, None, change, at) else {
             continue;
         };
-        hush(&mut t.effects, old, known);
+        // What only a date tells of may never have been found before, so nobody can have been told of it.
+        let first = change.source == Source::Reconcile && runs(&t.record, &reference, s.now);
+        hush(&mut t.effects, old && !first, known);
         whole.record = t.record;
         whole.account = t.account.or_else(|| whole.account.take());
         whole.effects.extend(t.effects);
@@ -179,6 +182,17 @@ fn replay(
             whole.audit.extend(t.audit);
         }
     }
+}
+
+/// Whether the case may hold still: as long as a hold can run of which nobody knows when it was told.
+fn runs(record: &Record, reference: &str, now: Now) -> bool {
+    let Some(mut cause) = record.cause(reference).cloned().filter(Cause::holds) else {
+        return false;
+    };
+    if cause.told == Told::Pending {
+        cause.told = Told::Unknown;
+    }
+    now.earliest() < cause.end()
 }
 
 /// Of old changes nobody knows when they were told, and no message will say so; nor does anybody know what lifts
