@@ -77,6 +77,7 @@ macro_rules! contract {
                 $module::$name(&mut sentinel::Sentinel::on(&mut servers).await).await;
                 println!("    {:?}", start.elapsed());
             )*
+            sentinel::a_former_master_that_wakes_is_read_from_by_nobody(&mut servers).await;
             assert!(servers.failovers >= 4, "{} failovers", servers.failovers);
         }
     };

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use reentry::config::store::Durability;
-use reentry::ports::seal::SubjectKey;
-use reentry::ports::store::Store;
+use reentry::ports::seal::{Seal as _, SubjectKey};
+use reentry::ports::store::{Loaded, Parts, Store};
 use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::redis::sentinel::SentinelSet;
 
 use crate::house::{Behind, House, Spoil, all_raw, raw_record, recovered, settings, spoil};
+use crate::values::{subject, write};
 
 /// A set with a store on it. What is acknowledged is on all nodes.
 pub struct Sentinel<'a> {
@@ -99,4 +100,41 @@ impl House for Sentinel<'_> {
     async fn raw(&mut self) -> Vec<u8> {
         all_raw(self)
     }
+}
+
+// P1, P5: a connection that was begun while the master hung comes to stand when it wakes, and for a while more that node
+// believes that it still is the master.
+pub async fn a_former_master_that_wakes_is_read_from_by_nobody(servers: &mut SentinelSet) {
+    let house = Sentinel::on(servers).await;
+    let key = house.keys.subject(&subject("u"));
+    let put = |epoch| move |_: &Loaded| Some(write("u", epoch));
+    house.store.update(&key, Parts::ALL, None, &put(1)).await.unwrap();
+    let old = house.servers.master();
+    house.servers.nodes[old].hang();
+    let patient = Settings {
+        connect_timeout: Duration::from_secs(30),
+        response_timeout: Duration::from_secs(2),
+        ..settings(&house.servers.url())
+    };
+    // It connects to whom the Sentinels name still, and waits.
+    let keys = Arc::clone(&house.keys);
+    let waits = tokio::spawn(reentry::store::redis::connect(patient, keys));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    house.servers.replaced(old);
+    recovered(&house.store, Duration::from_secs(20)).await;
+    let newer = connect(house.servers, &house.keys, 1).await;
+    newer.update(&key, Parts::ALL, None, &put(2)).await.unwrap();
+    house.servers.nodes[old].resume();
+    let late = waits.await.unwrap().unwrap();
+    let start = Instant::now();
+    let mut read = 0;
+    while read < 20 || start.elapsed() < Duration::from_secs(2) {
+        if let Ok(loaded) = late.read(&key, Parts::RECORD).await {
+            assert_eq!(loaded.record.unwrap().epoch, 2, "after {:?}", start.elapsed());
+            read += 1;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "nobody answers");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    house.servers.settle();
 }

@@ -31,10 +31,10 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 /// Who knows where the master is.
 #[async_trait]
 pub(super) trait Find: Send + Sync + 'static {
-    /// Where the master may be now, the likeliest first.
-    async fn candidates(&self) -> Result<Vec<Endpoint>, String>;
+    /// Where the master is now.
+    async fn master(&self) -> Result<Endpoint, String>;
 
-    /// Whether nobody knows of another master than the one that is in use.
+    /// Whether nobody knows of another master than this one.
     async fn confirm(&self, _used: &Endpoint) -> Result<(), String> {
         Ok(())
     }
@@ -45,8 +45,8 @@ pub(super) struct Fixed(pub(super) Endpoint);
 
 #[async_trait]
 impl Find for Fixed {
-    async fn candidates(&self) -> Result<Vec<Endpoint>, String> {
-        Ok(vec![self.0.clone()])
+    async fn master(&self) -> Result<Endpoint, String> {
+        Ok(self.0.clone())
     }
 }
 
@@ -232,23 +232,20 @@ pub(super) async fn ask_role(connection: &Connection) -> Result<(), String> {
     }
 }
 
-/// Connects to the first candidate that says it is a master.
+/// Connects to the master, if the node says itself that it is one and nobody knows better by then: a former master that
+/// was hung takes a connection for a while before it answers, and for a while more it believes that it still is one.
 async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection), String> {
-    let mut why = "nobody knows a master".to_owned();
-    for at in find.candidates().await? {
-        let greeted = async {
-            let connection = dial.open(&at, Duration::ZERO).await;
-            let connection = connection.map_err(|e| e.to_string())?;
-            ask_role(&connection).await?;
-            load(&connection).await.map_err(|e| e.to_string())?;
-            Ok::<_, String>(connection)
-        };
-        match greeted.await {
-            Ok(connection) => return Ok((at, connection)),
-            Err(fault) => why = format!("{at}: {}", fault.trim()),
-        }
-    }
-    Err(why)
+    let at = find.master().await?;
+    let greeted = async {
+        let connection = dial.open(&at, Duration::ZERO).await;
+        let connection = connection.map_err(|e| e.to_string())?;
+        ask_role(&connection).await?;
+        load(&connection).await.map_err(|e| e.to_string())?;
+        find.confirm(&at).await?;
+        Ok::<_, String>(connection)
+    };
+    let connection = greeted.await.map_err(|fault| format!("{at}: {}", fault.trim()))?;
+    Ok((at, connection))
 }
 
 /// Connects for ever.

@@ -1,8 +1,8 @@
 //! Who the master is, as Sentinels know it.
 //!
 //! All of them are asked at once, since one that was cut off goes on naming the former master: the answer with the
-//! highest configuration epoch counts first, and a node is used only when it says itself that it is the master.
-//! They are asked at every connecting and with every pulse, so that a master that was cut off together with us, and
+//! highest configuration epoch counts, and its node is used only when it says itself that it is the master.
+//! They are asked before and after every connecting and with every pulse, so that a master that was cut off together with us, and
 //! still believes in itself, is left as soon as a Sentinel can be reached that knows better.
 //!
 //! An ACL user of Sentinel needs `+auth +client|setname +sentinel|get-master-addr-by-name +sentinel|master`, from Redis
@@ -57,7 +57,7 @@ impl Sentinels {
     }
 
     /// Asks all at once. Most of them are enough, with a little grace for the others.
-    async fn ask(&self) -> Result<Vec<Said>, String> {
+    async fn ask(&self) -> Result<Endpoint, String> {
         let mut asked: FuturesUnordered<_> = self
             .known
             .iter()
@@ -73,23 +73,13 @@ impl Sentinels {
                 Ok(None) | Err(_) => break,
             }
         }
-        if said.is_empty() {
-            return Err(format!("no Sentinel names the master `{}`: {why}", self.master));
-        }
-        Ok(in_order(said))
+        newest(said).ok_or_else(|| format!("no Sentinel names the master `{}`: {why}", self.master))
     }
 }
 
-/// By epoch, the newest first; each address once.
-fn in_order(mut said: Vec<Said>) -> Vec<Said> {
-    said.sort_by_key(|one| std::cmp::Reverse(one.epoch));
-    let mut distinct: Vec<Said> = Vec::new();
-    for one in said {
-        if !distinct.iter().any(|d| d.at == one.at) {
-            distinct.push(one);
-        }
-    }
-    distinct
+/// What the Sentinel says that knows of the latest failover.
+fn newest(said: Vec<Said>) -> Option<Endpoint> {
+    said.into_iter().max_by_key(|one| one.epoch).map(|one| one.at)
 }
 
 impl Sentinel {
@@ -143,19 +133,14 @@ fn said(answers: &[Value]) -> Option<Said> {
 
 #[async_trait]
 impl Find for Sentinels {
-    async fn candidates(&self) -> Result<Vec<Endpoint>, String> {
-        Ok(self.ask().await?.into_iter().map(|one| one.at).collect())
+    async fn master(&self) -> Result<Endpoint, String> {
+        self.ask().await
     }
 
     async fn confirm(&self, used: &Endpoint) -> Result<(), String> {
         // Sentinels that cannot be reached take nothing away from a master that says it is one.
-        let Ok(said) = self.ask().await else {
-            return Ok(());
-        };
-        match said.first() {
-            Some(newest) if newest.at != *used => {
-                Err(format!("the Sentinels name another master, {}", newest.at))
-            }
+        match self.ask().await {
+            Ok(newest) if newest != *used => Err(format!("the Sentinels name another master, {newest}")),
             _ => Ok(()),
         }
     }
@@ -163,20 +148,16 @@ impl Find for Sentinels {
 
 #[cfg(test)]
 mod tests {
-    use super::{Endpoint, Said, in_order};
+    use super::{Endpoint, Said, newest};
 
     #[test]
-    fn the_newest_answer_counts_first_and_each_address_once() {
+    fn the_newest_answer_counts() {
         let said = |epoch, host: &str| Said {
             epoch,
             at: Endpoint::new(host, 1),
         };
-        let order = in_order(vec![
-            said(1, "old"),
-            said(2, "new"),
-            said(1, "old"),
-            said(2, "new"),
-        ]);
-        assert_eq!(order, [said(2, "new"), said(1, "old")]);
+        let all = vec![said(1, "old"), said(2, "new"), said(1, "old")];
+        assert_eq!(newest(all), Some(Endpoint::new("new", 1)));
+        assert_eq!(newest(Vec::new()), None);
     }
 }
