@@ -71,7 +71,7 @@ pub struct Hold {
     pub at: Millis,
     /// When it was first seen committed, by somebody who looked all the time; `None` when nobody saw it in time.
     pub seen: Option<Millis>,
-    /// When it ends, or ended.
+    /// When it ends, or ended; its start for one that was heard of so late that it only tells.
     pub end: Millis,
     /// What stays allowed.
     pub allowed: BTreeSet<String>,

@@ -23,7 +23,7 @@ use crate::company::{Company, LEFT, PEOPLE, address, name};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long everything may take to become quiet after the last trouble.
-const QUIET: Duration = Duration::from_secs(75);
+const QUIET: Duration = Duration::from_secs(150);
 
 type Seen = Arc<Mutex<BTreeMap<(usize, String), Millis>>>;
 
@@ -56,7 +56,7 @@ impl Observer {
                 loop {
                     if let Ok(loaded) = store.read(&key, Parts::RECORD).await {
                         let now = now_ms();
-                        let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
+                        let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| counts(c));
                         let mut seen = seen.lock().unwrap();
                         for cause in causes {
                             seen.entry((person, cause.change.clone())).or_insert(now);
@@ -131,7 +131,7 @@ impl Observer {
             let loaded = self.store.read(key, Parts::RECORD).await;
             let loaded = loaded.map_err(|e| format!("person {person} cannot be read: {e}"))?;
             // The `read` hold after a freeze is of Reentry's own making and has no change at Keycloak.
-            let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
+            let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| counts(c));
             holds.extend(causes.map(|cause| self.hold(person, cause)));
         }
         Ok(holds)
@@ -166,6 +166,11 @@ impl Observer {
             notice: (!taken_over(cause)).then(|| message_id(&effect)),
         }
     }
+}
+
+/// Whether the owner has to be told of it: a hold, or what came so late that even an untold hold would be over.
+fn counts(cause: &Cause) -> bool {
+    cause.holds() || cause.told == Told::Late
 }
 
 /// Whether a rebuild found it at Keycloak, and nothing that explains it.
