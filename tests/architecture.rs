@@ -161,7 +161,6 @@ const CRATES: &[(&str, &[&str])] = &[
         "rustls",
         &["store", "notify", "idp", "oidc", "http", "app", "demo"],
     ),
-    ("rustls_native_certs", &["store"]),
     // The limit of open files, where connections are accepted.
     ("rustix", &["app::listener"]),
     ("schemars", &["config"]),
@@ -176,7 +175,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("serde_saphyr", &["config"]),
     ("thiserror", ANYBODY),
     ("tokio", RUNNING_AND_TRACE),
-    ("tokio_rustls", &["store"]),
     ("tokio_util", RUNNING),
     ("tower", &["http", "app", "demo"]),
     ("tower_http", &["http", "app", "demo"]),

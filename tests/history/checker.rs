@@ -85,7 +85,8 @@ fn survived(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
         return None;
     }
     let session = chronicle.sessions.iter().find(|s| s.number == said.session)?;
-    let ended = |h: &&Hold| h.at < h.end && session.began < h.at && h.seen.is_some_and(|seen| said.asked > seen);
+    let ended =
+        |h: &&Hold| h.at < h.end && session.began < h.at && h.seen.is_some_and(|seen| said.asked > seen);
     let hold = holds_of(chronicle, said.person).find(ended)?;
     Some(Violation::Survived(format!(
         "{said:?} of {session:?} after {hold:?}"

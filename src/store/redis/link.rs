@@ -10,7 +10,6 @@ mod durable;
 mod fault;
 mod map;
 mod node;
-mod resp;
 mod sentinel;
 mod slot;
 

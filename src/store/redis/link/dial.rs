@@ -1,16 +1,13 @@
 //! How a single connection is made: address, credentials, TLS, deadlines.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, RedisResult};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisResult, TlsCertificates,
+};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
 
@@ -65,34 +62,42 @@ impl Dial {
     /// # Errors
     /// When not, for example because of an authority that is no certificate.
     pub(crate) fn try_out(&self) -> RedisResult<()> {
-        self.connector().map(|_| ())
+        self.client(&Endpoint::new("localhost", 1)).map(|_| ())
     }
 
-    /// How TLS is done, where it is.
-    fn connector(&self) -> RedisResult<Option<TlsConnector>> {
-        if !self.tls {
-            return Ok(None);
-        }
-        let mut roots = RootCertStore::empty();
-        if let Some(ca) = &self.ca {
-            for certificate in CertificateDer::pem_slice_iter(ca) {
-                roots
-                    .add(certificate.map_err(std::io::Error::other)?)
-                    .map_err(std::io::Error::other)?;
+    fn client(&self, at: &Endpoint) -> RedisResult<Client> {
+        let host = at.host.clone();
+        let address = if self.tls {
+            ConnectionAddr::TcpTls {
+                host,
+                port: at.port,
+                insecure: false,
+                tls_params: None,
             }
         } else {
-            let mut system = rustls_native_certs::load_native_certs();
-            if let Some(error) = system.errors.pop() {
-                return Err(std::io::Error::other(error).into());
-            }
-            for certificate in system.certs {
-                roots.add(certificate).map_err(std::io::Error::other)?;
-            }
+            ConnectionAddr::Tcp(host, at.port)
+        };
+        let info = address.into_connection_info()?;
+        let mut own = info.redis_settings().clone().set_db(i64::from(self.database));
+        if let Some(user) = &self.user {
+            own = own.set_username(user);
         }
-        let config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Some(TlsConnector::from(Arc::new(config))))
+        if let Some(password) = &self.password {
+            own = own.set_password(password.expose_secret());
+        }
+        let info = info
+            .set_redis_settings(own)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        match &self.ca {
+            Some(ca) => Client::build_with_tls(
+                info,
+                TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(ca.clone()),
+                },
+            ),
+            None => Client::open(info),
+        }
     }
 
     /// A new connection whose answers may take `extra` longer than usual.
@@ -100,54 +105,16 @@ impl Dial {
     /// # Errors
     /// When it does not stand in time.
     pub(super) async fn open(&self, at: &Endpoint, extra: Duration) -> RedisResult<Connection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(self.response_timeout + extra));
+        let client = self.client(at)?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let deadline = self.connect_timeout + self.response_timeout;
-        let opened = async {
-            let stream = tokio::time::timeout(
-                self.connect_timeout,
-                TcpStream::connect((at.host.as_str(), at.port)),
-            );
-            let stream = stream.await.map_err(std::io::Error::from)??;
-            stream.set_nodelay(true)?;
-            let patience = self.response_timeout + extra;
-            let connection = match self.connector()? {
-                None => Connection::over(stream, patience),
-                Some(tls) => {
-                    let name = ServerName::try_from(at.host.clone())?;
-                    Connection::over(tls.connect(name, stream).await?, patience)
-                }
-            };
-            self.introduce(&connection).await?;
-            Ok(connection)
-        };
-        match tokio::time::timeout(deadline, opened).await {
-            Ok(opened) => opened,
-            Err(late) => Err(std::io::Error::from(late).into()),
+        match tokio::time::timeout(deadline, connecting).await {
+            Ok(connected) => connected.map(Connection::from),
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         }
-    }
-
-    /// Says who we are, and which database is meant. A server that does not want to know the program's name
-    /// (before 7.2, a Sentinel, an ACL user without `client|setinfo`) does not have to.
-    async fn introduce(&self, connection: &Connection) -> RedisResult<()> {
-        let mut asked = Pipeline::with_capacity(4);
-        if let Some(password) = &self.password {
-            let auth = asked.cmd("AUTH");
-            if let Some(user) = &self.user {
-                auth.arg(user);
-            }
-            auth.arg(password.expose_secret());
-        }
-        if self.database != 0 {
-            asked.cmd("SELECT").arg(self.database);
-        }
-        let needed = asked.len();
-        for (what, value) in [("LIB-NAME", "reentry"), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
-            asked.cmd("CLIENT").arg("SETINFO").arg(what).arg(value);
-        }
-        let answers = connection.send(&asked).await?;
-        answers
-            .into_iter()
-            .take(needed)
-            .try_for_each(|answer| answer.map(|_| ()))
     }
 }
 
