@@ -150,6 +150,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("lettre", &["notify"]),
     ("metrics", RUNNING),
     ("metrics_exporter_prometheus", &["telemetry", "app"]),
+    ("mimalloc", &["main"]),
     ("minijinja", &["notify", "http", "demo"]),
     ("openidconnect", &["oidc"]),
     ("redb", &["store"]),

@@ -67,7 +67,7 @@ pub enum Live {
 
 /// Looks at an access token. Never fails.
 pub async fn access(flow: &Flow, token: &Access) -> Live {
-    let mut loaded = flow.store.read(&token.key, Parts::GRANTS).await;
+    let mut loaded = flow.store.read(&token.key, Parts::DECISION).await;
     let (session, now) = match &mut loaded {
         Ok(loaded) => {
             let now = flow.now(loaded.store_time);

@@ -1,6 +1,7 @@
 //! What is done around every request: a place for it or 503, a deadline, panics caught, security headers, one wide
 //! log line with the matched route and never the path, and a trace id as the only word of a 5xx.
 
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::http::extract::BodyBounds;
 use crate::http::limits;
 use crate::http::peer::Peer;
 use crate::http::problem::{Fault, Problem, fault_document};
+use crate::ports::clock::Entropy;
 use crate::ports::trace::{self, Trace};
 use crate::telemetry::request::Line;
 
@@ -118,8 +120,7 @@ async fn answer(context: &Context, peer: Peer, route: &str, request: Request, ne
 
 /// The trace that the request belongs to: the caller's if it is well-formed, else a new one.
 fn trace(context: &Context, headers: &HeaderMap) -> Trace {
-    let mut dice = [0; 24];
-    context.flow.entropy.fill(&mut dice);
+    let dice = dice(context.flow.entropy.as_ref());
     let (id, span) = (first(&dice), first(dice.get(16..).unwrap_or_default()));
     let one = |name: &str| {
         let mut lines = headers.get_all(name).iter();
@@ -127,6 +128,24 @@ fn trace(context: &Context, headers: &HeaderMap) -> Trace {
     };
     let found = one("traceparent").and_then(|parent| Trace::continuing(parent, one("tracestate"), span));
     found.unwrap_or_else(|| Trace::new(id, span))
+}
+
+/// Octets of a trace's names. They are no secret and only have to differ, so they are drawn for some requests at once.
+fn dice(entropy: &dyn Entropy) -> [u8; 24] {
+    const REQUESTS: usize = 32;
+    thread_local! {
+        static DRAWN: RefCell<Vec<[u8; 24]>> = const { RefCell::new(Vec::new()) };
+    }
+    DRAWN.with_borrow_mut(|drawn| {
+        if let Some(dice) = drawn.pop() {
+            return dice;
+        }
+        let mut fresh = [0; 24 * REQUESTS];
+        entropy.fill(&mut fresh);
+        let (dice, _) = fresh.as_chunks::<24>();
+        drawn.extend_from_slice(dice);
+        drawn.pop().unwrap_or_default()
+    })
 }
 
 /// The first `N` octets; a trace's name of zeros only is replaced where it is made.

@@ -46,6 +46,15 @@ pub struct Verified {
     pub kid: String,
     /// That key's algorithm.
     pub algorithm: Algorithm,
+    /// `exp` and `nbf`.
+    times: Times,
+}
+
+/// When a token may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    until: Timestamp,
+    from: Option<Timestamp>,
 }
 
 impl Verified {
@@ -110,10 +119,12 @@ pub fn verify(
         return Err(Refusal::Kind);
     }
     let claims = decode(token, key.public(), &validation(key.algorithm, expected))?;
+    let times = times(&claims)?;
     if !expected.expired {
-        in_time(&claims, now)?;
+        times.right(now)?;
     }
     Ok(Verified {
+        times,
         claims,
         kid: key.kid.clone(),
         algorithm: key.algorithm,
@@ -129,7 +140,7 @@ pub fn still(ring: &KeyRing, verified: &Verified, now: Timestamp) -> Result<(), 
     ring.find(&verified.kid)
         .filter(|key| key.algorithm == verified.algorithm)
         .ok_or(Refusal::UnknownKey)?;
-    in_time(&verified.claims, now)
+    verified.times.right(now)
 }
 
 /// Header and claims of a token.
@@ -189,14 +200,19 @@ pub(super) fn decode(
         })
 }
 
-fn in_time(claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {
-    let exp = claims.get("exp").and_then(Value::as_i64).ok_or(Refusal::Claims)?;
-    let early = match claims.get("nbf") {
-        None => false,
-        Some(nbf) => now < Timestamp::from_secs(nbf.as_i64().ok_or(Refusal::Claims)?),
-    };
-    if Timestamp::from_secs(exp) <= now || early {
-        return Err(Refusal::Expired);
+fn times(claims: &Map<String, Value>) -> Result<Times, Refusal> {
+    let instant = |value: &Value| value.as_i64().map(Timestamp::from_secs).ok_or(Refusal::Claims);
+    Ok(Times {
+        until: claims.get("exp").ok_or(Refusal::Claims).and_then(instant)?,
+        from: claims.get("nbf").map(instant).transpose()?,
+    })
+}
+
+impl Times {
+    fn right(&self, now: Timestamp) -> Result<(), Refusal> {
+        if self.until <= now || self.from.is_some_and(|from| now < from) {
+            return Err(Refusal::Expired);
+        }
+        Ok(())
     }
-    Ok(())
 }

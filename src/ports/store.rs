@@ -121,6 +121,9 @@ pub struct Parts {
     pub grants: bool,
     /// Also where a partition is being rebuilt: for taking changes in, never for issuing anything.
     pub rebuilding: bool,
+    /// Of the grants only what a decision needs: no codes, and no ID tokens of the IdP. For readings alone; an update
+    /// always sees everything.
+    pub brief: bool,
 }
 
 impl Parts {
@@ -129,24 +132,33 @@ impl Parts {
         account: false,
         grants: false,
         rebuilding: false,
+        brief: false,
     };
     /// Record and snapshot.
     pub const ACCOUNT: Self = Self {
         account: true,
         grants: false,
         rebuilding: false,
+        brief: false,
     };
     /// Record and grants.
     pub const GRANTS: Self = Self {
         account: false,
         grants: true,
         rebuilding: false,
+        brief: false,
+    };
+    /// Record, and what a decision about a token at hand needs of the grants.
+    pub const DECISION: Self = Self {
+        brief: true,
+        ..Self::GRANTS
     };
     /// Everything.
     pub const ALL: Self = Self {
         account: true,
         grants: true,
         rebuilding: false,
+        brief: false,
     };
 
     /// The same, also where a partition is being rebuilt. What is read there may be less than was true: it is for

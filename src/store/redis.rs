@@ -194,8 +194,10 @@ fn marker(fields: Value) -> Result<Option<Marker>, StoreError> {
 const MARKER: [&str; 6] = ["i", "f", "n", "s", "l", "b"];
 
 fn read_marker(partition: u8) -> Cmd {
-    let [i, f, n, s, l, b] = MARKER;
-    command("HMGET", &[&keys::epoch(partition), i, f, n, s, l, b])
+    let key = keys::epoch(partition);
+    let mut read = Cmd::with_capacity(MARKER.len() + 2, key.len() + 16);
+    read.arg("HMGET").arg(key).arg(&MARKER);
+    read
 }
 
 /// A command that is given its room at once.

@@ -241,49 +241,61 @@ impl Keys {
         let failed = |_| StoreError::Unavailable("the system's cryptography failed".to_owned());
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(failed)?;
-        let mut body = plain.to_vec();
-        self.newest
+        let mut sealed = Vec::with_capacity(HEADER_LEN + plain.len() + AES_256_GCM.tag_len());
+        sealed.push(SEALED);
+        sealed.extend_from_slice(&self.newest.tag);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plain);
+        let tag = self
+            .newest
             .value
-            .seal_in_place_append_tag(
+            .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(kind.aad(place)),
-                &mut body,
+                sealed.get_mut(HEADER_LEN..).unwrap_or_default(),
             )
             .map_err(failed)?;
-        Ok([&[SEALED], &self.newest.tag[..], &nonce, &body].concat())
+        sealed.extend_from_slice(tag.as_ref());
+        Ok(sealed)
     }
 
-    /// Opens what [`Keys::seal`] sealed for the same place.
-    pub(crate) fn open(&self, kind: Kind, place: &str, sealed: &[u8]) -> Result<Opened, StoreError> {
+    /// Opens what [`Keys::seal`] sealed for the same place, where it lies.
+    pub(crate) fn open(&self, kind: Kind, place: &str, sealed: Vec<u8>) -> Result<Opened, StoreError> {
         let what = kind.as_str();
         let unreadable = |why: &str| StoreError::Unreadable(format!("sealed {what}: {why}"));
-        let (version, rest) = sealed.split_first().ok_or_else(|| unreadable("is empty"))?;
+        let mut opened = Opened {
+            octets: sealed,
+            end: HEADER_LEN,
+        };
+        let (version, rest) = opened
+            .octets
+            .split_first_mut()
+            .ok_or_else(|| unreadable("is empty"))?;
         if *version != SEALED {
             return Err(unreadable(&format!(
                 "has version {version}, this program reads {SEALED}"
             )));
         }
         let (tag, rest) = rest
-            .split_first_chunk::<TAG_LEN>()
+            .split_first_chunk_mut::<TAG_LEN>()
             .ok_or_else(|| unreadable("is cut off"))?;
         let (nonce, body) = rest
-            .split_first_chunk::<NONCE_LEN>()
+            .split_first_chunk_mut::<NONCE_LEN>()
             .ok_or_else(|| unreadable("is cut off"))?;
         let key = self.sealings().find(|s| s.tag == *tag).ok_or_else(|| {
             unreadable("was sealed by a key that is not in the key file; put that key back")
         })?;
-        let mut body = Opened(body.to_vec());
         let length = key
             .value
             .open_in_place(
                 Nonce::assume_unique_for_key(*nonce),
                 Aad::from(kind.aad(place)),
-                &mut body.0,
+                body,
             )
             .map_err(|_| unreadable("was altered, or belongs elsewhere"))?
             .len();
-        body.0.truncate(length);
-        Ok(body)
+        opened.end = HEADER_LEN + length;
+        Ok(opened)
     }
 
     /// Newest first.
@@ -390,14 +402,18 @@ pub(crate) fn hex_into(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Octets that are overwritten when they are dropped, all at once: one by one it would take as long as opening them.
-pub(crate) struct Opened(Vec<u8>);
+/// A value that was sealed, still behind its header. The octets are overwritten when they are dropped, all at once: one
+/// by one it would take as long as opening them.
+pub(crate) struct Opened {
+    octets: Vec<u8>,
+    end: usize,
+}
 
 impl std::ops::Deref for Opened {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        self.octets.get(HEADER_LEN..self.end).unwrap_or_default()
     }
 }
 
@@ -409,9 +425,9 @@ impl fmt::Debug for Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.fill(0);
+        self.octets.fill(0);
         // Whoever could see the octets from here on must find them overwritten.
-        std::hint::black_box(self.0.as_slice());
+        std::hint::black_box(self.octets.as_slice());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules that both adapters obey, written once.
 
+mod brief;
 mod chain;
 pub(crate) mod form;
 mod letters;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use self::brief::Brief;
 use self::form::{line, place};
 use self::memory::Memory;
 use super::backend::{Backend, Batch, ChainHead, Committed, Raw};
@@ -85,38 +87,43 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    /// Reads, judges, decodes. `None` when the mark is there.
-    async fn load(
+    /// Reads and judges. `None` when the mark is there.
+    async fn fetch(
         &self,
         key: &SubjectKey,
         parts: Parts,
         mark: Option<&str>,
-    ) -> Result<Option<(Raw, Loaded)>, StoreError> {
+    ) -> Result<Option<Raw>, StoreError> {
         let partition = key.partition();
         let expected = self.expected(partition, parts);
         let raw = self.backend.read(key, parts, mark).await?;
         self.seen.judge(partition, &expected, raw.marker.as_ref())?;
         let rebuilding = raw.marker.as_ref().is_some_and(|m| m.rebuilding);
-        let witnessed = raw.due && raw.record.is_none();
-        if witnessed && !rebuilding {
+        if raw.due && raw.record.is_none() && !rebuilding {
             self.seen.damaged(partition, true);
             let loss = Loss::Values;
             return Err(StoreError::Lost { partition, loss });
         }
-        if raw.marked {
-            return Ok(None);
-        }
+        Ok((!raw.marked).then_some(raw))
+    }
+
+    /// Opens and decodes. What is sealed is taken out of `raw`.
+    fn loaded(&self, key: &SubjectKey, parts: Parts, raw: &mut Raw) -> Result<Loaded, StoreError> {
         let place = place(key);
-        let sealed = |kind, bytes: &Option<Vec<u8>>| {
-            let opened = bytes.as_ref().map(|b| self.keys.open(kind, &place, b));
+        let sealed = |kind, octets: Option<Vec<u8>>| {
+            let opened = octets.map(|octets| self.keys.open(kind, &place, octets));
             opened.transpose()
         };
-        let account = sealed(Kind::Account, &raw.account)?;
-        let grants = sealed(Kind::Grants, &raw.grants)?;
+        let account = sealed(Kind::Account, raw.account.take())?;
+        let grants = sealed(Kind::Grants, raw.grants.take())?;
         let record = raw.record.as_deref();
         let past = raw.marker.as_ref().and_then(|m| m.loss);
-        let grants: Option<Grants> = grants.map(|b| codec::decode("grants", &b)).transpose()?;
-        let loaded = Loaded {
+        let grants: Option<Grants> = match grants {
+            Some(octets) if parts.brief => Some(codec::decode::<Brief>("grants", &octets)?.0),
+            Some(octets) => Some(codec::decode("grants", &octets)?),
+            None => None,
+        };
+        Ok(Loaded {
             record: record.map(|b| codec::decode("a record", b)).transpose()?,
             account: account.map(|b| codec::decode("a snapshot", &b)).transpose()?,
             // Nobody knows which of them were ended since: none is honoured.
@@ -126,9 +133,29 @@ impl<B: Backend> Shared<B> {
             },
             store_time: raw.time,
             told_before: past.map(|p| p.told_before),
-            rebuilding,
-            witnessed,
+            rebuilding: raw.marker.as_ref().is_some_and(|m| m.rebuilding),
+            witnessed: raw.due && raw.record.is_none(),
+        })
+    }
+
+    /// Reads for an update: the values as they were stay beside what they say.
+    async fn load(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        mark: Option<&str>,
+    ) -> Result<Option<(Raw, Loaded)>, StoreError> {
+        let Some(mut raw) = self.fetch(key, parts, mark).await? else {
+            return Ok(None);
         };
+        let sealed = (raw.account.clone(), raw.grants.clone());
+        // Nothing is written that was not seen whole.
+        let whole = Parts {
+            brief: false,
+            ..parts
+        };
+        let loaded = self.loaded(key, whole, &mut raw)?;
+        (raw.account, raw.grants) = sealed;
         Ok(Some((raw, loaded)))
     }
 
@@ -153,7 +180,7 @@ impl<B: Backend> Shared<B> {
         let blind = Parts {
             account: write.account.is_some() && !parts.account,
             grants: write.grants.is_some() && !parts.grants,
-            rebuilding: false,
+            ..Parts::RECORD
         };
         if blind.account || blind.grants {
             // Nothing is overwritten unseen: the closure runs again, with the value before its eyes.
@@ -243,8 +270,10 @@ async fn pause(attempt: u32) {
 #[async_trait]
 impl<B: Backend> Store for Shared<B> {
     async fn read(&self, key: &SubjectKey, parts: Parts) -> Result<Loaded, StoreError> {
-        let loaded = self.load(key, parts, None).await?;
-        Ok(loaded.map(|(_, loaded)| loaded).unwrap_or_default())
+        match self.fetch(key, parts, None).await? {
+            Some(mut raw) => self.loaded(key, parts, &mut raw),
+            None => Ok(Loaded::default()),
+        }
     }
 
     async fn update(
@@ -366,7 +395,7 @@ impl<B: Backend> Store for Shared<B> {
         let Some(sealed) = self.backend.take_state(&name).await? else {
             return Ok(None);
         };
-        let plain = self.keys.open(Kind::State, &name, &sealed)?;
+        let plain = self.keys.open(Kind::State, &name, sealed)?;
         Ok(Some(plain.to_vec()))
     }
 

@@ -80,31 +80,35 @@ fn inactive() -> Value {
 
 /// What the token says of itself and nothing changes was spelt when it was verified; what is true now comes behind it.
 fn about_access(context: &Context, known: &Known, entitlement: &Entitlement) -> String {
-    let mut body = Map::new();
-    body.insert("scope".to_owned(), json!(claims::words(&entitlement.scopes)));
-    for (name, values) in [("roles", &entitlement.roles), ("groups", &entitlement.groups)] {
-        if !values.is_empty() {
-            body.insert(name.to_owned(), json!(values));
-        }
-    }
+    let alias = context.broker.settings.alias.as_deref();
+    let mut now = claims::recovery(entitlement, alias);
     // A token from a hold that is over is still what it was: its own words say until when and why.
     if !entitlement.recovery_scope.is_full() {
         for name in ["recovery_until", "recovery_ref"] {
-            if let Some(value) = known.verified.claims.get(name) {
-                body.insert(name.to_owned(), value.clone());
+            if let Some(value) = known
+                .verified
+                .claims
+                .get(name)
+                .filter(|_| !now.contains_key(name))
+            {
+                now.insert(name.to_owned(), value.clone());
             }
         }
     }
-    body.extend(claims::recovery(
-        entitlement,
-        context.broker.settings.alias.as_deref(),
-    ));
-    let now = Value::Object(body).to_string();
-    let now = now.strip_prefix('{').unwrap_or(&now);
-    format!(
-        "{{\"active\":true,\"token_type\":\"Bearer\",{},{now}",
-        known.fixed
-    )
+    let mut body = String::with_capacity(known.fixed.len() + 256);
+    body.push_str("{\"active\":true,\"token_type\":\"Bearer\",");
+    body.push_str(&known.fixed);
+    body.push_str(",\"scope\":");
+    body.push_str(&Value::String(claims::words(&entitlement.scopes)).to_string());
+    for (name, values) in [("roles", &entitlement.roles), ("groups", &entitlement.groups)] {
+        if !values.is_empty() {
+            now.insert(name.to_owned(), json!(values));
+        }
+    }
+    let now = Value::Object(now).to_string();
+    body.push(',');
+    body.push_str(now.strip_prefix('{').unwrap_or(&now));
+    body
 }
 
 fn about_refresh(context: &Context, client: &Client, found: &Refreshable) -> Value {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -25,12 +26,19 @@ pub fn json(status: StatusCode, body: &Value) -> Response {
 /// A JSON answer that is spelt already; nobody keeps it.
 #[must_use]
 pub fn text(status: StatusCode, body: String) -> Response {
-    let headers = [
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    // Room for those that every answer gets, too, so that the table is made once.
+    let mut headers = HeaderMap::with_capacity(16);
+    for (name, value) in [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
         (header::PRAGMA, "no-cache"),
-    ];
-    (status, headers, body).into_response()
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    *response.headers_mut() = headers;
+    response
 }
 
 /// An error of RFC 6749 §5.2.

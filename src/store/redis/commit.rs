@@ -25,7 +25,8 @@ pub(super) fn call(batch: &Batch, audit_retention: Span) -> Cmd {
         keys::audit(partition),
         mark,
     ];
-    let mut call = script::call(&script::COMMIT, &touched);
+    // Some forty arguments, most of them short, and one value of a kilobyte or two.
+    let mut call = script::roomy(&script::COMMIT, &touched, (64, 3072));
     call.arg(batch.marker.incarnation.as_deref().unwrap_or_default())
         .arg(batch.marker.keys())
         .arg(batch.marker.fence);

@@ -36,7 +36,15 @@ scripts! {
 
 /// A call of a script; arguments are added to it.
 pub(super) fn call<K: ToRedisArgs>(script: &Script, keys: &[K]) -> Cmd {
-    let mut call = redis::cmd("EVALSHA");
-    call.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    roomy(script, keys, (8, 256))
+}
+
+/// The same with room for so many arguments and octets.
+pub(super) fn roomy<K: ToRedisArgs>(script: &Script, keys: &[K], (count, octets): (usize, usize)) -> Cmd {
+    let mut call = Cmd::with_capacity(count, octets);
+    call.arg("EVALSHA")
+        .arg(script.get_hash())
+        .arg(keys.len())
+        .arg(keys);
     call
 }

@@ -14,7 +14,7 @@ fn what_was_sealed_opens_only_with_the_same_key_kind_and_place() {
         .seal(Kind::Account, "re:{001}:a:x", b"alice@example.com")
         .unwrap();
     assert!(!sealed.windows(5).any(|w| w == b"alice"));
-    let opened = keys.open(Kind::Account, "re:{001}:a:x", &sealed).unwrap();
+    let opened = keys.open(Kind::Account, "re:{001}:a:x", sealed.clone()).unwrap();
     assert_eq!(&opened[..], b"alice@example.com");
     let mut bent = sealed.clone();
     *bent.last_mut().unwrap() ^= 1;
@@ -22,11 +22,11 @@ fn what_was_sealed_opens_only_with_the_same_key_kind_and_place() {
     newer[0] = SEALED + 1;
     for answer in [
         others.open(Kind::Account, "re:{001}:a:x", &sealed),
-        keys.open(Kind::Grants, "re:{001}:a:x", &sealed),
-        keys.open(Kind::Account, "re:{001}:a:y", &sealed),
-        keys.open(Kind::Account, "re:{001}:a:x", &bent),
-        keys.open(Kind::Account, "re:{001}:a:x", &newer),
-        keys.open(Kind::Account, "re:{001}:a:x", &sealed[..9]),
+        keys.open(Kind::Grants, "re:{001}:a:x", sealed.clone()),
+        keys.open(Kind::Account, "re:{001}:a:y", sealed.clone()),
+        keys.open(Kind::Account, "re:{001}:a:x", bent),
+        keys.open(Kind::Account, "re:{001}:a:x", newer),
+        keys.open(Kind::Account, "re:{001}:a:x", sealed[..9].to_vec()),
     ] {
         assert!(matches!(answer, Err(StoreError::Unreadable(_))));
     }

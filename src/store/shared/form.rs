@@ -112,7 +112,7 @@ impl<B: Backend> Shared<B> {
 
     pub(super) fn opened(&self, waiting: &Waiting) -> Result<Pending, StoreError> {
         let place = outbox_place(waiting.at.partition);
-        let plain = self.keys.open(Kind::Outbox, &place, &waiting.sealed)?;
+        let plain = self.keys.open(Kind::Outbox, &place, waiting.sealed.clone())?;
         let envelope: Envelope = codec::decode("an outbox entry", &plain)?;
         Ok(Pending {
             at: waiting.at.clone(),
