@@ -120,13 +120,15 @@ impl Server {
         Ok(ticks * 10_000_000)
     }
 
-    /// Resident memory in KiB.
-    pub fn resident(&self) -> anyhow::Result<u64> {
+    /// Resident memory in KiB, whole (`VmRSS`) or without the program's own text (`RssAnon`).
+    pub fn resident(&self, of: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        line.and_then(|line| line.split_whitespace().nth(1))
-            .and_then(|word| word.parse().ok())
-            .context("no VmRSS in /proc")
+        let words = status.lines().map(str::split_whitespace);
+        let mut found =
+            words.filter_map(|mut words| (words.next()? == format!("{of}:")).then(|| words.next()));
+        let word = found.next().flatten();
+        word.and_then(|word| word.parse().ok())
+            .with_context(|| format!("no {of} in /proc"))
     }
 }
 

@@ -176,9 +176,16 @@ async fn start(
     fact(
         report,
         "resident memory idle",
-        mebibytes(&target)?,
+        mebibytes(&target, "VmRSS")?,
         "MiB",
         Some(20.0),
+    );
+    fact(
+        report,
+        "of it anonymous (the rest is program text)",
+        mebibytes(&target, "RssAnon")?,
+        "MiB",
+        None,
     );
     fact(report, "Redis commands per second idle", target.idle, "/s", None);
     let config = reentry::config::load_file(&directory.join("reentry.yaml"), std::iter::empty())
@@ -199,8 +206,8 @@ fn fact(report: &mut Report, name: &'static str, value: f64, unit: &'static str,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "some mebibytes")]
-fn mebibytes(target: &Target) -> anyhow::Result<f64> {
-    Ok(target.server.resident()? as f64 / 1024.0)
+fn mebibytes(target: &Target, of: &str) -> anyhow::Result<f64> {
+    Ok(target.server.resident(of)? as f64 / 1024.0)
 }
 
 /// Waits for `/ready`.
@@ -474,7 +481,14 @@ impl Measuring<'_> {
         fact(
             self.report,
             "resident memory under load",
-            mebibytes(&self.sidecar.target)?,
+            mebibytes(&self.sidecar.target, "VmRSS")?,
+            "MiB",
+            None,
+        );
+        fact(
+            self.report,
+            "of it anonymous, under load",
+            mebibytes(&self.sidecar.target, "RssAnon")?,
             "MiB",
             None,
         );

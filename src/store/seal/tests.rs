@@ -21,7 +21,7 @@ fn what_was_sealed_opens_only_with_the_same_key_kind_and_place() {
     let mut newer = sealed.clone();
     newer[0] = SEALED + 1;
     for answer in [
-        others.open(Kind::Account, "re:{001}:a:x", &sealed),
+        others.open(Kind::Account, "re:{001}:a:x", sealed.clone()),
         keys.open(Kind::Grants, "re:{001}:a:x", sealed.clone()),
         keys.open(Kind::Account, "re:{001}:a:y", sealed.clone()),
         keys.open(Kind::Account, "re:{001}:a:x", bent),
@@ -58,11 +58,11 @@ fn a_rotated_key_file_opens_the_old_seals_anew_and_keeps_every_name() {
     assert_eq!(after.fingerprint(), before.fingerprint());
     let who = subject("keycloak", "u");
     assert_eq!(after.subject(&who), before.subject(&who));
-    assert!(after.open(Kind::State, "p", &sealed).is_ok());
+    assert!(after.open(Kind::State, "p", sealed.clone()).is_ok());
     assert!(after.verify(Purpose::Refresh, b"m", &mac));
     assert_ne!(after.mac(Purpose::Refresh, b"m"), mac);
     let resealed = after.seal(Kind::State, "p", b"v").unwrap();
-    assert!(before.open(Kind::State, "p", &resealed).is_err());
+    assert!(before.open(Kind::State, "p", resealed.clone()).is_err());
 }
 
 #[test]
