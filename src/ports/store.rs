@@ -113,6 +113,10 @@ pub struct Rebuild {
 }
 
 /// Which of a subject's values are wanted.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a value that is wanted or not, independent of the others"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
     /// The snapshot of contacts and factors.
