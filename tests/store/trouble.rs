@@ -148,6 +148,8 @@ async fn redis_slow_by_2_s() {
     let store = on(&proxy.through(&server.url()), &keys).await;
     assert_ne!(ceiling(&store, &keys, &key).await, "none");
     proxy.slow(Duration::from_secs(2));
+    // A connection that is open notices it a moment later.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     let start = Instant::now();
     assert_eq!(ceiling(&store, &keys, &key).await, "none");
     // The deadline is half a second: nobody waits for two, and nobody queues.
