@@ -50,7 +50,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
 async fn no_token_is_too_strong_and_every_change_is_told_through_kills_pauses_failovers_and_slowness() {
     let seed = number("REENTRY_HISTORY_SEED", 1);
     let length = Duration::from_secs(number("REENTRY_HISTORY_SECONDS", 120));
-    let chronicle = run(seed, length).await;
+    // The company stays until the judgement: what its replicas wrote is shown when it is bad.
+    let (chronicle, _company) = run(seed, length).await;
     let (said, found) = (judged(&chronicle), check(&chronicle));
     let full = chronicle
         .said
@@ -90,7 +91,7 @@ async fn no_token_is_too_strong_and_every_change_is_told_through_kills_pauses_fa
     }
 }
 
-async fn run(seed: u64, length: Duration) -> Chronicle {
+async fn run(seed: u64, length: Duration) -> (Chronicle, Company) {
     let mut company = Company::start().await;
     let shop = ClientAuth::Basic(SECRET.to_owned());
     let until = Instant::now() + length;
@@ -121,7 +122,7 @@ async fn run(seed: u64, length: Duration) -> Chronicle {
     chronicle.holds = holds;
     chronicle.mails = observer::mails(&company);
     chronicle.trouble = trouble;
-    chronicle
+    (chronicle, company)
 }
 
 // The checker itself: it must see what is wrong, and nothing where nothing is.

@@ -73,7 +73,7 @@ fn unaware(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     let before =
         |change: &&crate::chronicle::Change| change.person == said.person && change.until < said.asked;
     let change = chronicle.changes.iter().filter(before).max_by_key(|c| c.until)?;
-    let of = |h: &&Hold| h.at >= change.from && h.at <= change.until && said.answered < h.end;
+    let of = |h: &&Hold| h.tells_of(change) && said.answered < h.end;
     let hold = holds_of(chronicle, said.person)
         .filter(of)
         .find(|h| beyond(said, h))?;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use reentry_test_support::clock::now_ms;
+
 use crate::chance::Chance;
 use crate::chronicle::Trouble;
 use crate::company::Company;
@@ -44,8 +46,9 @@ pub async fn make(company: &mut Company, seed: u64, until: Instant) -> Trouble {
     while Instant::now() < until {
         let mishap = order.pop().unwrap_or_else(|| ALL[chance.below(ALL.len())]);
         println!(
-            "{:>4} s left: {mishap:?}",
-            until.saturating_duration_since(Instant::now()).as_secs()
+            "{:>4} s left, {}: {mishap:?}",
+            until.saturating_duration_since(Instant::now()).as_secs(),
+            now_ms(),
         );
         happens(company, mishap, &mut chance, &mut trouble).await;
         tokio::time::sleep(chance.span(1_500, 5_000)).await;
@@ -100,6 +103,7 @@ fn failover(company: &mut Company, mishap: Mishap) {
         Mishap::HungMaster => {
             company.redis.nodes[old].hang();
             company.redis.replaced(old);
+            println!("             {}: it wakes", now_ms());
             company.redis.nodes[old].resume();
         }
         _ => company.redis.failover(),
