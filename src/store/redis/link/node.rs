@@ -241,8 +241,10 @@ async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection), 
         let connection = connection.map_err(|e| e.to_string())?;
         ask_role(&connection).await?;
         load(&connection).await.map_err(|e| e.to_string())?;
-        find.confirm(&at).await?;
-        Ok::<_, String>(connection)
+        match find.master().await? {
+            same if same == at => Ok::<_, String>(connection),
+            other => Err(format!("the master is {other} by now")),
+        }
     };
     let connection = greeted.await.map_err(|fault| format!("{at}: {}", fault.trim()))?;
     Ok((at, connection))

@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::dial::{Dial, Endpoint};
 use super::node::Find;
 
-/// What stragglers get once most Sentinels have answered.
+/// What stragglers get once most Sentinels have answered, while a connection stands.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Some Sentinels, and what they call the master.
@@ -56,8 +56,8 @@ impl Sentinels {
         }
     }
 
-    /// Asks all at once. Most of them are enough, with a little grace for the others.
-    async fn ask(&self) -> Result<Endpoint, String> {
+    /// Asks all at once. Most of them are enough, with this grace for the others.
+    async fn ask(&self, grace: Duration) -> Result<Endpoint, String> {
         let mut asked: FuturesUnordered<_> = self
             .known
             .iter()
@@ -66,7 +66,7 @@ impl Sentinels {
         let (mut said, mut why) = (Vec::new(), "there is none".to_owned());
         loop {
             let enough = said.len() * 2 > self.known.len();
-            let patience = if enough { GRACE } else { Duration::MAX };
+            let patience = if enough { grace } else { Duration::MAX };
             match timeout(patience, asked.next()).await {
                 Ok(Some(Ok(one))) => said.push(one),
                 Ok(Some(Err(fault))) => why = fault,
@@ -134,12 +134,13 @@ fn said(answers: &[Value]) -> Option<Said> {
 #[async_trait]
 impl Find for Sentinels {
     async fn master(&self) -> Result<Endpoint, String> {
-        self.ask().await
+        // The one that led a failover knows of it before the others do: it is not passed over for being slow.
+        self.ask(self.dial.response_timeout).await
     }
 
     async fn confirm(&self, used: &Endpoint) -> Result<(), String> {
         // Sentinels that cannot be reached take nothing away from a master that says it is one.
-        match self.ask().await {
+        match self.ask(GRACE).await {
             Ok(newest) if newest != *used => Err(format!("the Sentinels name another master, {newest}")),
             _ => Ok(()),
         }
