@@ -133,7 +133,7 @@ fn changes(chronicle: &Chronicle) -> Vec<Violation> {
         if !chronicle.told(hold) {
             found.push(Violation::Untold(format!("{}: {hold:?}", hold.case)));
         }
-        if hold.seen.is_none() {
+        if hold.seen.is_none() && hold.at < hold.end {
             found.push(Violation::NeverSeen(format!("{hold:?}")));
         }
     }

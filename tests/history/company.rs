@@ -201,7 +201,7 @@ server:
 store:
   kind: redis
   url: {redis}
-  durability: {{ replicas: 1, timeout: 1s }}
+  durability: {{ replicas: 2, timeout: 1s }}
   keys_file: {home}/store-keys
 keys:
   directory: {home}/signing-keys

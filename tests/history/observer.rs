@@ -56,7 +56,8 @@ impl Observer {
                 loop {
                     if let Ok(loaded) = store.read(&key, Parts::RECORD).await {
                         let now = now_ms();
-                        let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| counts(c));
+                        // One that was heard too late holds nothing until it becomes part of a case around it.
+                        let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
                         let mut seen = seen.lock().unwrap();
                         for cause in causes {
                             seen.entry((person, cause.change.clone())).or_insert(now);
