@@ -219,13 +219,17 @@ async fn masterdown_and_loading() {
     let start = Instant::now();
     server.restart_without_waiting();
     let mut loading = 0;
-    while server.try_cli(&["GET", "x"]).is_err() {
-        assert_eq!(ceiling(&store, &keys, &key).await, "none");
+    while ceiling(&store, &keys, &key).await == "none" {
+        assert!(start.elapsed() < SOON, "it is never believed again");
         loading += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("loading was seen {loading} times in {:?}", start.elapsed());
-    assert!(loading > 0);
+    let state = server.cli(&["INFO", "persistence"]);
+    assert!(
+        loading > 0 && state.contains("\nloading:0"),
+        "{loading} times: {state}"
+    );
     well_again(&store, &keys, &key).await;
 }
 
