@@ -407,7 +407,8 @@ pub(super) fn silent(reading: &Reading, known: &[Change], since: Timestamp, now:
         .filter(|f| f.gone.is_none() && f.class != FactorClass::FederatedLink)
         .filter(|f| f.created >= since && f.created > account.created.plus(AT_CREATION));
     let untold = young.filter(|f| {
-        let tells = |c: &&Change| c.factor == Some(f.class) && c.at.since(f.created).abs() <= TELLS;
+        let sets = |c: &Change| c.kind != ChangeKind::FactorRemoved && c.factor == Some(f.class);
+        let tells = |c: &&Change| sets(c) && c.at.since(f.created).abs() <= TELLS;
         !known.iter().any(|c| tells(&c))
     });
     let change = |f: &Factor| by_date(&f.id, f.class, f.created, (now, reading.ahead));

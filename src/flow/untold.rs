@@ -33,7 +33,10 @@ pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<
     for one in &lines {
         if let Heard::Change(change) = &one.heard {
             ingest::line(flow, &subject.upstream, one, Era::Ours).await?;
-            told.push((change.factor, change.at));
+            // A line that tells of a removal explains nothing that is there.
+            if change.kind != ChangeKind::FactorRemoved {
+                told.push((change.factor, change.at));
+            }
         }
     }
     let (told, untold): (Vec<Change>, Vec<Change>) =
