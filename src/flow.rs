@@ -21,6 +21,7 @@ pub mod session;
 pub mod step;
 pub mod sweep;
 pub mod thaw;
+mod told;
 pub mod untold;
 
 use std::collections::BTreeMap;

@@ -312,7 +312,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "#durability:",
         "durability: {replicas: 17}",
-        "`store.durability.replicas` is `17`, not a number from 0 to 16",
+        "`store.durability.replicas` is `17`, not `all` or a number from 0 to 16",
     ),
     (
         "#kind: redis",

@@ -78,6 +78,7 @@ macro_rules! contract {
                 println!("    {:?}", start.elapsed());
             )*
             sentinel::a_former_master_that_wakes_is_read_from_by_nobody(&mut servers).await;
+            sentinel::what_a_connected_replica_lacks_is_not_acknowledged(&mut servers).await;
             assert!(servers.failovers >= 4, "{} failovers", servers.failovers);
         }
     };

@@ -73,11 +73,35 @@ pub struct Credentials {
     pub password: Option<SecretString>,
 }
 
+/// How many replicas a write has to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replicas {
+    /// All that are connected to the master, and never fewer than this. A replica that lacks an acknowledged write may be
+    /// the next master.
+    All {
+        /// The fewest.
+        at_least: u8,
+    },
+    /// So many, whoever else there is.
+    Just(u8),
+}
+
+impl Replicas {
+    /// How many that is for a master with so many connected to it.
+    #[must_use]
+    pub fn wanted(self, connected: u8) -> u8 {
+        match self {
+            Self::All { at_least } => connected.max(at_least),
+            Self::Just(many) => many,
+        }
+    }
+}
+
 /// What a write has to reach before an event counts as dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durability {
-    /// This many replicas have it (`WAIT`).
-    pub replicas: u8,
+    /// So many replicas have it (`WAIT`).
+    pub replicas: Replicas,
     /// The master has it on disk (`WAITAOF`, Redis 7.2).
     pub fsync: bool,
     /// Longest wait for it.
@@ -87,16 +111,10 @@ pub struct Durability {
 impl Durability {
     /// Nothing beyond the master's own answer.
     pub const NONE: Self = Self {
-        replicas: 0,
+        replicas: Replicas::Just(0),
         fsync: false,
         timeout: DURABILITY_TIMEOUT,
     };
-
-    /// Whether there is anything to wait for.
-    #[must_use]
-    pub const fn is_none(&self) -> bool {
-        self.replicas == 0 && !self.fsync
-    }
 }
 
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
@@ -107,11 +125,14 @@ fn redis_url(text: &str) -> Result<RedisUrl, String> {
     Ok(url)
 }
 
-fn replicas(text: &str) -> Result<u8, String> {
-    text.parse()
-        .ok()
-        .filter(|n| *n <= MOST_REPLICAS)
-        .ok_or_else(|| format!("is `{text}`, not a number from 0 to {MOST_REPLICAS}"))
+/// `all`, or how many.
+fn replicas(text: &str, all: Replicas) -> Result<Replicas, String> {
+    if text == "all" {
+        return Ok(all);
+    }
+    let many = text.parse().ok().filter(|n| *n <= MOST_REPLICAS);
+    many.map(Replicas::Just)
+        .ok_or_else(|| format!("is `{text}`, not `all` or a number from 0 to {MOST_REPLICAS}"))
 }
 
 /// The keys that only Redis has.
@@ -238,10 +259,13 @@ fn sentinel(s: &Section<'_>) -> Option<Credentials> {
     Some(Credentials { user, password })
 }
 
-/// Where Sentinel may replace the master, a write that no replica has would be lost with it.
+/// Where Sentinel may replace the master, a write that no replica has would be lost with it: a master without any is one
+/// that was cut off.
 fn durability(s: &Section<'_>, under_sentinel: bool) -> Option<Durability> {
-    let usual = u8::from(under_sentinel);
-    let replicas = s.or("replicas", usual, replicas);
+    let all = Replicas::All {
+        at_least: u8::from(under_sentinel),
+    };
+    let replicas = s.or("replicas", all, |text| replicas(text, all));
     let fsync = s.flag("fsync", false);
     let timeout = s.or("timeout", DURABILITY_TIMEOUT, deadline);
     Some(Durability {

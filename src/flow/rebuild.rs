@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::audit::Entry;
-use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use crate::domain::change::Change;
 use crate::domain::hold::apply::Setting;
 use crate::domain::hold::rebuild::{Evidence, reach, rebuild};
-use crate::domain::subject::account::{Account, Factor, FactorClass};
+use crate::domain::subject::account::Account;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, ingest, reconcile};
+use crate::flow::{Flow, FlowError, ingest, reconcile, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Loss, Lost, Parts, Rebuild, Write};
 
@@ -47,8 +47,6 @@ const MOST: usize = 10_000;
 const ONCE: Span = Span::from_hours(1);
 /// What is enrolled this soon after an account was made belongs to its making.
 const AT_CREATION: Span = Span::from_mins(5);
-/// A credential and the line that tells of it are this near to each other, at most.
-pub(super) const TELLS: Span = Span::from_mins(1);
 
 /// Keeps a line of text where a loss of the store does not reach it.
 pub type Keep = Arc<dyn Fn(&str) + Send + Sync>;
@@ -401,40 +399,9 @@ async fn changes(
 /// Credentials that are younger than `since` and the account, and that no known change tells of.
 pub(super) fn silent(reading: &Reading, known: &[Change], since: Timestamp, now: Now) -> Vec<Change> {
     let account = &reading.account;
-    let young = account
-        .factors
-        .iter()
-        .filter(|f| f.gone.is_none() && f.class != FactorClass::FederatedLink)
-        .filter(|f| f.created >= since && f.created > account.created.plus(AT_CREATION));
-    let untold = young.filter(|f| {
-        let sets = |c: &Change| c.kind != ChangeKind::FactorRemoved && c.factor == Some(f.class);
-        let tells = |c: &&Change| sets(c) && c.at.since(f.created).abs() <= TELLS;
-        !known.iter().any(|c| tells(&c))
-    });
-    let change = |f: &Factor| by_date(&f.id, f.class, f.created, (now, reading.ahead));
-    untold.map(change).collect()
-}
-
-/// The change that a credential's date tells of; `now` by our clock, and how far the date's clock is ahead of it.
-pub(super) fn by_date(id: &str, class: FactorClass, created: Timestamp, (now, ahead): (Now, Span)) -> Change {
-    let kind = match class {
-        FactorClass::Password => ChangeKind::PasswordReset,
-        FactorClass::RecoveryCodes => ChangeKind::RecoveryCodesReset,
-        _ => ChangeKind::FactorAdded,
-    };
-    Change {
-        id: format!("{id}@{}", created.millis()),
-        source: Source::Reconcile,
-        kind,
-        factor: Some(class),
-        at: created,
-        offset: ahead,
-        received: now.latest(),
-        proof: Proof::Unproven,
-        mediated: false,
-        session: None,
-        channel: None,
-        origin: None,
-        previous_address: None,
-    }
+    let untold = told::silent(account, known).into_iter();
+    untold
+        .filter(|f| f.created >= since && f.created > account.created.plus(AT_CREATION))
+        .map(|f| told::by_date(f, (now, reading.ahead)))
+        .collect()
 }

@@ -21,7 +21,7 @@ use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::ingest::{self, Era};
-use crate::flow::{Flow, FlowError, rebuild};
+use crate::flow::{Flow, FlowError, rebuild, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Lease, Loaded, Parts, StoreError, Write};
 use crate::ports::trace;
@@ -257,14 +257,17 @@ pub(super) async fn differences(
     let factors = moved(before, reading, flow.now(loaded.store_time).latest());
     if let Some(first) = factors.iter().map(|c| c.at).min() {
         let now = flow.now(None);
-        let since = first.minus(rebuild::TELLS);
-        let lines = flow
-            .idp(&subject.upstream)?
-            .story(&subject.sub, since, now)
-            .await?;
-        for line in lines.iter().filter(|l| matches!(l.heard, Heard::Change(_))) {
-            ingest::line(flow, &subject.upstream, line, Era::Ours).await?;
+        let since = first.minus(told::TELLS);
+        let idp = flow.idp(&subject.upstream)?;
+        let mut changes = Vec::new();
+        for line in idp.story(&subject.sub, since, now).await? {
+            if let Heard::Change(change) = &line.heard {
+                ingest::line(flow, &subject.upstream, &line, Era::Ours).await?;
+                changes.push(change.clone());
+            }
         }
+        let silent = told::silent(&reading.account, &changes);
+        let silent: BTreeSet<String> = silent.into_iter().map(told::id).collect();
         let known = flow
             .store
             .read(&key, Parts::ACCOUNT)
@@ -273,7 +276,10 @@ pub(super) async fn differences(
             .unwrap_or_default();
         let still = moved(&known, reading, now.latest());
         for change in &factors {
-            if still.iter().any(|s| s.id == change.id) {
+            // The account may have been read with its line a moment too early, when the IdP already told of the change
+            // and still showed the credentials of before.
+            let explained = change.kind != ChangeKind::FactorRemoved && !silent.contains(&change.id);
+            if !explained && still.iter().any(|s| s.id == change.id) {
                 ingest::store_change(flow, subject, change, Some(reading), Era::Ours).await?;
                 differed |= counted("credential");
             }
@@ -299,9 +305,7 @@ fn moved(before: &Account, reading: &Reading, at: Timestamp) -> Vec<Change> {
             .any(|b| b.id == f.id && b.created == f.created)
     };
     let came = after.factors.iter().filter(credential).filter(|f| !known(f));
-    let mut changes: Vec<Change> = came
-        .map(|f| rebuild::by_date(&f.id, f.class, f.created, now))
-        .collect();
+    let mut changes: Vec<Change> = came.map(|f| told::by_date(f, now)).collect();
     let there = |f: &Factor| after.factors.iter().any(|a| a.id == f.id && a.gone.is_none());
     let went = before.factors.iter().filter(credential).filter(|f| !there(f));
     changes.extend(went.map(|f| Change {
@@ -309,7 +313,7 @@ fn moved(before: &Account, reading: &Reading, at: Timestamp) -> Vec<Change> {
         kind: ChangeKind::FactorRemoved,
         at,
         offset: Span::ZERO,
-        ..rebuild::by_date(&f.id, f.class, f.created, now)
+        ..told::by_date(f, now)
     }));
     changes
 }

@@ -4,13 +4,14 @@
 //! brought up to date. So a credential with another date than the snapshot's was set behind our back, and what cannot
 //! be told apart from a recovery counts as one. Logins at other providers are left out: only the log knows their age.
 
-use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use std::collections::HashSet;
+
+use crate::domain::change::{Change, ChangeKind};
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, Factor, FactorClass};
-use crate::domain::time::{Span, Timestamp};
+use crate::domain::time::{Now, Span};
 use crate::flow::ingest::Era;
-use crate::flow::rebuild::TELLS;
-use crate::flow::{Flow, FlowError, ingest};
+use crate::flow::{Flow, FlowError, ingest, told};
 use crate::ports::idp::{Heard, Reading};
 use crate::ports::store::Parts;
 
@@ -26,30 +27,27 @@ pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<
     // A line is stored together with the account as it was read then. So one that is asked for now, after the
     // credential was seen, is there; but the account may have been read a moment too early, when the IdP already told
     // of the change and still showed the account of before. What a line tells of is judged by that line alone.
-    let since = first.minus(TELLS);
+    let since = first.minus(told::TELLS);
     let idp = flow.idp(&subject.upstream)?;
     let lines = idp.story(&subject.sub, since, flow.now(None)).await?;
-    let mut told = Vec::new();
-    for one in &lines {
+    let mut changes = Vec::new();
+    for one in lines {
         if let Heard::Change(change) = &one.heard {
-            ingest::line(flow, &subject.upstream, one, Era::Ours).await?;
-            // A line that tells of a removal explains nothing that is there.
-            if change.kind != ChangeKind::FactorRemoved {
-                told.push((change.factor, change.at));
-            }
+            ingest::line(flow, &subject.upstream, &one, Era::Ours).await?;
+            changes.push(change.clone());
         }
     }
-    let (told, untold): (Vec<Change>, Vec<Change>) =
-        found(flow, subject, reading).await?.into_iter().partition(|new| {
-            let tells =
-                |(factor, at): &(_, Timestamp)| *factor == new.factor && at.since(new.at).abs() <= TELLS;
-            told.iter().any(tells)
-        });
+    let silent = told::silent(&reading.account, &changes);
+    let silent: HashSet<String> = silent.into_iter().map(told::id).collect();
+    let (untold, explained): (Vec<Change>, Vec<Change>) = found(flow, subject, reading)
+        .await?
+        .into_iter()
+        .partition(|change| silent.contains(&change.id));
     for change in untold {
         tracing::warn!(upstream = %subject.upstream, kind = ?change.kind, "a credential was set and no log says so");
         ingest::store_change(flow, subject, &change, Some(reading), Era::Ours).await?;
     }
-    if !told.is_empty() {
+    if !explained.is_empty() {
         ingest::refresh(flow, &flow.key(subject), &reading.account).await?;
     }
     Ok(())
@@ -57,57 +55,35 @@ pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<
 
 async fn found(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<Vec<Change>, FlowError> {
     let loaded = flow.store.read(&flow.key(subject), Parts::ACCOUNT).await?;
-    let received = flow.now(loaded.store_time).latest();
+    let now = flow.now(loaded.store_time);
     let enrolment = flow.policy.load().enrolment_window;
     let before = loaded.account.as_ref();
-    Ok(before.map_or_else(Vec::new, |before| {
-        let mut changes = credentials(before, &reading.account, received, enrolment);
-        for change in &mut changes {
-            change.offset = reading.ahead;
-        }
-        changes
-    }))
+    Ok(before.map_or_else(Vec::new, |before| credentials(before, reading, now, enrolment)))
 }
 
-/// The changes that explain credentials of `now` that `before` does not have. The id is the one the adapter gives to
-/// what it finds by date alone.
-fn credentials(before: &Account, now: &Account, received: Timestamp, enrolment: Span) -> Vec<Change> {
+/// The changes that explain credentials that are there now and that `before` does not have.
+fn credentials(before: &Account, reading: &Reading, now: Now, enrolment: Span) -> Vec<Change> {
+    let account = &reading.account;
     let known = |factor: &Factor| {
         before
             .factors
             .iter()
             .any(|old| old.id == factor.id && old.created == factor.created)
     };
-    let untold = now
+    let untold = account
         .factors
         .iter()
-        .filter(|factor| factor.gone.is_none() && factor.class != FactorClass::FederatedLink);
+        .filter(|factor| factor.gone.is_none() && factor.class != FactorClass::FederatedLink)
+        .filter(|factor| !known(factor));
     untold
-        .filter(|factor| !known(factor))
         .map(|factor| {
-            let first = factor.created < now.created.plus(enrolment)
+            let first = factor.created < account.created.plus(enrolment)
                 && !before.factors.iter().any(|old| old.class == factor.class);
-            let kind = match factor.class {
-                _ if first => ChangeKind::CredentialInitialised,
-                FactorClass::Password => ChangeKind::PasswordReset,
-                FactorClass::RecoveryCodes => ChangeKind::RecoveryCodesReset,
-                _ => ChangeKind::FactorAdded,
-            };
-            Change {
-                id: format!("{}@{}", factor.id, factor.created.millis()),
-                source: Source::Reconcile,
-                kind,
-                factor: Some(factor.class),
-                at: factor.created,
-                offset: Span::ZERO,
-                received,
-                proof: Proof::Unproven,
-                mediated: false,
-                session: None,
-                channel: None,
-                origin: None,
-                previous_address: None,
+            let mut change = told::by_date(factor, (now, reading.ahead));
+            if first {
+                change.kind = ChangeKind::CredentialInitialised;
             }
+            change
         })
         .collect()
 }
@@ -115,6 +91,7 @@ fn credentials(before: &Account, now: &Account, received: Timestamp, enrolment: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::time::Timestamp;
 
     fn account(factors: &[(&str, FactorClass, i64)]) -> Account {
         let factor = |(id, class, created): &(&str, FactorClass, i64)| Factor {
@@ -140,8 +117,12 @@ mod tests {
         );
         let before = account(&[("p", password, 1_000), ("link:x", link, 1_000)]);
         let found = |now: &Account, enrolment: i64| -> Vec<(String, ChangeKind)> {
-            let received = Timestamp::from_secs(9_000);
-            credentials(&before, now, received, Span::from_secs(enrolment))
+            let reading = Reading {
+                account: now.clone(),
+                ..Reading::default()
+            };
+            let clock = Now::exact(Timestamp::from_secs(9_000));
+            credentials(&before, &reading, clock, Span::from_secs(enrolment))
                 .into_iter()
                 .map(|change| (change.id, change.kind))
                 .collect()

@@ -228,15 +228,13 @@ impl Server {
     /// What was found done may have been done by a write that was never acknowledged. A later write of the same
     /// partition that is durable proves that the earlier ones are, since a master's stream has one order.
     async fn confirm(&self, partition: u8) -> Result<(), StoreError> {
-        if self.link.durability.is_none() {
+        let slot = keys::slot(partition);
+        if !self.link.waits(slot) {
             return Ok(());
         }
         let mut command = redis::cmd("SET");
         command.arg(keys::sync(partition)).arg("1").arg("PX").arg(60_000);
-        self.link
-            .durable(keys::slot(partition), command)
-            .await
-            .map(|_| ())
+        self.link.durable(slot, command).await.map(|_| ())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reentry::config::store::{Credentials, Durability};
+use reentry::config::store::{Credentials, Durability, Replicas};
 use reentry::ports::seal::Seal as _;
 use reentry::ports::store::{Parts, Store, StoreError};
 use reentry::store::redis::Settings;
@@ -90,7 +90,7 @@ async fn sentinels_and_their_servers_by_tls_each_with_credentials_of_its_own() {
         },
         ca: Some(authority()),
         durability: Durability {
-            replicas: 1,
+            replicas: Replicas::All { at_least: 1 },
             ..Durability::NONE
         },
         response_timeout: Duration::from_secs(5),

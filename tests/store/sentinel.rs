@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use reentry::config::store::Durability;
+use reentry::config::store::{Durability, Replicas};
 use reentry::ports::seal::{Seal as _, SubjectKey};
-use reentry::ports::store::{Loaded, Parts, Store};
+use reentry::ports::store::{Loaded, Parts, Store, StoreError, Updated};
 use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::redis::sentinel::SentinelSet;
@@ -22,8 +22,11 @@ pub struct Sentinel<'a> {
     store: Arc<dyn Store>,
 }
 
+/// All that are connected, as is the default.
+pub const ALL: Replicas = Replicas::All { at_least: 1 };
+
 /// The store on this set, waiting for so many replicas.
-pub async fn connect(servers: &SentinelSet, keys: &Arc<Keys>, replicas: u8) -> Arc<dyn Store> {
+pub async fn connect(servers: &SentinelSet, keys: &Arc<Keys>, replicas: Replicas) -> Arc<dyn Store> {
     let settings = Settings {
         response_timeout: Duration::from_secs(2),
         durability: Durability {
@@ -43,7 +46,7 @@ impl<'a> Sentinel<'a> {
         let master = servers.master();
         servers.nodes[master].cli(&["FLUSHALL"]);
         let keys = Arc::new(Keys::ephemeral().unwrap());
-        let store = connect(servers, &keys, 2).await;
+        let store = connect(servers, &keys, ALL).await;
         assert!(store.init().await.unwrap());
         Self { servers, keys, store }
     }
@@ -90,7 +93,7 @@ impl House for Sentinel<'_> {
     }
 
     async fn with_keys(&mut self, keys: Arc<Keys>) -> Arc<dyn Store> {
-        connect(self.servers, &keys, 1).await
+        connect(self.servers, &keys, ALL).await
     }
 
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
@@ -122,7 +125,7 @@ pub async fn a_former_master_that_wakes_is_read_from_by_nobody(servers: &mut Sen
     tokio::time::sleep(Duration::from_millis(200)).await;
     house.servers.replaced(old);
     recovered(&house.store, Duration::from_secs(20)).await;
-    let newer = connect(house.servers, &house.keys, 1).await;
+    let newer = connect(house.servers, &house.keys, ALL).await;
     newer.update(&key, Parts::ALL, None, &put(2)).await.unwrap();
     house.servers.nodes[old].resume();
     let late = waits.await.unwrap().unwrap();
@@ -137,4 +140,33 @@ pub async fn a_former_master_that_wakes_is_read_from_by_nobody(servers: &mut Sen
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     house.servers.settle();
+}
+
+// P1, P8: what one replica lacks is lost if that one is chosen, so all have to have it; but one that is gone cannot be
+// chosen, and nobody waits for it.
+pub async fn what_a_connected_replica_lacks_is_not_acknowledged(servers: &mut SentinelSet) {
+    let house = Sentinel::on(servers).await;
+    let key = house.keys.subject(&subject("u"));
+    let master = house.servers.master();
+    let replica = (0..house.servers.nodes.len()).find(|n| *n != master).unwrap();
+    house.servers.nodes[replica].hang();
+    let put = |epoch| move |_: &Loaded| Some(write("u", epoch));
+    let update = house.store.update(&key, Parts::ALL, None, &put(1)).await;
+    assert!(
+        matches!(&update, Err(StoreError::Unavailable(why)) if why.contains("1 of 2 replicas")),
+        "{update:?}"
+    );
+    let careless = connect(house.servers, &house.keys, Replicas::Just(1)).await;
+    let update = careless.update(&key, Parts::ALL, None, &put(2)).await;
+    assert!(matches!(update, Ok(Updated::Stored)), "{update:?}");
+    house.servers.nodes[replica].kill9();
+    let start = Instant::now();
+    loop {
+        match house.store.update(&key, Parts::ALL, None, &put(3)).await {
+            Ok(_) => break,
+            Err(fault) => assert!(start.elapsed() < Duration::from_secs(20), "{fault}"),
+        }
+    }
+    println!("    nobody waits for a dead replica after {:?}", start.elapsed());
+    house.servers.revive();
 }

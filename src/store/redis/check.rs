@@ -115,11 +115,16 @@ fn judge(facts: &BTreeMap<&str, &str>, durability: &Durability, faults: &mut Vec
     } else if fact("aof_last_write_status") == "err" {
         faults.push("the server cannot write its append-only file: look at its disk and its log".to_owned());
     }
-    let replicas: u32 = fact("connected_slaves").parse().unwrap_or(0);
-    if replicas < u32::from(durability.replicas) {
+    let connected = fact("connected_slaves").parse().unwrap_or(0);
+    let wanted = durability.replicas.wanted(connected);
+    if connected < wanted {
         faults.push(format!(
-            "{replicas} replicas are connected and `store.durability.replicas` is {}: no event is acknowledged until there are enough",
-            durability.replicas
+            "{connected} replicas are connected and a write has to reach {wanted} (`store.durability.replicas`): no event is acknowledged until there are enough"
+        ));
+    }
+    if connected > wanted {
+        faults.push(format!(
+            "{connected} replicas are connected and `store.durability.replicas` is {wanted}: one that lacks an acknowledged hold may become the master. Set `store.durability.replicas: all`"
         ));
     }
 }
@@ -127,6 +132,7 @@ fn judge(facts: &BTreeMap<&str, &str>, durability: &Durability, faults: &mut Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::store::Replicas;
 
     fn faults(told: &str) -> Vec<String> {
         let mut faults = Vec::new();
@@ -135,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_replicas_for_the_durability_wanted_are_a_fault() {
+    fn replicas_that_are_too_few_or_not_waited_for_are_a_fault() {
         let told = "redis_version:7.2.4\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\nrole:master\r\nconnected_slaves:1\r\n";
         let wanted = |replicas| {
             let mut faults = Vec::new();
@@ -146,8 +152,20 @@ mod tests {
             judge(&facts(told), &durability, &mut faults);
             faults
         };
-        assert_eq!(wanted(1), Vec::<String>::new());
-        assert!(wanted(2).iter().any(|f| f.contains("1 replicas are connected")));
+        let sound: [Replicas; 3] = [
+            Replicas::Just(1),
+            Replicas::All { at_least: 0 },
+            Replicas::All { at_least: 1 },
+        ];
+        for replicas in sound {
+            assert_eq!(wanted(replicas), Vec::<String>::new(), "{replicas:?}");
+        }
+        for replicas in [Replicas::Just(2), Replicas::All { at_least: 2 }] {
+            let too_few = |f: &String| f.contains("1 replicas are connected and a write has to reach 2");
+            assert!(wanted(replicas).iter().any(too_few), "{replicas:?}");
+        }
+        let ignored = |f: &String| f.contains("Set `store.durability.replicas: all`");
+        assert!(wanted(Replicas::Just(0)).iter().any(ignored));
         let said = describe(&facts(told)).join("; ");
         for expected in [
             "role master",

@@ -25,8 +25,8 @@ pub(super) use self::node::is_master;
 use self::node::{Fixed, Node};
 use self::sentinel::Sentinels;
 pub(super) use self::slot::{Slot, of as slot_of};
-use crate::config::store::Durability;
 use crate::config::store::url::{RedisUrl, Topology};
+use crate::config::store::{Durability, Replicas};
 use crate::ports::store::StoreError;
 
 /// Why something is away, for those who shared the way.
@@ -49,7 +49,7 @@ enum Way {
 /// The way to Redis.
 pub(super) struct Link {
     to: To,
-    /// What is waited for before a durable write is acknowledged; nothing: they travel with all others.
+    /// What is waited for before a durable write is acknowledged.
     pub(super) durability: Durability,
     /// Whether Sentinels say where the server is.
     sentinel: bool,
@@ -114,11 +114,6 @@ impl Link {
         pipeline: &Pipeline,
         way: Way,
     ) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        let way = if self.durability.is_none() {
-            Way::Shared
-        } else {
-            way
-        };
         match (&self.to, way) {
             (To::One(node), Way::Shared) => node.exchange(pipeline).await,
             (To::One(node), Way::Durable) => node.durable(pipeline).await,
@@ -176,6 +171,14 @@ impl Link {
         }
     }
 
+    /// Whether a durable write has anything to wait for there.
+    pub(super) fn waits(&self, slot: Slot) -> bool {
+        match &self.to {
+            To::One(node) => node.waits(),
+            To::Many(cluster) => cluster.owner(slot).map_or(true, |node| node.waits()),
+        }
+    }
+
     /// The node said that it is no master: drop it.
     pub(super) fn demoted(&self, slot: Slot) -> StoreError {
         match &self.to {
@@ -189,12 +192,16 @@ impl Link {
 
     /// What was found at the URL.
     pub(super) fn told(&self) -> String {
-        let durability = match (self.durability.replicas, self.durability.fsync) {
-            (0, false) => "a write counts when the master has it".to_owned(),
-            (0, true) => "a write counts when it is on disk".to_owned(),
-            (n, false) => format!("a write counts when {n} replicas have it"),
-            (n, true) => format!("a write counts when it is on disk and {n} replicas have it"),
+        let reached = match self.durability.replicas {
+            Replicas::Just(0) => "the master has it".to_owned(),
+            Replicas::Just(n) => format!("{n} replicas have it"),
+            Replicas::All { at_least: 0 } => "the master and all connected replicas have it".to_owned(),
+            Replicas::All { at_least } => {
+                format!("the master and all connected replicas (at least {at_least}) have it")
+            }
         };
+        let disk = if self.durability.fsync { ", on disk" } else { "" };
+        let durability = format!("a write counts when {reached}{disk}");
         match &self.to {
             To::One(node) if self.sentinel => {
                 let at = node.endpoint().map(|at| at.to_string()).unwrap_or_default();

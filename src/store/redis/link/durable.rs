@@ -49,6 +49,18 @@ impl Writers {
         }
     }
 
+    /// How many replicas of this node a write has to reach.
+    fn wanted(&self, live: &Live) -> u8 {
+        self.durability
+            .replicas
+            .wanted(live.replicas.load(Ordering::Relaxed))
+    }
+
+    /// Whether a write there has anything to wait for.
+    pub(super) fn waits(&self, live: &Live) -> bool {
+        self.durability.fsync || self.wanted(live) > 0
+    }
+
     /// Writes to the node that `live` is connected to. Gives the answers, and whether the write got far enough.
     pub(super) async fn write(
         &self,
@@ -61,12 +73,13 @@ impl Writers {
             return Err(late());
         };
         let connection = self.connection(live).await?;
+        let wanted = self.wanted(live);
         let mut all = pipeline.clone();
-        all.add_command(self.wait());
+        all.add_command(self.wait(wanted));
         let mut answers = with_scripts(&connection, &all).await?;
-        let waited = answers.pop().unwrap_or(Ok(Value::Nil))?;
+        let got_far = answers.pop().unwrap_or(Ok(Value::Nil))?;
         self.idle.lock().await.push((live.number, connection));
-        Ok((answers, self.reached(&waited)))
+        Ok((answers, reached(&got_far, wanted)))
     }
 
     /// A connection to the same node that nobody else uses.
@@ -101,48 +114,47 @@ impl Writers {
         {
             self.no_waitaof.store(true, Ordering::Relaxed);
             tracing::warn!(
-                replicas = self.durability.replicas,
                 "the server does not know WAITAOF (Redis 7.2): writes wait for replicas only; `appendfsync always` puts them on disk before the answer"
             );
         }
         Ok(())
     }
 
-    fn wait(&self) -> Cmd {
+    fn wait(&self, replicas: u8) -> Cmd {
         let millis = u64::try_from(self.durability.timeout.as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
         if self.durability.fsync && !self.no_waitaof.load(Ordering::Relaxed) {
             let mut wait_aof = redis::cmd("WAITAOF");
-            wait_aof.arg(1).arg(self.durability.replicas).arg(millis);
+            wait_aof.arg(1).arg(replicas).arg(millis);
             return wait_aof;
         }
         let mut wait = redis::cmd("WAIT");
-        wait.arg(self.durability.replicas).arg(millis);
+        wait.arg(replicas).arg(millis);
         wait
     }
+}
 
-    fn reached(&self, answer: &Value) -> Result<(), String> {
-        let numbers: Vec<i64> = match answer {
-            Value::Int(replicas) => vec![1, *replicas],
-            Value::Array(both) => both
-                .iter()
-                .map(|n| if let Value::Int(n) = n { *n } else { 0 })
-                .collect(),
-            _ => Vec::new(),
-        };
-        let [on_disk, replicas] = numbers.as_slice() else {
-            return Err("Redis gave a strange answer about durability".to_owned());
-        };
-        let wanted = i64::from(self.durability.replicas);
-        if *replicas < wanted {
-            return Err(format!(
-                "the write is done, but only {replicas} of {wanted} replicas had it in time (`store.durability`)"
-            ));
-        }
-        if *on_disk < 1 {
-            return Err("the write is done, but was not on disk in time (`store.durability`)".to_owned());
-        }
-        Ok(())
+/// Whether that many replicas and the disk have it.
+fn reached(answer: &Value, wanted: u8) -> Result<(), String> {
+    let numbers: Vec<i64> = match answer {
+        Value::Int(replicas) => vec![1, *replicas],
+        Value::Array(both) => both
+            .iter()
+            .map(|n| if let Value::Int(n) = n { *n } else { 0 })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let [on_disk, replicas] = numbers.as_slice() else {
+        return Err("Redis gave a strange answer about durability".to_owned());
+    };
+    if *replicas < i64::from(wanted) {
+        return Err(format!(
+            "the write is done, but only {replicas} of {wanted} replicas had it in time (`store.durability`)"
+        ));
     }
+    if *on_disk < 1 {
+        return Err("the write is done, but was not on disk in time (`store.durability`)".to_owned());
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@
 //! reading asks along with its own commands, since a demoted node answers readings with whatever it has.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -55,6 +55,8 @@ pub(super) struct Live {
     pub(super) number: u64,
     pub(super) at: Endpoint,
     connection: Connection,
+    /// How many replicas the node said it has, when it was last asked.
+    pub(super) replicas: AtomicU8,
 }
 
 struct State {
@@ -123,6 +125,9 @@ impl Node {
     /// [`StoreError::Unavailable`], also when the write was done and did not get that far in time.
     pub(super) async fn durable(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
         let live = self.live()?;
+        if !self.writers.waits(&live) {
+            return self.exchange(pipeline).await;
+        }
         let answers = self.writers.write(&live, pipeline).await;
         let (answers, reached) = answers.map_err(|e| self.broke(&live, &e))?;
         self.watch_answers(&live, &answers);
@@ -131,6 +136,12 @@ impl Node {
             reached.map_err(StoreError::Unavailable)?;
         }
         Ok(answers)
+    }
+
+    /// Whether a durable write has anything to wait for; without a connection nobody knows.
+    pub(super) fn waits(&self) -> bool {
+        let live = self.state.live.load();
+        live.as_ref().is_none_or(|live| self.writers.waits(live))
     }
 
     /// Where it is connected to.
@@ -221,12 +232,21 @@ pub(crate) fn is_master(role: &Value) -> bool {
     matches!(parts.first(), Some(Value::BulkString(name)) if name.as_slice() == b"master")
 }
 
-/// Fails for a node that is no master.
-pub(super) async fn ask_role(connection: &Connection) -> Result<(), String> {
+/// How many replicas are in step with a master that answers `ROLE` so.
+fn replicas(role: &Value) -> u8 {
+    let Value::Array(parts) = role else { return 0 };
+    match parts.last() {
+        Some(Value::Array(each)) => u8::try_from(each.len()).unwrap_or(u8::MAX),
+        _ => 0,
+    }
+}
+
+/// Fails for a node that is no master, and says how many replicas it has.
+pub(super) async fn ask_role(connection: &Connection) -> Result<u8, String> {
     let role = connection.one(&redis::cmd("ROLE")).await;
     let role = role.map_err(|e| e.to_string())?;
     if is_master(&role) {
-        Ok(())
+        Ok(replicas(&role))
     } else {
         Err(NOT_MASTER.to_owned())
     }
@@ -234,20 +254,21 @@ pub(super) async fn ask_role(connection: &Connection) -> Result<(), String> {
 
 /// Connects to the master, if the node says itself that it is one and nobody knows better by then: a former master that
 /// was hung takes a connection for a while before it answers, and for a while more it believes that it still is one.
-async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection), String> {
+async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection, u8), String> {
     let at = find.master().await?;
     let greeted = async {
         let connection = dial.open(&at, Duration::ZERO).await;
         let connection = connection.map_err(|e| e.to_string())?;
-        ask_role(&connection).await?;
+        let replicas = ask_role(&connection).await?;
         load(&connection).await.map_err(|e| e.to_string())?;
         match find.master().await? {
-            same if same == at => Ok::<_, String>(connection),
+            same if same == at => Ok::<_, String>((connection, replicas)),
             other => Err(format!("the master is {other} by now")),
         }
     };
-    let connection = greeted.await.map_err(|fault| format!("{at}: {}", fault.trim()))?;
-    Ok((at, connection))
+    let greeted = greeted.await;
+    let (connection, replicas) = greeted.map_err(|fault| format!("{at}: {}", fault.trim()))?;
+    Ok((at, connection, replicas))
 }
 
 /// Connects for ever.
@@ -256,7 +277,7 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
     let mut last: Option<Endpoint> = None;
     loop {
         match greet(&find, &dial).await {
-            Ok((at, connection)) => {
+            Ok((at, connection, replicas)) => {
                 wait = BACK_OFF.0;
                 if let Some(last) = &last {
                     metrics::counter!("reentry_store_reconnects_total").increment(1);
@@ -266,15 +287,16 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
                     }
                 }
                 let number = state.numbers.fetch_add(1, Ordering::Relaxed);
-                let live = Live {
+                let live = Arc::new(Live {
                     number,
                     at: at.clone(),
-                    connection: connection.clone(),
-                };
-                state.live.store(Some(Arc::new(live)));
+                    connection,
+                    replicas: AtomicU8::new(replicas),
+                });
+                state.live.store(Some(Arc::clone(&live)));
                 state.connected.notify_waiters();
                 tracing::info!(%at, "connected to Redis");
-                watch(&state, number, &at, connection, &find, pulse).await;
+                watch(&state, &live, &find, pulse).await;
                 last = Some(at);
             }
             Err(why) => {
@@ -287,29 +309,28 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
 }
 
 /// Stays until the connection is dropped.
-async fn watch(
-    state: &State,
-    number: u64,
-    at: &Endpoint,
-    connection: Connection,
-    find: &impl Find,
-    pulse: Duration,
-) {
+async fn watch(state: &State, live: &Live, find: &impl Find, pulse: Duration) {
     loop {
         let current = state.live.load();
-        if current.as_ref().is_none_or(|live| live.number != number) {
+        if current
+            .as_ref()
+            .is_none_or(|current| current.number != live.number)
+        {
             return;
         }
         drop(current);
         if timeout(pulse, state.broken.notified()).await.is_ok() {
             continue;
         }
-        let mut sound = ask_role(&connection).await;
-        if sound.is_ok() {
-            sound = find.confirm(at).await;
-        }
+        let sound = match ask_role(&live.connection).await {
+            Ok(replicas) => {
+                live.replicas.store(replicas, Ordering::Relaxed);
+                find.confirm(&live.at).await
+            }
+            Err(why) => Err(why),
+        };
         if let Err(why) = sound {
-            state.drop_live(number, &why);
+            state.drop_live(live.number, &why);
         }
     }
 }

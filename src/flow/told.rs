@@ -1,0 +1,153 @@
+//! Which line of the IdP's log tells of which credential, and what is made of one that no line tells of.
+//!
+//! Neither names the other: they are of one class, and near to each other in time. Each line tells of one credential, and
+//! the nearest pairs are made first, so that a credential that was set in silence is not taken for one that somebody
+//! else's line tells of. A line that tells of a removal explains nothing that is there.
+
+use std::collections::HashSet;
+
+use crate::domain::change::{Change, ChangeKind, Proof, Source};
+use crate::domain::subject::account::{Account, Factor, FactorClass};
+use crate::domain::time::{Now, Span};
+
+/// A credential and the line that tells of it are this near to each other, at most.
+pub(super) const TELLS: Span = Span::from_mins(1);
+
+/// The credentials of an account that none of these changes tells of. Log-ins at other providers are left out: only the
+/// log knows their age.
+pub(super) fn silent<'a>(account: &'a Account, told: &[Change]) -> Vec<&'a Factor> {
+    let there: Vec<&Factor> = account
+        .factors
+        .iter()
+        .filter(|factor| factor.gone.is_none() && factor.class != FactorClass::FederatedLink)
+        .collect();
+    let mut pairs = Vec::new();
+    for (credential, factor) in there.iter().enumerate() {
+        for (line, change) in told.iter().enumerate() {
+            let apart = change.at.since(factor.created).abs();
+            let sets = change.kind != ChangeKind::FactorRemoved && change.factor == Some(factor.class);
+            if sets && apart <= TELLS {
+                pairs.push((apart, credential, line));
+            }
+        }
+    }
+    pairs.sort_unstable();
+    let (mut explained, mut used) = (HashSet::new(), HashSet::new());
+    for (_, credential, line) in pairs {
+        if !explained.contains(&credential) && used.insert(line) {
+            explained.insert(credential);
+        }
+    }
+    let untold = there.into_iter().enumerate();
+    untold
+        .filter(|(credential, _)| !explained.contains(credential))
+        .map(|(_, factor)| factor)
+        .collect()
+}
+
+/// The id of the change that a credential's date tells of: the same whoever finds it.
+pub(super) fn id(factor: &Factor) -> String {
+    format!("{}@{}", factor.id, factor.created.millis())
+}
+
+/// The change that a credential's date tells of; `now` by our clock, and how far the date's clock is ahead of it.
+/// What cannot be told apart from a recovery counts as one.
+pub(super) fn by_date(factor: &Factor, (now, ahead): (Now, Span)) -> Change {
+    let kind = match factor.class {
+        FactorClass::Password => ChangeKind::PasswordReset,
+        FactorClass::RecoveryCodes => ChangeKind::RecoveryCodesReset,
+        _ => ChangeKind::FactorAdded,
+    };
+    Change {
+        id: id(factor),
+        source: Source::Reconcile,
+        kind,
+        factor: Some(factor.class),
+        at: factor.created,
+        offset: ahead,
+        received: now.latest(),
+        proof: Proof::Unproven,
+        mediated: false,
+        session: None,
+        channel: None,
+        origin: None,
+        previous_address: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Timestamp;
+
+    fn account(factors: &[(&str, FactorClass, i64)]) -> Account {
+        let factor = |(id, class, created): &(&str, FactorClass, i64)| Factor {
+            id: (*id).to_owned(),
+            class: *class,
+            created: Timestamp::from_secs(*created),
+            gone: None,
+            at_creation: false,
+        };
+        Account {
+            factors: factors.iter().map(factor).collect(),
+            ..Account::default()
+        }
+    }
+
+    fn line(kind: ChangeKind, class: FactorClass, at: i64) -> Change {
+        Change {
+            id: format!("{kind:?}:{at}"),
+            source: Source::UserEvents,
+            kind,
+            factor: Some(class),
+            at: Timestamp::from_secs(at),
+            offset: Span::ZERO,
+            received: Timestamp::from_secs(at),
+            proof: Proof::Unproven,
+            mediated: false,
+            session: None,
+            channel: None,
+            origin: None,
+            previous_address: None,
+        }
+    }
+
+    fn untold(account: &Account, told: &[Change]) -> Vec<String> {
+        silent(account, told).iter().map(|f| f.id.clone()).collect()
+    }
+
+    use ChangeKind::{FactorAdded, FactorRemoved};
+    use FactorClass::{FederatedLink, Otp, Password};
+
+    #[test]
+    fn a_line_explains_a_credential_of_its_class_within_a_minute() {
+        let now = account(&[("o", Otp, 1_000), ("link:x", FederatedLink, 1_000)]);
+        assert_eq!(untold(&now, &[]), ["o"]);
+        for (at, explains) in [(940, true), (1_060, true), (939, false), (1_061, false)] {
+            let told = [line(FactorAdded, Otp, at)];
+            assert_eq!(untold(&now, &told).is_empty(), explains, "{at}");
+        }
+        assert_eq!(
+            untold(&now, &[line(ChangeKind::PasswordReset, Password, 1_000)]),
+            ["o"]
+        );
+    }
+
+    // P1: an authenticator that somebody put there in silence just after another was removed.
+    #[test]
+    fn a_removal_explains_nothing_that_is_there() {
+        let now = account(&[("o", Otp, 1_000)]);
+        assert_eq!(untold(&now, &[line(FactorRemoved, Otp, 990)]), ["o"]);
+    }
+
+    // P1: an authenticator that somebody put there in silence just after the owner added one.
+    #[test]
+    fn a_line_explains_one_credential_the_nearest() {
+        let now = account(&[("silent", Otp, 1_005), ("own", Otp, 1_000)]);
+        let added = |at| line(FactorAdded, Otp, at);
+        assert_eq!(untold(&now, &[added(1_000)]), ["silent"]);
+        assert_eq!(untold(&now, &[added(1_000), added(1_030)]), Vec::<String>::new());
+        let known = account(&[("known", Otp, 950), ("new", Otp, 1_000)]);
+        assert_eq!(untold(&known, &[added(950), added(1_000)]), Vec::<String>::new());
+    }
+}
