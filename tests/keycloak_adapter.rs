@@ -367,12 +367,14 @@ async fn administrators_resets_mails_and_edits() {
     let mut edited = world.realm.get(&format!("users/{bob}")).await;
     edited["email"] = json!("robert@example.test");
     world.realm.put(&format!("users/{bob}"), &edited).await;
-    let lines = world.lines().await;
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.sub == bob && matches!(line.heard, Heard::Touched { .. })),
-        "{lines:?}"
+    let change = world.change(&bob).await;
+    assert_eq!(
+        (change.kind, &change.proof, change.previous_address.as_deref()),
+        (
+            ChangeKind::EmailChanged,
+            &Proof::Administrator,
+            Some("bob@example.test")
+        )
     );
     let reading = world.idp.account(&bob).await.unwrap();
     let addresses: Vec<(&str, bool)> = reading

@@ -10,7 +10,7 @@ use crate::domain::hold::{Record, Transition, attempt};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, untold};
+use crate::flow::{Flow, FlowError, told, untold};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
@@ -191,7 +191,11 @@ pub(super) async fn store_change(
                 setting,
             )
             .and_then(|t| spoken(flow, t, loaded, &change, era))
-            .map(Write::from)
+            .map(|mut t| {
+                let (had, told) = (loaded.account.as_ref(), std::slice::from_ref(&change));
+                t.account = t.account.map(|account| told::known(&account, had, told));
+                Write::from(t)
+            })
         })
         .await?;
     if matches!(updated, Updated::Stored) {
@@ -330,7 +334,8 @@ async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, Fl
             store_change(flow, subject, &change, Some(&reading), Era::Ours).await?;
         }
     }
-    refresh(flow, &key, &reading.account).await
+    let known = told::known(&reading.account, loaded.account.as_ref(), &[]);
+    refresh(flow, &key, &known).await
 }
 
 /// Contacts the snapshot has as present and the IdP has no more.

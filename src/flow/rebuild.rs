@@ -399,7 +399,7 @@ async fn changes(
 /// Credentials that are younger than `since` and the account, and that no known change tells of.
 pub(super) fn silent(reading: &Reading, known: &[Change], since: Timestamp, now: Now) -> Vec<Change> {
     let account = &reading.account;
-    let untold = told::silent(account, known).into_iter();
+    let untold = told::silent(account, None, known).into_iter();
     untold
         .filter(|f| f.created >= since && f.created > account.created.plus(AT_CREATION))
         .map(|f| told::by_date(f, (now, reading.ahead)))

@@ -266,7 +266,7 @@ pub(super) async fn differences(
                 changes.push(change.clone());
             }
         }
-        let silent = told::silent(&reading.account, &changes);
+        let silent = told::silent(&reading.account, Some(before), &changes);
         let silent: BTreeSet<String> = silent.into_iter().map(told::id).collect();
         let known = flow
             .store

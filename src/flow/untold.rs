@@ -37,7 +37,8 @@ pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<
             changes.push(change.clone());
         }
     }
-    let silent = told::silent(&reading.account, &changes);
+    let before = flow.store.read(&flow.key(subject), Parts::ACCOUNT).await?.account;
+    let silent = told::silent(&reading.account, before.as_ref(), &changes);
     let silent: HashSet<String> = silent.into_iter().map(told::id).collect();
     let (untold, explained): (Vec<Change>, Vec<Change>) = found(flow, subject, reading)
         .await?

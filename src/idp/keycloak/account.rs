@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{try_join4, try_join5};
+use futures_util::future::{join3, try_join, try_join3, try_join4};
 
 use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery};
 use super::events::{self, AdminAct};
@@ -30,12 +30,77 @@ struct Parts {
     user: User,
     credentials: Vec<Credential>,
     links: Vec<FederatedIdentity>,
+    logs: Logs,
+}
+
+/// What both logs know of an account's addresses, the latest rows.
+struct Logs {
     events: Vec<Event>,
     admin: Vec<AdminEvent>,
 }
 
+/// An address that an account no longer has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// `email`, or the attribute that a telephone number was in.
+    pub name: String,
+    /// The address.
+    pub address: String,
+    /// Since when it is gone, in milliseconds since the epoch by Keycloak's clock: the time of the event that tells so.
+    pub gone: i64,
+}
+
+/// The addresses that the logs know an account to have had.
+pub async fn former(keycloak: &Keycloak, sub: &str) -> Result<Vec<Former>, IdpError> {
+    let logs = logs(keycloak, sub).await?;
+    let names = std::iter::once("email").chain(keycloak.settings.phone_attributes.iter().map(String::as_str));
+    let each = names.flat_map(|name| {
+        let spells = history(&logs, name, None, Timestamp::from_millis(0));
+        spells.into_iter().filter_map(|spell| {
+            Some(Former {
+                name: name.to_owned(),
+                address: spell.address,
+                gone: spell.gone?.millis(),
+            })
+        })
+    });
+    Ok(each.collect())
+}
+
 /// Reads one account live, all parts side by side.
 pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
+    let admin = &keycloak.admin;
+    let parts = try_join3(
+        admin.user(sub),
+        admin.credentials(sub),
+        admin.federated_identities(sub),
+    );
+    let (parts, logs, standing) = join3(parts, logs(keycloak, sub), standing(keycloak, sub)).await;
+    let (user, credentials, links) = parts.map_err(of_account)?;
+    let facts = match standing {
+        Ok(standing) => Some(facts(standing, &user)),
+        Err(error) => {
+            tracing::warn!(%error, "roles, groups or attributes of an account cannot be read: strictest tier");
+            None
+        }
+    };
+    let parts = Parts {
+        user,
+        credentials,
+        links,
+        logs: logs?,
+    };
+    let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
+    let carried = facts.as_ref().map(|facts| super::act::carried(&facts.groups));
+    Ok(Reading {
+        account: account(&parts, &keycloak.settings.phone_attributes),
+        facts,
+        carried,
+        ahead,
+    })
+}
+
+async fn logs(keycloak: &Keycloak, sub: &str) -> Result<Logs, IdpError> {
     let admin = &keycloak.admin;
     let history = EventQuery {
         types: keycloak
@@ -57,37 +122,9 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
         max: HISTORY,
         ..AdminEventQuery::default()
     };
-    let parts = try_join5(
-        admin.user(sub),
-        admin.credentials(sub),
-        admin.federated_identities(sub),
-        admin.events(&history),
-        admin.admin_events(&edits),
-    );
-    let (parts, standing) = futures_util::future::join(parts, standing(keycloak, sub)).await;
-    let (user, credentials, links, events, edits) = parts.map_err(of_account)?;
-    let facts = match standing {
-        Ok(standing) => Some(facts(standing, &user)),
-        Err(error) => {
-            tracing::warn!(%error, "roles, groups or attributes of an account cannot be read: strictest tier");
-            None
-        }
-    };
-    let parts = Parts {
-        user,
-        credentials,
-        links,
-        events,
-        admin: edits,
-    };
-    let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
-    let carried = facts.as_ref().map(|facts| super::act::carried(&facts.groups));
-    Ok(Reading {
-        account: account(&parts, &keycloak.settings.phone_attributes),
-        facts,
-        carried,
-        ahead,
-    })
+    let logs = try_join(admin.events(&history), admin.admin_events(&edits)).await;
+    let (events, edits) = logs.map_err(of_account)?;
+    Ok(Logs { events, admin: edits })
 }
 
 /// What tiers are chosen by, but for the declared attributes, which the user itself carries.
@@ -198,7 +235,7 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
     });
     // A link has no date of its own: the log's, or that of the account when the log has forgotten it.
     let links = parts.links.iter().map(|link| {
-        let event = parts.events.iter().find(|event| {
+        let event = parts.logs.events.iter().find(|event| {
             event.kind == "FEDERATED_IDENTITY_LINK"
                 && event.error.is_none()
                 && event.details.get("identity_provider") == Some(&link.identity_provider)
@@ -217,14 +254,18 @@ fn contacts(parts: &Parts, created: Timestamp, phone_attributes: &[String]) -> V
     let user = &parts.user;
     let mut contacts = Vec::new();
     let email = user.email.as_deref().filter(|address| !address.is_empty());
-    contacts.extend(history(parts, "email", email, created).into_iter().map(|span| {
-        let verified = if span.gone.is_none() {
-            user.email_verified
-        } else {
-            verified(parts, &span.address)
-        };
-        contact(ContactKind::Email, span, verified)
-    }));
+    contacts.extend(
+        history(&parts.logs, "email", email, created)
+            .into_iter()
+            .map(|span| {
+                let verified = if span.gone.is_none() {
+                    user.email_verified
+                } else {
+                    verified(parts, &span.address)
+                };
+                contact(ContactKind::Email, span, verified)
+            }),
+    );
     let phone_verified = PHONE_VERIFIED
         .iter()
         .any(|name| attribute(user, name).any(|value| value == "true"));
@@ -239,7 +280,7 @@ fn contacts(parts: &Parts, created: Timestamp, phone_attributes: &[String]) -> V
             };
             contacts.push(contact(ContactKind::Phone, span, phone_verified));
         }
-        let spells = history(parts, name, now.first().copied(), created);
+        let spells = history(&parts.logs, name, now.first().copied(), created);
         contacts.extend(spells.into_iter().map(|span| {
             let verified = phone_verified && span.gone.is_none();
             contact(ContactKind::Phone, span, verified)
@@ -263,7 +304,7 @@ fn contact(kind: ContactKind, spell: Spell, verified: bool) -> Contact {
 }
 
 fn verified(parts: &Parts, address: &str) -> bool {
-    parts.events.iter().any(|event| {
+    parts.logs.events.iter().any(|event| {
         event.kind == "VERIFY_EMAIL"
             && event.error.is_none()
             && event
@@ -281,7 +322,7 @@ struct Spell {
 }
 
 /// The addresses that the logs know `name` to have had, and the one it has `now`.
-fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> Vec<Spell> {
+fn history(logs: &Logs, name: &str, now: Option<&str>, created: Timestamp) -> Vec<Spell> {
     let (previous, updated) = (format!("previous_{name}"), format!("updated_{name}"));
     let text = |details: &BTreeMap<String, String>, key: &str| {
         details
@@ -290,7 +331,7 @@ fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> 
     };
     // (when, before if said, after)
     let mut seen: Vec<(i64, Option<String>, String)> = Vec::new();
-    for event in parts.events.iter().filter(|event| event.error.is_none()) {
+    for event in logs.events.iter().filter(|event| event.error.is_none()) {
         if let Some(after) =
             text(&event.details, &updated).or_else(|| event.details.contains_key(&previous).then(String::new))
         {
@@ -298,8 +339,7 @@ fn history(parts: &Parts, name: &str, now: Option<&str>, created: Timestamp) -> 
         }
     }
     seen.extend(
-        parts
-            .admin
+        logs.admin
             .iter()
             .filter_map(|event| Some((event.time, None, edited(event, name)?))),
     );
@@ -367,8 +407,10 @@ mod tests {
             ]))
             .unwrap(),
             links: serde_json::from_value(serde_json::json!([{"identityProvider": "corp"}])).unwrap(),
-            events: serde_json::from_value(events).unwrap(),
-            admin: serde_json::from_value(admin).unwrap(),
+            logs: Logs {
+                events: serde_json::from_value(events).unwrap(),
+                admin: serde_json::from_value(admin).unwrap(),
+            },
         }
     }
 

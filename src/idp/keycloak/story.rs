@@ -22,6 +22,7 @@ mod evidence;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::evidence::are_twins;
+use super::account::Former;
 use super::events::{self, AdminAct, Touch};
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::subject::account::FactorClass;
@@ -44,6 +45,8 @@ pub struct Window {
     pub events: Vec<Event>,
     /// Admin events about it, in any order.
     pub admin: Vec<AdminEvent>,
+    /// The addresses that it no longer has.
+    pub former: Vec<Former>,
     /// Its credentials as they are now.
     pub credentials: Vec<Credential>,
     /// Its live sessions: when each began, in milliseconds (whole seconds).
@@ -300,7 +303,13 @@ impl<'a> Story<'a> {
                 what,
             }]
         };
-        let change = |kind, factor| told(What::Change(Box::new(self.admin_change(event, kind, factor))));
+        let change = |kind, factor| {
+            told(What::Change(Box::new(self.admin_change(
+                event,
+                kind,
+                Some(factor),
+            ))))
+        };
         match act {
             AdminAct::SetPassword => {
                 let first = self.may_be_first(event.time, FactorClass::Password, None);
@@ -321,7 +330,12 @@ impl<'a> Story<'a> {
             AdminAct::Linked(_) | AdminAct::Unlinked(_) => {
                 change(ChangeKind::FederatedLinkChanged, FactorClass::FederatedLink)
             }
-            AdminAct::Created | AdminAct::Edited => told(What::Touched),
+            AdminAct::Created => told(What::Touched),
+            AdminAct::Edited => {
+                let mut lines: Vec<Told> = self.contacts_edited(event).collect();
+                lines.extend(told(What::Touched));
+                lines
+            }
             AdminAct::MovedGroup(group) => told(What::Moved {
                 what: moved(event),
                 group: Some(group.to_owned()),
@@ -332,6 +346,33 @@ impl<'a> Story<'a> {
             }),
             AdminAct::Deleted | AdminAct::SentActions | AdminAct::Other => Vec::new(),
         }
+    }
+
+    /// The addresses that this edit took away, as far as the logs know them. What an account had before its first line is
+    /// found by comparing.
+    fn contacts_edited(&self, event: &AdminEvent) -> impl Iterator<Item = Told> {
+        let taken = self
+            .window
+            .former
+            .iter()
+            .filter(|former| former.gone == event.time);
+        taken.enumerate().map(|(index, former)| {
+            let kind = if former.name == "email" {
+                ChangeKind::EmailChanged
+            } else {
+                ChangeKind::PhoneChanged
+            };
+            let mut change = self.admin_change(event, kind, None);
+            if index > 0 {
+                change.id = format!("{}#{}", change.id, former.name);
+            }
+            change.previous_address = Some(former.address.clone());
+            Told {
+                time: event.time,
+                event: events::admin_id(event),
+                what: What::Change(Box::new(change)),
+            }
+        })
     }
 
     /// A credential that no line of any log tells of: set by a user storage provider or an importer, or behind a
@@ -378,12 +419,12 @@ impl<'a> Story<'a> {
         })
     }
 
-    fn admin_change(&self, event: &AdminEvent, kind: ChangeKind, factor: FactorClass) -> Change {
+    fn admin_change(&self, event: &AdminEvent, kind: ChangeKind, factor: Option<FactorClass>) -> Change {
         Change {
             id: events::admin_id(event),
             source: Source::AdminEvents,
             kind,
-            factor: Some(factor),
+            factor,
             at: Timestamp::from_millis(event.time),
             offset: self.ahead,
             received: self.received,

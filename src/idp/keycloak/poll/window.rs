@@ -6,9 +6,10 @@ use futures_util::future::{try_join, try_join3};
 
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::keycloak::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
+use crate::idp::keycloak::events::AdminAct;
 use crate::idp::keycloak::representations::{AdminEvent, Event, Group};
 use crate::idp::keycloak::story::{self, Rules, What, Window};
-use crate::idp::keycloak::{Keycloak, act, events, of_account};
+use crate::idp::keycloak::{Keycloak, account, act, events, of_account};
 use crate::ports::idp::{Heard, IdpError, Line};
 
 /// Rows per page of one account's window.
@@ -103,7 +104,14 @@ async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Win
         try_join3(admin.user(sub), standing, logs)
             .await
             .map_err(of_account)?;
+    let edited = |event: &AdminEvent| matches!(events::admin_act(event), Some((_, AdminAct::Edited)));
+    let former = if admin_events.iter().any(edited) {
+        account::former(keycloak, sub).await?
+    } else {
+        Vec::new()
+    };
     let window = Window {
+        former,
         created: user.created_timestamp.unwrap_or_default(),
         events,
         admin: admin_events,

@@ -45,6 +45,7 @@ fn window(events: &[(i64, &str, &str, &str, Value)]) -> Window {
         created: T - 400 * DAY,
         events: events.iter().enumerate().map(event).collect(),
         admin: Vec::new(),
+        former: Vec::new(),
         credentials: credentials(&json!([{"id": "p", "type": "password", "createdDate": T - 2}])),
         sessions: BTreeMap::new(),
     }
@@ -751,4 +752,47 @@ fn a_credential_that_no_line_tells_of_is_a_change_of_its_own() {
     );
     let otp = json!({"id": "o", "type": "otp", "createdDate": T});
     assert_eq!(found(otp, &[before])[0].0, ChangeKind::FactorAdded);
+}
+
+// P8, row C1: an address that an administrator takes away is a change, also when the log knows it.
+#[test]
+fn an_address_that_an_administrator_takes_away_is_a_change() {
+    let former = |name: &str, address: &str, seconds: i64| Former {
+        name: name.to_owned(),
+        address: address.to_owned(),
+        gone: T + seconds * 1_000,
+    };
+    let mut window = window(&[]);
+    window.former = vec![
+        former("email", "old@example.test", 0),
+        former("phone", "+441", 0),
+        former("email", "older@example.test", -50),
+    ];
+    window.admin = vec![
+        admin("a", 0, "UPDATE", "", "someone"),
+        admin("later", 1, "UPDATE", "", "someone"),
+        admin("ours", -50, "UPDATE", "", "us"),
+    ];
+    let found = changes_of(&window, &rules());
+    let seen: Vec<(&str, ChangeKind, &Proof, Option<&str>)> = found
+        .iter()
+        .map(|c| (c.id.as_str(), c.kind, &c.proof, c.previous_address.as_deref()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (
+                "a",
+                ChangeKind::EmailChanged,
+                &Proof::Administrator,
+                Some("old@example.test")
+            ),
+            (
+                "a#phone",
+                ChangeKind::PhoneChanged,
+                &Proof::Administrator,
+                Some("+441")
+            ),
+        ]
+    );
 }
