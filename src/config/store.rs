@@ -76,8 +76,7 @@ pub struct Credentials {
 /// How many replicas a write has to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replicas {
-    /// All that are connected to the master, and never fewer than this. A replica that lacks an acknowledged write may be
-    /// the next master.
+    /// All that could be the next master, and never fewer than this.
     All {
         /// The fewest.
         at_least: u8,
@@ -87,11 +86,11 @@ pub enum Replicas {
 }
 
 impl Replicas {
-    /// How many that is for a master with so many connected to it.
+    /// How many that is for a master with so many.
     #[must_use]
-    pub fn wanted(self, connected: u8) -> u8 {
+    pub fn wanted(self, replicas: u8) -> u8 {
         match self {
-            Self::All { at_least } => connected.max(at_least),
+            Self::All { at_least } => replicas.max(at_least),
             Self::Just(many) => many,
         }
     }

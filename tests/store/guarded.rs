@@ -18,11 +18,12 @@ use crate::server::RIGHTS;
 use crate::values::{END, subject, write};
 
 /// What a user of Sentinel needs (Redis 7.0 knows no `client|setinfo` yet).
-const WATCHING: [&str; 4] = [
+const WATCHING: [&str; 5] = [
     "+auth",
     "+client|setname",
     "+sentinel|get-master-addr-by-name",
     "+sentinel|master",
+    "+sentinel|replicas",
 ];
 /// What the store's user needs in a cluster beside the rest.
 const IN_A_CLUSTER: [&str; 3] = ["+cluster|info", "+cluster|slots", "+asking"];

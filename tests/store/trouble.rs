@@ -330,7 +330,7 @@ fn mark(n: usize) -> Mark {
     }
 }
 
-/// Masters are killed and replaced while events come in: each is repeated until it is acknowledged, as a poll is, and
+/// Masters are killed, or replaced while they live, while events come in: each is repeated until it is acknowledged, as a poll is, and
 /// each counts exactly once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failover_in_the_middle_of_writes() {
@@ -350,7 +350,8 @@ async fn failover_in_the_middle_of_writes() {
             let one = |_: &_| Some(write(&sub, epoch));
             match writer.update(&key, Parts::ALL, Some(&mark(events)), &one).await {
                 Ok(_) => {
-                    taken.push((key, format!("line:{sub}:{epoch}")));
+                    taken.push(format!("line:{sub}:{epoch}"));
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                     events += 1;
                 }
                 // The new master lacks what was seen of the old one: restricted, until it is rebuilt.
@@ -364,9 +365,14 @@ async fn failover_in_the_middle_of_writes() {
         }
         (taken, failed)
     });
-    for _ in 0..2 {
+    for round in 0..4 {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        servers.kill_master();
+        // A replica that is chosen while its master lives leaves it first: what those who are left have is not enough.
+        if round % 2 == 0 {
+            servers.kill_master();
+        } else {
+            servers.failover();
+        }
         recovered(&store, SOON).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         servers.revive();
@@ -379,16 +385,12 @@ async fn failover_in_the_middle_of_writes() {
         taken.len(),
         servers.failovers
     );
-    assert!(taken.len() > 50 && failed > 0 && servers.failovers == 2);
+    assert!(taken.len() > 50 && failed > 0 && servers.failovers == 4);
     recovered(&store, SOON).await;
     let ids = line_ids(&*store, None).await;
-    for (key, id) in &taken {
-        let restricted = is_unsound(&store.read(key, Parts::RECORD).await);
+    for id in &taken {
         let times = ids.iter().filter(|found| *found == id).count();
-        assert!(
-            times == 1 || restricted && times == 0,
-            "{id} is there {times} times"
-        );
+        assert_eq!(times, 1, "{id}, which was acknowledged");
     }
 }
 

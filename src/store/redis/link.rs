@@ -10,6 +10,7 @@ mod durable;
 mod fault;
 mod map;
 mod node;
+mod reckoned;
 mod sentinel;
 mod slot;
 

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
@@ -21,6 +21,7 @@ use super::connection::{Answers, Connection};
 use super::dial::{Dial, Endpoint};
 use super::durable::Writers;
 use super::fault::{is_unknown_script, judge};
+use super::reckoned::{Reckoned, Successors};
 use crate::config::store::Durability;
 use crate::ports::store::StoreError;
 use crate::store::redis::script;
@@ -32,11 +33,11 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 #[async_trait]
 pub(super) trait Find: Send + Sync + 'static {
     /// Where the master is now.
-    async fn master(&self) -> Result<Endpoint, String>;
+    async fn master(&self) -> Result<(Endpoint, Successors), String>;
 
-    /// Whether nobody knows of another master than this one.
-    async fn confirm(&self, _used: &Endpoint) -> Result<(), String> {
-        Ok(())
+    /// Fails when somebody knows of another master than this one.
+    async fn confirm(&self, _used: &Endpoint) -> Result<Successors, String> {
+        Ok(Successors::Unknown)
     }
 }
 
@@ -45,8 +46,8 @@ pub(super) struct Fixed(pub(super) Endpoint);
 
 #[async_trait]
 impl Find for Fixed {
-    async fn master(&self) -> Result<Endpoint, String> {
-        Ok(self.0.clone())
+    async fn master(&self) -> Result<(Endpoint, Successors), String> {
+        Ok((self.0.clone(), Successors::Unknown))
     }
 }
 
@@ -55,7 +56,7 @@ pub(super) struct Live {
     pub(super) number: u64,
     pub(super) at: Endpoint,
     connection: Connection,
-    /// How many replicas the node said it has, when it was last asked.
+    /// How many replicas are reckoned with.
     pub(super) replicas: AtomicU8,
 }
 
@@ -254,21 +255,24 @@ pub(super) async fn ask_role(connection: &Connection) -> Result<u8, String> {
 
 /// Connects to the master, if the node says itself that it is one and nobody knows better by then: a former master that
 /// was hung takes a connection for a while before it answers, and for a while more it believes that it still is one.
-async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection, u8), String> {
-    let at = find.master().await?;
+async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection, Reckoned), String> {
+    let (at, _) = find.master().await?;
     let greeted = async {
         let connection = dial.open(&at, Duration::ZERO).await;
         let connection = connection.map_err(|e| e.to_string())?;
-        let replicas = ask_role(&connection).await?;
+        let connected = ask_role(&connection).await?;
         load(&connection).await.map_err(|e| e.to_string())?;
         match find.master().await? {
-            same if same == at => Ok::<_, String>((connection, replicas)),
-            other => Err(format!("the master is {other} by now")),
+            (same, successors) if same == at => {
+                let reckoned = Reckoned::new(connected, successors);
+                Ok::<_, String>((connection, reckoned))
+            }
+            (other, _) => Err(format!("the master is {other} by now")),
         }
     };
     let greeted = greeted.await;
-    let (connection, replicas) = greeted.map_err(|fault| format!("{at}: {}", fault.trim()))?;
-    Ok((at, connection, replicas))
+    let (connection, reckoned) = greeted.map_err(|fault| format!("{at}: {}", fault.trim()))?;
+    Ok((at, connection, reckoned))
 }
 
 /// Connects for ever.
@@ -277,7 +281,7 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
     let mut last: Option<Endpoint> = None;
     loop {
         match greet(&find, &dial).await {
-            Ok((at, connection, replicas)) => {
+            Ok((at, connection, reckoned)) => {
                 wait = BACK_OFF.0;
                 if let Some(last) = &last {
                     metrics::counter!("reentry_store_reconnects_total").increment(1);
@@ -291,12 +295,12 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
                     number,
                     at: at.clone(),
                     connection,
-                    replicas: AtomicU8::new(replicas),
+                    replicas: AtomicU8::new(reckoned.many),
                 });
                 state.live.store(Some(Arc::clone(&live)));
                 state.connected.notify_waiters();
                 tracing::info!(%at, "connected to Redis");
-                watch(&state, &live, &find, pulse).await;
+                watch(&state, &live, reckoned, &find, pulse).await;
                 last = Some(at);
             }
             Err(why) => {
@@ -309,7 +313,7 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
 }
 
 /// Stays until the connection is dropped.
-async fn watch(state: &State, live: &Live, find: &impl Find, pulse: Duration) {
+async fn watch(state: &State, live: &Live, mut reckoned: Reckoned, find: &impl Find, pulse: Duration) {
     loop {
         let current = state.live.load();
         if current
@@ -323,10 +327,10 @@ async fn watch(state: &State, live: &Live, find: &impl Find, pulse: Duration) {
             continue;
         }
         let sound = match ask_role(&live.connection).await {
-            Ok(replicas) => {
-                live.replicas.store(replicas, Ordering::Relaxed);
-                find.confirm(&live.at).await
-            }
+            Ok(connected) => find.confirm(&live.at).await.map(|successors| {
+                reckoned.seen(connected, successors, Instant::now());
+                live.replicas.store(reckoned.many, Ordering::Relaxed);
+            }),
             Err(why) => Err(why),
         };
         if let Err(why) = sound {

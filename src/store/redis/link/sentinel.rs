@@ -5,8 +5,8 @@
 //! They are asked before and after every connecting and with every pulse, so that a master that was cut off together with us, and
 //! still believes in itself, is left as soon as a Sentinel can be reached that knows better.
 //!
-//! An ACL user of Sentinel needs `+auth +client|setname +sentinel|get-master-addr-by-name +sentinel|master`, from Redis
-//! 7.2 on also `+client|setinfo`, and nothing else.
+//! An ACL user of Sentinel needs `+auth +client|setname +sentinel|get-master-addr-by-name +sentinel|master
+//! +sentinel|replicas`, from Redis 7.2 on also `+client|setinfo`, and nothing else.
 
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::dial::{Dial, Endpoint};
 use super::node::Find;
+use super::reckoned::Successors;
 
 /// What stragglers get once most Sentinels have answered, while a connection stands.
 const GRACE: Duration = Duration::from_millis(100);
@@ -41,6 +42,8 @@ struct Sentinel {
 struct Said {
     epoch: i64,
     at: Endpoint,
+    /// How many of its replicas are up.
+    up: u8,
 }
 
 impl Sentinels {
@@ -57,7 +60,7 @@ impl Sentinels {
     }
 
     /// Asks all at once. Most of them are enough, with this grace for the others.
-    async fn ask(&self, grace: Duration) -> Result<Endpoint, String> {
+    async fn ask(&self, grace: Duration) -> Result<(Endpoint, u8), String> {
         let mut asked: FuturesUnordered<_> = self
             .known
             .iter()
@@ -77,9 +80,10 @@ impl Sentinels {
     }
 }
 
-/// What the Sentinel says that knows of the latest failover.
-fn newest(said: Vec<Said>) -> Option<Endpoint> {
-    said.into_iter().max_by_key(|one| one.epoch).map(|one| one.at)
+/// What the Sentinel says that knows of the latest failover, and how many replicas are up for any that knows of it.
+fn newest(said: Vec<Said>) -> Option<(Endpoint, u8)> {
+    let newest = said.into_iter().max_by_key(|one| (one.epoch, one.up));
+    newest.map(|one| (one.at, one.up))
 }
 
 impl Sentinel {
@@ -92,9 +96,10 @@ impl Sentinel {
                 .await
                 .map_err(|e| format!("{}: {e}", self.at))?,
         };
-        let mut asked = Pipeline::with_capacity(2);
+        let mut asked = Pipeline::with_capacity(3);
         asked.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         asked.cmd("SENTINEL").arg("MASTER").arg(master);
+        asked.cmd("SENTINEL").arg("REPLICAS").arg(master);
         let answers = connection.send(&asked).await;
         let answers = answers.map_err(|e| format!("{}: {e}", self.at))?;
         *kept = Some(connection);
@@ -112,37 +117,48 @@ fn text(value: &Value) -> Option<&str> {
     }
 }
 
+/// One of a list of names and values.
+fn fact<'a>(facts: &'a [Value], wanted: &str) -> Option<&'a str> {
+    facts.chunks(2).find_map(|fact| match fact {
+        [name, value] if text(name) == Some(wanted) => text(value),
+        _ => None,
+    })
+}
+
 fn said(answers: &[Value]) -> Option<Said> {
-    let [Value::Array(address), Value::Array(facts)] = answers else {
+    let [Value::Array(address), Value::Array(facts), Value::Array(replicas)] = answers else {
         return None;
     };
     let [host, port] = address.as_slice() else {
         return None;
     };
     let at = Endpoint::new(text(host)?, text(port)?.parse().ok()?);
-    let mut names = facts.chunks(2);
-    let epoch = names.find_map(|fact| match fact {
-        [name, value] if text(name) == Some("config-epoch") => text(value)?.parse().ok(),
-        _ => None,
-    });
+    let epoch = fact(facts, "config-epoch").and_then(|epoch| epoch.parse().ok());
+    let is_up = |replica: &&Value| match replica {
+        Value::Array(facts) => !fact(facts, "flags").is_some_and(|flags| flags.contains("s_down")),
+        _ => true,
+    };
     Some(Said {
         epoch: epoch.unwrap_or(0),
         at,
+        up: u8::try_from(replicas.iter().filter(is_up).count()).unwrap_or(u8::MAX),
     })
 }
 
 #[async_trait]
 impl Find for Sentinels {
-    async fn master(&self) -> Result<Endpoint, String> {
+    async fn master(&self) -> Result<(Endpoint, Successors), String> {
         // The one that led a failover knows of it before the others do: it is not passed over for being slow.
-        self.ask(self.dial.response_timeout).await
+        let (at, up) = self.ask(self.dial.response_timeout).await?;
+        Ok((at, Successors::Up(up)))
     }
 
-    async fn confirm(&self, used: &Endpoint) -> Result<(), String> {
+    async fn confirm(&self, used: &Endpoint) -> Result<Successors, String> {
         // Sentinels that cannot be reached take nothing away from a master that says it is one.
         match self.ask(GRACE).await {
-            Ok(newest) if newest != *used => Err(format!("the Sentinels name another master, {newest}")),
-            _ => Ok(()),
+            Ok((newest, _)) if newest != *used => Err(format!("the Sentinels name another master, {newest}")),
+            Ok((_, up)) => Ok(Successors::Up(up)),
+            Err(_) => Ok(Successors::Unanswered),
         }
     }
 }
@@ -153,12 +169,18 @@ mod tests {
 
     #[test]
     fn the_newest_answer_counts() {
-        let said = |epoch, host: &str| Said {
+        let said = |epoch, host: &str, up| Said {
             epoch,
             at: Endpoint::new(host, 1),
+            up,
         };
-        let all = vec![said(1, "old"), said(2, "new"), said(1, "old")];
-        assert_eq!(newest(all), Some(Endpoint::new("new", 1)));
+        let all = vec![
+            said(1, "old", 3),
+            said(2, "new", 1),
+            said(2, "new", 2),
+            said(1, "old", 3),
+        ];
+        assert_eq!(newest(all), Some((Endpoint::new("new", 1), 2)));
         assert_eq!(newest(Vec::new()), None);
     }
 }
