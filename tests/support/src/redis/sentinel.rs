@@ -149,28 +149,39 @@ impl SentinelSet {
 
     /// Waits until another node than `old` is the master.
     pub fn replaced(&self, old: usize) {
+        assert!(self.replaced_within(old, Duration::from_secs(60)), "no failover");
+    }
+
+    fn replaced_within(&self, old: usize, patience: Duration) -> bool {
         let start = Instant::now();
         loop {
             let now = self.master();
             // The old one may hang: it is never asked.
             let info = || self.nodes[now].try_cli(&["INFO", "replication"]);
             if now != old && info().is_ok_and(|info| info.contains("role:master")) {
-                return;
+                return true;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "no failover");
+            if start.elapsed() > patience {
+                return false;
+            }
             clock::pause(Duration::from_millis(50));
         }
     }
 
-    /// Has the Sentinels put another node in the master's place while it lives, and waits for it.
+    /// Has the Sentinels put another node in the master's place while it lives, and waits for it. A Sentinel whose choice
+    /// does not obey in time gives up, and has to be asked again.
     pub fn failover(&mut self) {
         let old = self.master();
         let start = Instant::now();
-        while let Err(why) = self.sentinels[0].try_cli(&["SENTINEL", "FAILOVER", NAME]) {
-            assert!(start.elapsed() < Duration::from_secs(30), "{why}");
+        let mut said = String::new();
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(60), "no failover: {said}");
+            match self.sentinels[0].try_cli(&["SENTINEL", "FAILOVER", NAME]) {
+                Ok(_) if self.replaced_within(old, Duration::from_secs(10)) => break,
+                Ok(told) | Err(told) => said = told,
+            }
             clock::pause(Duration::from_millis(100));
         }
-        self.replaced(old);
         self.failovers += 1;
     }
 
