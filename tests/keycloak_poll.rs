@@ -218,6 +218,50 @@ async fn a_silent_change_is_found_at_the_log_in_whatever_was_told_of_the_account
     assert_eq!(kinds().await, [false, true], "the address and the password");
 }
 
+// The log has the address of an account's making, and no longer the line that took it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_takes_away_no_address_that_went_long_before() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    let path = format!("users/{ann}");
+    let mut config = house.realm.get("events/config").await;
+    let edit = async |name: &str, value: &str| {
+        let mut person = house.realm.get(&path).await;
+        person[name] = json!(value);
+        house.realm.put(&path, &person).await;
+    };
+    config["adminEventsEnabled"] = json!(false);
+    house.realm.put("events/config", &config).await;
+    edit("email", "ann@elsewhere.example").await;
+    config["adminEventsEnabled"] = json!(true);
+    house.realm.put("events/config", &config).await;
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    edit("firstName", "Anna").await;
+    let named = async || {
+        let key = replica.flow.key(&house.subject(&ann));
+        let account = house.store.read(&key, Parts::ACCOUNT).await.unwrap().account;
+        account.unwrap().name.contains("Anna").then_some(())
+    };
+    eventually("the edit", SOON, async || {
+        replica.poll("a").await.unwrap();
+        named().await
+    })
+    .await;
+    ingest::login_check(&replica.flow, &house.subject(&ann))
+        .await
+        .unwrap();
+    assert!(house.record(&ann).await.is_none(), "a first name is nothing");
+    // The address of now is another matter.
+    edit("email", "ann@third.example").await;
+    eventually("its hold", SOON, async || {
+        replica.poll("a").await.unwrap();
+        house.is_held(&ann).await.then_some(())
+    })
+    .await;
+}
+
 // Keycloak tells of a change a moment before it shows it: the snapshot that is stored with the line is the old one then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_was_told_before_it_could_be_seen_holds_nobody_at_a_later_log_in() {

@@ -101,7 +101,7 @@ impl Replicas {
 pub struct Durability {
     /// So many replicas have it (`WAIT`).
     pub replicas: Replicas,
-    /// The master has it on disk (`WAITAOF`, Redis 7.2).
+    /// The master and those replicas have it on disk (`WAITAOF`, Redis 7.2).
     pub fsync: bool,
     /// Longest wait for it.
     pub timeout: Duration,

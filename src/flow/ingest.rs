@@ -134,6 +134,28 @@ async fn steady_reading(flow: &Flow, subject: &Subject) -> Result<Reading, FlowE
     }
 }
 
+/// Whether an administrator's edit only seems to take away an address, since the log no longer has the line that did:
+/// the snapshot of before does not have the address any more.
+pub(super) fn is_old_news(flow: &Flow, snapshot: Option<&Account>, change: &Change) -> bool {
+    let (Some(account), Some(address)) = (snapshot, change.previous_address.as_deref()) else {
+        return false;
+    };
+    if change.source != Source::AdminEvents {
+        return false;
+    }
+    let kind = match change.kind {
+        ChangeKind::EmailChanged => ContactKind::Email,
+        ChangeKind::PhoneChanged => ContactKind::Phone,
+        _ => return false,
+    };
+    let id = flow.seal.channel(kind, address);
+    let had = account.contacts.iter().find(|c| c.id == id);
+    // What went at the edit may be dated by either clock.
+    let by_either = |gone: Timestamp| gone.plus(told::TELLS).plus(change.offset.abs());
+    let edited = change.at.minus(change.offset);
+    had.is_none_or(|c| c.gone.is_some_and(|gone| by_either(gone) < edited))
+}
+
 /// The mark carries kind and row, so that a stricter judgement of the same event passes.
 fn change_mark(change: &Change) -> Mark {
     Mark {
@@ -171,6 +193,9 @@ pub(super) async fn store_change(
     let updated = flow
         .store
         .update(&key, parts, Some(&mark), &|loaded| {
+            if is_old_news(flow, loaded.account.as_ref(), change) {
+                return None;
+            }
             let now = flow.now(loaded.store_time);
             let setting = Setting {
                 policy: &policy,

@@ -337,7 +337,8 @@ pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) ->
             let now = flow.now(loaded.store_time);
             let before = loaded.account.as_ref();
             let judged = |c: &Change| ingest::judged(c, before, Some(&reading.account));
-            let changes: Vec<Change> = changes.iter().map(judged).collect();
+            let news = |c: &&Change| !ingest::is_old_news(flow, before, c);
+            let changes: Vec<Change> = changes.iter().filter(news).map(judged).collect();
             let evidence = Evidence {
                 changes: &changes,
                 before,

@@ -2,7 +2,7 @@
 //!
 //! Neither names the other: they are of one class, and near to each other in time. Each line tells of one credential, and
 //! the nearest pairs are made first, so that a credential that was set in silence is not taken for one that somebody
-//! else's line tells of. A line that tells of a removal explains nothing that is there.
+//! else's line tells of.
 
 use std::collections::HashSet;
 
@@ -12,6 +12,31 @@ use crate::domain::time::{Now, Span};
 
 /// A credential and the line that tells of it are this near to each other, at most.
 pub(super) const TELLS: Span = Span::from_mins(1);
+
+/// Recovery codes are dated by when their page was shown, and told of when it is sent: so long after, at most.
+const CODES: Span = Span::from_mins(30);
+/// A credential that took another one's place is told of as that one's loss, in the same request.
+const IN_ITS_PLACE: Span = Span::from_secs(2);
+
+/// How far a line is from a credential that it may tell of.
+fn apart(factor: &Factor, change: &Change) -> Option<Span> {
+    if change.factor != Some(factor.class) {
+        return None;
+    }
+    let (after, apart) = (
+        change.at.since(factor.created),
+        change.at.since(factor.created).abs(),
+    );
+    let voluntary = matches!(change.proof, Proof::RecentLogin | Proof::EligibleFactor);
+    let most = match factor.class {
+        // What an owner removed explains nothing that is there.
+        _ if change.kind == ChangeKind::FactorRemoved && voluntary => return None,
+        _ if change.kind == ChangeKind::FactorRemoved => IN_ITS_PLACE,
+        FactorClass::RecoveryCodes if after > Span::ZERO => CODES,
+        _ => TELLS,
+    };
+    (apart <= most).then_some(apart)
+}
 
 /// The credentials that an account has now and that none of these changes tells of. `before`: what it had when it was
 /// last read, for lines that tell of a credential that has been replaced since. Log-ins at other providers are left out:
@@ -31,11 +56,7 @@ pub(super) fn silent<'a>(now: &'a Account, before: Option<&'a Account>, told: &[
     let mut pairs = Vec::new();
     for (credential, factor) in all.iter().enumerate() {
         for (line, change) in told.iter().enumerate() {
-            let apart = change.at.since(factor.created).abs();
-            let sets = change.kind != ChangeKind::FactorRemoved && change.factor == Some(factor.class);
-            if sets && apart <= TELLS {
-                pairs.push((apart, credential, line));
-            }
+            pairs.extend(apart(factor, change).map(|apart| (apart, credential, line)));
         }
     }
     pairs.sort_unstable();
@@ -166,7 +187,31 @@ mod tests {
     #[test]
     fn a_removal_explains_nothing_that_is_there() {
         let now = account(&[("o", Otp, 1_000)]);
-        assert_eq!(untold(&now, &[line(FactorRemoved, Otp, 990)]), ["o"]);
+        let removed = |at, proof| Change {
+            proof,
+            ..line(FactorRemoved, Otp, at)
+        };
+        assert_eq!(untold(&now, &[removed(990, Proof::Message)]), ["o"]);
+        assert_eq!(untold(&now, &[removed(1_000, Proof::RecentLogin)]), ["o"]);
+        // But for one that a reset put in the place of another: its line is that of the loss.
+        assert_eq!(
+            untold(&now, &[removed(1_001, Proof::Message)]),
+            Vec::<String>::new()
+        );
+    }
+
+    // Keycloak dates recovery codes by when they were shown.
+    #[test]
+    fn recovery_codes_may_take_a_while_to_write_down() {
+        let now = account(&[("r", FactorClass::RecoveryCodes, 1_000)]);
+        for (at, explains) in [(939, false), (940, true), (2_800, true), (2_801, false)] {
+            let told = [line(
+                ChangeKind::RecoveryCodesReset,
+                FactorClass::RecoveryCodes,
+                at,
+            )];
+            assert_eq!(untold(&now, &told).is_empty(), explains, "{at}");
+        }
     }
 
     // P1: an authenticator that somebody put there in silence just after the owner added one.

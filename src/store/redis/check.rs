@@ -23,8 +23,8 @@ pub(super) async fn check(link: &Link) -> Result<Soundness, StoreError> {
         facts: vec![link.told()],
         ..Soundness::default()
     };
-    for (at, answers) in masters {
-        let (facts, faults) = node(&answers, &link.durability)?;
+    for (at, replicas, answers) in masters {
+        let (facts, faults) = node(&answers, replicas, &link.durability)?;
         let here = |what: &String| format!("{at}: {what}");
         found.facts.extend(facts.iter().map(here));
         found.faults.extend(faults.iter().map(here));
@@ -33,7 +33,11 @@ pub(super) async fn check(link: &Link) -> Result<Soundness, StoreError> {
 }
 
 /// What is to be said of one node, and what is wrong with it.
-fn node(answers: &[Value], durability: &Durability) -> Result<(Vec<String>, Vec<String>), StoreError> {
+fn node(
+    answers: &[Value],
+    replicas: u8,
+    durability: &Durability,
+) -> Result<(Vec<String>, Vec<String>), StoreError> {
     let [role, clock, told] = answers else {
         return Err(super::strange("itself"));
     };
@@ -52,7 +56,7 @@ fn node(answers: &[Value], durability: &Durability) -> Result<(Vec<String>, Vec<
         other => text("itself", other.clone())?.unwrap_or_default(),
     };
     let facts = facts(&told);
-    judge(&facts, durability, &mut faults);
+    judge(&facts, replicas, durability, &mut faults);
     Ok((describe(&facts), faults))
 }
 
@@ -93,7 +97,8 @@ fn facts(told: &str) -> BTreeMap<&str, &str> {
     told.lines().filter_map(|l| l.split_once(':')).collect()
 }
 
-fn judge(facts: &BTreeMap<&str, &str>, durability: &Durability, faults: &mut Vec<String>) {
+/// `replicas`: how many are reckoned with, connected or not.
+fn judge(facts: &BTreeMap<&str, &str>, replicas: u8, durability: &Durability, faults: &mut Vec<String>) {
     let fact = |name: &str| facts.get(name).copied().unwrap_or_default();
     if version(facts) < OLDEST {
         faults.push(format!(
@@ -116,7 +121,7 @@ fn judge(facts: &BTreeMap<&str, &str>, durability: &Durability, faults: &mut Vec
         faults.push("the server cannot write its append-only file: look at its disk and its log".to_owned());
     }
     let connected = fact("connected_slaves").parse().unwrap_or(0);
-    let wanted = durability.replicas.wanted(connected);
+    let wanted = durability.replicas.wanted(replicas.max(connected));
     if connected < wanted {
         faults.push(format!(
             "{connected} replicas are connected and a write has to reach {wanted} (`store.durability.replicas`): no event is acknowledged until there are enough"
@@ -136,22 +141,23 @@ mod tests {
 
     fn faults(told: &str) -> Vec<String> {
         let mut faults = Vec::new();
-        judge(&facts(told), &Durability::NONE, &mut faults);
+        judge(&facts(told), 0, &Durability::NONE, &mut faults);
         faults
     }
 
     #[test]
     fn replicas_that_are_too_few_or_not_waited_for_are_a_fault() {
         let told = "redis_version:7.2.4\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\nrole:master\r\nconnected_slaves:1\r\n";
-        let wanted = |replicas| {
+        let reckoned = |replicas, reckoned| {
             let mut faults = Vec::new();
             let durability = Durability {
                 replicas,
                 ..Durability::NONE
             };
-            judge(&facts(told), &durability, &mut faults);
+            judge(&facts(told), reckoned, &durability, &mut faults);
             faults
         };
+        let wanted = |replicas| reckoned(replicas, 1);
         let sound: [Replicas; 3] = [
             Replicas::Just(1),
             Replicas::All { at_least: 0 },
@@ -164,6 +170,11 @@ mod tests {
             let too_few = |f: &String| f.contains("1 replicas are connected and a write has to reach 2");
             assert!(wanted(replicas).iter().any(too_few), "{replicas:?}");
         }
+        let away = reckoned(Replicas::All { at_least: 1 }, 2);
+        assert!(
+            away.iter().any(|f| f.contains("a write has to reach 2")),
+            "{away:?}"
+        );
         let ignored = |f: &String| f.contains("Set `store.durability.replicas: all`");
         assert!(wanted(Replicas::Just(0)).iter().any(ignored));
         let said = describe(&facts(told)).join("; ");

@@ -196,9 +196,9 @@ impl Link {
         let reached = match self.durability.replicas {
             Replicas::Just(0) => "the master has it".to_owned(),
             Replicas::Just(n) => format!("{n} replicas have it"),
-            Replicas::All { at_least: 0 } => "the master and all connected replicas have it".to_owned(),
+            Replicas::All { at_least: 0 } => "all its replicas have it".to_owned(),
             Replicas::All { at_least } => {
-                format!("the master and all connected replicas (at least {at_least}) have it")
+                format!("all its replicas that are up, at least {at_least}, have it")
             }
         };
         let disk = if self.durability.fsync { ", on disk" } else { "" };
@@ -218,8 +218,11 @@ impl Link {
         }
     }
 
-    /// Asks every master the same, and says where it is.
-    pub(super) async fn masters(&self, pipeline: &Pipeline) -> Result<Vec<(String, Vec<Value>)>, StoreError> {
+    /// Asks every master the same, and says where it is and how many replicas of it are reckoned with.
+    pub(super) async fn masters(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<(String, u8, Vec<Value>)>, StoreError> {
         let several;
         let nodes: Vec<&Node> = match &self.to {
             To::One(node) => vec![node],
@@ -239,7 +242,7 @@ impl Link {
             let judged = |a: RedisResult<Value>| a.map_err(|e| judge(&e).0);
             let answers: Result<Vec<Value>, StoreError> = answers.into_iter().map(judged).collect();
             let at = node.endpoint().map(|at| at.to_string()).unwrap_or_default();
-            found.push((at, answers?));
+            found.push((at, node.replicas(), answers?));
         }
         Ok(found)
     }

@@ -145,6 +145,13 @@ impl Node {
         live.as_ref().is_none_or(|live| self.writers.waits(live))
     }
 
+    /// How many replicas are reckoned with.
+    pub(super) fn replicas(&self) -> u8 {
+        let live = self.state.live.load();
+        live.as_ref()
+            .map_or(0, |live| live.replicas.load(Ordering::Relaxed))
+    }
+
     /// Where it is connected to.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         self.state.live.load().as_ref().map(|live| live.at.clone())
@@ -278,12 +285,15 @@ async fn greet(find: &impl Find, dial: &Dial) -> Result<(Endpoint, Connection, R
 /// Connects for ever.
 async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Duration) {
     let mut wait = BACK_OFF.0;
-    let mut last: Option<Endpoint> = None;
+    let mut last: Option<(Endpoint, Reckoned)> = None;
     loop {
         match greet(&find, &dial).await {
-            Ok((at, connection, reckoned)) => {
+            Ok((at, connection, mut reckoned)) => {
                 wait = BACK_OFF.0;
-                if let Some(last) = &last {
+                if let Some((last, before)) = &last {
+                    if *last == at {
+                        reckoned = reckoned.or(*before);
+                    }
                     metrics::counter!("reentry_store_reconnects_total").increment(1);
                     if *last != at {
                         metrics::counter!("reentry_store_failovers_total").increment(1);
@@ -300,8 +310,8 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
                 state.live.store(Some(Arc::clone(&live)));
                 state.connected.notify_waiters();
                 tracing::info!(%at, "connected to Redis");
-                watch(&state, &live, reckoned, &find, pulse).await;
-                last = Some(at);
+                watch(&state, &live, &mut reckoned, &find, pulse).await;
+                last = Some((at, reckoned));
             }
             Err(why) => {
                 state.why.store(Arc::new(why));
@@ -313,7 +323,7 @@ async fn keep(state: Arc<State>, find: impl Find, dial: Arc<Dial>, pulse: Durati
 }
 
 /// Stays until the connection is dropped.
-async fn watch(state: &State, live: &Live, mut reckoned: Reckoned, find: &impl Find, pulse: Duration) {
+async fn watch(state: &State, live: &Live, reckoned: &mut Reckoned, find: &impl Find, pulse: Duration) {
     loop {
         let current = state.live.load();
         if current

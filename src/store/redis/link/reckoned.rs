@@ -20,10 +20,11 @@ pub(super) enum Successors {
 }
 
 /// So many are reckoned with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reckoned {
     pub(super) many: u8,
-    fewer_since: Option<Instant>,
+    /// Since when there are fewer, and the most that there were since then.
+    fewer: Option<(Instant, u8)>,
 }
 
 impl Reckoned {
@@ -33,26 +34,32 @@ impl Reckoned {
             Successors::Up(up) => connected.max(up),
             Successors::Unanswered | Successors::Unknown => connected,
         };
-        Self {
-            many,
-            fewer_since: None,
-        }
+        Self { many, fewer: None }
+    }
+
+    /// When a connection to the same node begins again: what was reckoned with before is not forgotten.
+    #[must_use]
+    pub(super) fn or(self, before: Self) -> Self {
+        if before.many > self.many { before } else { self }
     }
 
     /// What the master and the Sentinels say later.
     pub(super) fn seen(&mut self, connected: u8, successors: Successors, now: Instant) {
-        let since = *self.fewer_since.get_or_insert(now);
-        let (next, settled) = match successors {
-            Successors::Up(up) => (connected.max(up), true),
-            // Cut off from them together with us, a master does not learn that it is none.
-            Successors::Unanswered => (connected, false),
-            Successors::Unknown => (connected, now.duration_since(since) >= GONE),
-        };
-        if next >= self.many || settled {
-            *self = Self {
-                many: next,
-                fewer_since: None,
-            };
+        if let Successors::Up(up) = successors {
+            *self = Self::new(connected, Successors::Up(up));
+            return;
+        }
+        if connected >= self.many {
+            *self = Self::new(connected, successors);
+            return;
+        }
+        let (since, most) = self.fewer.unwrap_or((now, connected));
+        let most = most.max(connected);
+        self.fewer = Some((since, most));
+        // Cut off from the Sentinels together with us, a master does not learn that it is none.
+        if successors == Successors::Unknown && now.duration_since(since) >= GONE {
+            self.many = most;
+            self.fewer = (connected < most).then_some((now, connected));
         }
     }
 }
@@ -76,8 +83,11 @@ mod tests {
             (61, 0, 2),
             (80, 2, 2),
             (81, 1, 2),
-            (110, 1, 2),
-            (111, 1, 1),
+            // The second leaves just before the first is given up.
+            (110, 0, 2),
+            (111, 0, 1),
+            (140, 0, 1),
+            (141, 0, 0),
         ] {
             plain.seen(connected, Successors::Unknown, at(secs));
             assert_eq!(plain.many, many, "after {secs} s");

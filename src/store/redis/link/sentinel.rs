@@ -8,6 +8,7 @@
 //! An ACL user of Sentinel needs `+auth +client|setname +sentinel|get-master-addr-by-name +sentinel|master
 //! +sentinel|replicas`, from Redis 7.2 on also `+client|setinfo`, and nothing else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +23,10 @@ use super::dial::{Dial, Endpoint};
 use super::node::Find;
 use super::reckoned::Successors;
 
+/// A Sentinel's own default for `down-after-milliseconds`.
+const DOWN_AFTER: i64 = 30_000;
+/// A replica that has lost its master for so many times `down-after-milliseconds` is not chosen.
+const CHOSEN_WITHIN: i64 = 10;
 /// What stragglers get once most Sentinels have answered, while a connection stands.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -35,6 +40,8 @@ pub(super) struct Sentinels {
 struct Sentinel {
     at: Endpoint,
     connection: Mutex<Option<Connection>>,
+    /// Whether it was said that it does not tell of replicas.
+    refused: AtomicBool,
 }
 
 /// What a Sentinel says.
@@ -42,8 +49,8 @@ struct Sentinel {
 struct Said {
     epoch: i64,
     at: Endpoint,
-    /// How many of its replicas are up.
-    up: u8,
+    /// How many replicas could be chosen in its place; `None` when it does not say so.
+    up: Option<u8>,
 }
 
 impl Sentinels {
@@ -51,6 +58,7 @@ impl Sentinels {
         let sentinel = |at| Sentinel {
             at,
             connection: Mutex::default(),
+            refused: AtomicBool::new(false),
         };
         Self {
             master: master.to_owned(),
@@ -60,7 +68,7 @@ impl Sentinels {
     }
 
     /// Asks all at once. Most of them are enough, with this grace for the others.
-    async fn ask(&self, grace: Duration) -> Result<(Endpoint, u8), String> {
+    async fn ask(&self, grace: Duration) -> Result<(Endpoint, Successors), String> {
         let mut asked: FuturesUnordered<_> = self
             .known
             .iter()
@@ -76,14 +84,23 @@ impl Sentinels {
                 Ok(None) | Err(_) => break,
             }
         }
-        newest(said).ok_or_else(|| format!("no Sentinel names the master `{}`: {why}", self.master))
+        newest(said, self.known.len())
+            .ok_or_else(|| format!("no Sentinel names the master `{}`: {why}", self.master))
     }
 }
 
-/// What the Sentinel says that knows of the latest failover, and how many replicas are up for any that knows of it.
-fn newest(said: Vec<Said>) -> Option<(Endpoint, u8)> {
-    let newest = said.into_iter().max_by_key(|one| (one.epoch, one.up));
-    newest.map(|one| (one.at, one.up))
+/// What the Sentinel says that knows of the latest failover. Who could be chosen is known from most of them only: the
+/// others may be cut off from those who choose.
+fn newest(mut said: Vec<Said>, known: usize) -> Option<(Endpoint, Successors)> {
+    let epoch = said.iter().map(|one| one.epoch).max()?;
+    said.retain(|one| one.epoch == epoch);
+    let at = said.first()?.at.clone();
+    let counts: Vec<u8> = said.iter().filter_map(|one| one.up).collect();
+    let successors = match counts.iter().max() {
+        Some(up) if counts.len() * 2 > known => Successors::Up(*up),
+        _ => Successors::Unanswered,
+    };
+    Some((at, successors))
 }
 
 impl Sentinel {
@@ -104,9 +121,20 @@ impl Sentinel {
         let answers = answers.map_err(|e| format!("{}: {e}", self.at))?;
         *kept = Some(connection);
         drop(kept);
-        let answers: Result<Vec<Value>, _> = answers.into_iter().collect();
-        let answers = answers.map_err(|e| format!("{}: {e}", self.at))?;
-        said(&answers).ok_or_else(|| format!("{} does not know it", self.at))
+        let mut answers = answers.into_iter();
+        let named: Result<Vec<Value>, _> = answers.by_ref().take(2).collect();
+        let named = named.map_err(|e| format!("{}: {e}", self.at))?;
+        let replicas = match answers.next() {
+            Some(Ok(replicas)) => Some(replicas),
+            Some(Err(error)) => {
+                if !self.refused.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(at = %self.at, %error, "a Sentinel does not say which replicas there are: its user needs +sentinel|replicas");
+                }
+                None
+            }
+            None => None,
+        };
+        said(&named, replicas.as_ref()).ok_or_else(|| format!("{} does not know it", self.at))
     }
 }
 
@@ -125,39 +153,56 @@ fn fact<'a>(facts: &'a [Value], wanted: &str) -> Option<&'a str> {
     })
 }
 
-fn said(answers: &[Value]) -> Option<Said> {
-    let [Value::Array(address), Value::Array(facts), Value::Array(replicas)] = answers else {
+fn said(named: &[Value], replicas: Option<&Value>) -> Option<Said> {
+    let [Value::Array(address), Value::Array(facts)] = named else {
         return None;
     };
     let [host, port] = address.as_slice() else {
         return None;
     };
     let at = Endpoint::new(text(host)?, text(port)?.parse().ok()?);
-    let epoch = fact(facts, "config-epoch").and_then(|epoch| epoch.parse().ok());
-    let is_up = |replica: &&Value| match replica {
-        Value::Array(facts) => !fact(facts, "flags").is_some_and(|flags| flags.contains("s_down")),
-        _ => true,
-    };
+    let number = |name| fact(facts, name).and_then(|n| n.parse::<i64>().ok());
+    let up = replicas.and_then(|replicas| match replicas {
+        Value::Array(each) => {
+            let most = number("down-after-milliseconds").unwrap_or(DOWN_AFTER) * CHOSEN_WITHIN;
+            let is_up = !fact(facts, "flags").unwrap_or_default().contains("down");
+            let could = each
+                .iter()
+                .filter(|replica| could_be_chosen(replica, is_up.then_some(most)));
+            Some(u8::try_from(could.count()).unwrap_or(u8::MAX))
+        }
+        _ => None,
+    });
     Some(Said {
-        epoch: epoch.unwrap_or(0),
+        epoch: number("config-epoch").unwrap_or(0),
         at,
-        up: u8::try_from(replicas.iter().filter(is_up).count()).unwrap_or(u8::MAX),
+        up,
     })
+}
+
+/// Whether a Sentinel would choose this replica: not one that is down, that is never to be chosen, or that has lost its
+/// master for longer than `most` milliseconds, while that one is up.
+fn could_be_chosen(replica: &Value, most: Option<i64>) -> bool {
+    let Value::Array(facts) = replica else { return true };
+    let is = |name, value| fact(facts, name) == Some(value);
+    let down = fact(facts, "flags").is_some_and(|flags| flags.contains("s_down"));
+    let lost = fact(facts, "master-link-down-time").and_then(|time| time.parse::<i64>().ok());
+    let behind = is("master-link-status", "err") && lost.zip(most).is_some_and(|(lost, most)| lost > most);
+    !down && !behind && !is("slave-priority", "0")
 }
 
 #[async_trait]
 impl Find for Sentinels {
     async fn master(&self) -> Result<(Endpoint, Successors), String> {
         // The one that led a failover knows of it before the others do: it is not passed over for being slow.
-        let (at, up) = self.ask(self.dial.response_timeout).await?;
-        Ok((at, Successors::Up(up)))
+        self.ask(self.dial.response_timeout).await
     }
 
     async fn confirm(&self, used: &Endpoint) -> Result<Successors, String> {
         // Sentinels that cannot be reached take nothing away from a master that says it is one.
         match self.ask(GRACE).await {
             Ok((newest, _)) if newest != *used => Err(format!("the Sentinels name another master, {newest}")),
-            Ok((_, up)) => Ok(Successors::Up(up)),
+            Ok((_, successors)) => Ok(successors),
             Err(_) => Ok(Successors::Unanswered),
         }
     }
@@ -165,7 +210,7 @@ impl Find for Sentinels {
 
 #[cfg(test)]
 mod tests {
-    use super::{Endpoint, Said, newest};
+    use super::*;
 
     #[test]
     fn the_newest_answer_counts() {
@@ -175,12 +220,61 @@ mod tests {
             up,
         };
         let all = vec![
-            said(1, "old", 3),
-            said(2, "new", 1),
-            said(2, "new", 2),
-            said(1, "old", 3),
+            said(1, "old", Some(3)),
+            said(2, "new", Some(1)),
+            said(2, "new", Some(2)),
+            said(1, "old", Some(3)),
         ];
-        assert_eq!(newest(all), Some((Endpoint::new("new", 1), 2)));
-        assert_eq!(newest(Vec::new()), None);
+        let new = || Endpoint::new("new", 1);
+        assert_eq!(newest(all.clone(), 3), Some((new(), Successors::Up(2))));
+        // Those who know are not most of them: whom the others choose is not known.
+        assert_eq!(newest(all, 4), Some((new(), Successors::Unanswered)));
+        let silent = vec![
+            said(2, "new", None),
+            said(2, "new", None),
+            said(2, "new", Some(2)),
+        ];
+        assert_eq!(newest(silent, 3), Some((new(), Successors::Unanswered)));
+        assert_eq!(newest(Vec::new(), 3), None);
+    }
+
+    fn list(pairs: &[(&str, &str)]) -> Value {
+        let text = |t: &str| Value::BulkString(t.as_bytes().to_vec());
+        Value::Array(pairs.iter().flat_map(|(n, v)| [text(n), text(v)]).collect())
+    }
+
+    fn master(flags: &str) -> Value {
+        list(&[
+            ("flags", flags),
+            ("config-epoch", "7"),
+            ("down-after-milliseconds", "1000"),
+        ])
+    }
+
+    // P1, P8: all that could be the next master count, and nobody waits for one that could not.
+    #[test]
+    fn replicas_that_could_be_chosen_are_counted() {
+        let address = Value::Array(vec![
+            Value::BulkString(b"here".to_vec()),
+            Value::BulkString(b"6379".to_vec()),
+        ]);
+        let ok = ("master-link-status", "ok");
+        let err = ("master-link-status", "err");
+        let replicas = Value::Array(vec![
+            list(&[("flags", "slave"), ok, ("slave-priority", "100")]),
+            list(&[("flags", "slave"), err, ("master-link-down-time", "9000")]),
+            list(&[("flags", "slave"), err, ("master-link-down-time", "11000")]),
+            list(&[("flags", "slave"), ok, ("slave-priority", "0")]),
+            list(&[("flags", "s_down,slave,disconnected"), ok]),
+        ]);
+        let up = |flags: &str, replicas: Option<&Value>| {
+            let said = said(&[address.clone(), master(flags)], replicas).unwrap();
+            assert_eq!((said.epoch, said.at), (7, Endpoint::new("here", 6379)));
+            said.up
+        };
+        assert_eq!(up("master", Some(&replicas)), Some(2));
+        // Since it is down, its replicas have all lost it.
+        assert_eq!(up("s_down,master", Some(&replicas)), Some(3));
+        assert_eq!(up("master", None), None);
     }
 }
