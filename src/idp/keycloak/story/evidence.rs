@@ -13,6 +13,8 @@ const LOGIN_AGE: i64 = 300_000;
 const SKEW: i64 = 5_000;
 /// A generic event and its deprecated twin are raised in one request.
 const TWIN: i64 = 2_000;
+/// Recovery codes are dated by when their page was shown, and told of when it is sent: so long after, at most.
+const CODES: i64 = 1_800_000;
 /// A credential is stored this long before its event, at most.
 const STORED: i64 = 5_000;
 
@@ -184,9 +186,11 @@ impl Story<'_> {
     /// Whether a line tells of a credential of `class` that was stored at `created`.
     pub(super) fn is_logged(&self, created: i64, class: FactorClass) -> bool {
         let near = |time: i64| (time - created).abs() <= TELLS;
+        let written_down =
+            |time: i64| class == FactorClass::RecoveryCodes && (created..=created + CODES).contains(&time);
         let by_user = self.events.iter().any(|event| {
             let set = events::credential(event).is_some_and(|(_, of, _)| of == class);
-            (set || event.kind == "REGISTER") && near(event.time)
+            set && written_down(event.time) || (set || event.kind == "REGISTER") && near(event.time)
         });
         let by_admin = self.window.admin.iter().any(|event| {
             matches!(events::admin_act(event), Some((_, AdminAct::SetPassword))) && near(event.time)

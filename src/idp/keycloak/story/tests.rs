@@ -751,7 +751,22 @@ fn a_credential_that_no_line_tells_of_is_a_change_of_its_own() {
         "its line may be on its way"
     );
     let otp = json!({"id": "o", "type": "otp", "createdDate": T});
-    assert_eq!(found(otp, &[before])[0].0, ChangeKind::FactorAdded);
+    assert_eq!(
+        found(otp, std::slice::from_ref(&before))[0].0,
+        ChangeKind::FactorAdded
+    );
+    // The owner took a while to write them down.
+    let codes = || json!({"id": "c", "type": "recovery-authn-codes", "createdDate": T});
+    for (seconds, credential, explains) in [
+        (300, codes(), true),
+        (300, password(), false),
+        (-300, codes(), false),
+    ] {
+        let of = json!({"credential_type": credential["type"]});
+        let sent = (seconds, "UPDATE_CREDENTIAL", "", "a", of);
+        let changes = found(credential.clone(), &[before.clone(), sent]);
+        assert_eq!(changes.is_empty(), explains, "{credential} {seconds}");
+    }
 }
 
 // P8, row C1: an address that an administrator takes away is a change, also when the log knows it.
