@@ -110,6 +110,9 @@ async fn changed(
             && (c.row == change.row() || change.kind == ChangeKind::CredentialInitialised)
     };
     if known.is_some_and(|record| record.causes.iter().any(same)) {
+        // It may have been stored by a try that was never acknowledged: who finds its mark has that confirmed.
+        let (key, mark) = (flow.key(subject), change_mark(change));
+        flow.store.update(&key, parts, Some(&mark), &|_| None).await?;
         return Ok(Some(Updated::Duplicate));
     }
     let reading = match steady_reading(flow, subject).await {
