@@ -180,15 +180,16 @@ fn said(named: &[Value], replicas: Option<&Value>) -> Option<Said> {
     })
 }
 
-/// Whether a Sentinel would choose this replica: not one that is down, that is never to be chosen, or that has lost its
-/// master for longer than `most` milliseconds, while that one is up.
+/// Whether a Sentinel would choose this replica: not one that is down, or that has lost its master for longer than `most`
+/// milliseconds, while that one is up. One that is never to be chosen counts as well: a write that reached it, and not the
+/// one that was chosen and has left, would look as good.
 fn could_be_chosen(replica: &Value, most: Option<i64>) -> bool {
     let Value::Array(facts) = replica else { return true };
-    let is = |name, value| fact(facts, name) == Some(value);
     let down = fact(facts, "flags").is_some_and(|flags| flags.contains("s_down"));
     let lost = fact(facts, "master-link-down-time").and_then(|time| time.parse::<i64>().ok());
-    let behind = is("master-link-status", "err") && lost.zip(most).is_some_and(|(lost, most)| lost > most);
-    !down && !behind && !is("slave-priority", "0")
+    let behind = fact(facts, "master-link-status") == Some("err")
+        && lost.zip(most).is_some_and(|(lost, most)| lost > most);
+    !down && !behind
 }
 
 #[async_trait]
@@ -272,9 +273,9 @@ mod tests {
             assert_eq!((said.epoch, said.at), (7, Endpoint::new("here", 6379)));
             said.up
         };
-        assert_eq!(up("master", Some(&replicas)), Some(2));
+        assert_eq!(up("master", Some(&replicas)), Some(3));
         // Since it is down, its replicas have all lost it.
-        assert_eq!(up("s_down,master", Some(&replicas)), Some(3));
+        assert_eq!(up("s_down,master", Some(&replicas)), Some(4));
         assert_eq!(up("master", None), None);
     }
 }
