@@ -65,7 +65,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         body: server.body_limit,
         time: server.request_timeout,
         body_time: server.bounds.body_timeout,
-        ..crate::http::context::Limits::default()
+        at_once: config.limits.at_once,
     });
     context = context.with_rates(
         config.limits,

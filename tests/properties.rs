@@ -13,6 +13,8 @@ mod grants;
 mod histories;
 #[path = "properties/rebuild.rs"]
 mod rebuild;
+#[path = "properties/rooms.rs"]
+mod rooms;
 #[path = "properties/table.rs"]
 mod table;
 #[path = "properties/tokens.rs"]

@@ -221,6 +221,12 @@ fn read_cookie<'a>(flow: &Flow, cookie: &'a str) -> Option<(Opaque, &'a str)> {
     Some((opaque::open(flow, Purpose::Cookie, sealed)?, secret))
 }
 
+/// The id of the session that a genuine cookie of ours is of. Nothing is read: whether it lives is not said.
+#[must_use]
+pub fn named(flow: &Flow, cookie: &str) -> Option<String> {
+    read_cookie(flow, cookie).map(|(opaque, _)| opaque.id)
+}
+
 /// A session that a browser has, with what was read beside it.
 #[derive(Clone, Debug)]
 pub struct Found {

@@ -3,21 +3,26 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::domain::hold::contest::ReportRefusal;
-use crate::flow::link::LinkRefusal;
+use crate::flow::link::{self, LinkRefusal};
 use crate::flow::report::{self, ReportError};
 use crate::http::context::Context;
 use crate::http::extract::Path;
+use crate::http::limits::{Kind, Limit};
 use crate::http::pages::{self, report as page};
+use crate::http::problem::Problem;
+use crate::http::rooms::Door;
 use crate::http::routes::Route;
 
 /// What is served here.
 pub const ROUTES: &[Route] = &[
-    Route::public("GET", "/cancel/{token}", || get(look)),
-    Route::public("POST", "/cancel/{token}", || axum::routing::post(act)),
+    Route::public("GET", "/cancel/{token}", || get(look)).behind(Door::Reports),
+    Route::public("POST", "/cancel/{token}", || axum::routing::post(act))
+        .limited(Limit::Failures(Kind::Report))
+        .behind(Door::Reports),
 ];
 
 async fn look(State(context): State<Context>, Path(token): Path<String>) -> Response {
@@ -28,6 +33,11 @@ async fn look(State(context): State<Context>, Path(token): Path<String>) -> Resp
 }
 
 async fn act(State(context): State<Context>, Path(token): Path<String>) -> Response {
+    // Each press of a good link is recorded, so the link has a pace of its own.
+    let good = link::open(&context.flow, &token, context.flow.policy.load().link_validity).is_ok();
+    if good && let Err(seconds) = context.limiter.take(Kind::Report, token.as_str()) {
+        return Problem::too_often(seconds).into_response();
+    }
     match report::act(&context.flow, &token).await {
         Ok(reported) => pages::html(StatusCode::OK, page::outcome(&context.pages, reported)),
         Err(error) => refused(&context, error),

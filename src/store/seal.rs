@@ -7,6 +7,7 @@
 //! values: the last in the file is used, all of them are accepted, so they are rotated by adding a line. No root
 //! secret is used itself; HKDF-SHA-256 (RFC 5869) derives one key for each purpose from it.
 
+mod carried;
 mod file;
 
 use std::fmt;
@@ -113,6 +114,7 @@ struct Sealing {
     id: String,
     tag: [u8; TAG_LEN],
     value: LessSafeKey,
+    carried: hmac::Key,
     macs: [hmac::Key; PURPOSES.len()],
 }
 
@@ -314,6 +316,7 @@ impl Sealing {
             id: secret.id.clone(),
             tag: first(tag.as_ref()),
             value: LessSafeKey::new(unbound),
+            carried: secret.mac_key("carried")?,
             macs: [
                 secret.mac_key(code)?,
                 secret.mac_key(refresh)?,
@@ -346,6 +349,15 @@ impl Seal for Keys {
         let right =
             |s: &Sealing| constant_time::verify_slices_are_equal(&s.mac(purpose, message), mac).is_ok();
         self.sealings().any(right)
+    }
+
+    fn enclose(&self, name: &str, plain: &[u8]) -> Option<Vec<u8>> {
+        carried::enclose(&self.newest, name, plain)
+    }
+
+    fn disclose(&self, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.sealings()
+            .find_map(|key| carried::disclose(key, name, sealed))
     }
 
     fn subject(&self, subject: &Subject) -> SubjectKey {

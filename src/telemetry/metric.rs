@@ -120,7 +120,15 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         "reentry_limited_total",
-        "Answers 429, by `kind` (login, callback, token, account, report, hook).",
+        "Answers 429, by `kind` (login, callback, token, account, report, hook, state).",
+    ),
+    counter(
+        "reentry_shed_total",
+        "Requests that found no place, by `door` (common, introspection, hooks, reports, operations) and what was `full` (places, bodies): answered 503.",
+    ),
+    counter(
+        "reentry_log_lines_dropped_total",
+        "Log lines that were left out, because nobody read standard error fast enough.",
     ),
     counter(
         "reentry_connections_evicted_total",

@@ -176,6 +176,8 @@ impl Notifier for Silence {
 pub struct Fickle {
     inner: Arc<dyn Store>,
     pub down: AtomicBool,
+    /// How often something was asked to be stored.
+    pub written: AtomicI64,
 }
 
 impl Fickle {
@@ -184,6 +186,11 @@ impl Fickle {
             return Err(StoreError::Unavailable("cut off".to_owned()));
         }
         Ok(self.inner.as_ref())
+    }
+
+    fn writes(&self) -> Result<&dyn Store, StoreError> {
+        self.written.fetch_add(1, Ordering::SeqCst);
+        self.up()
     }
 }
 
@@ -199,7 +206,7 @@ impl Store for Fickle {
         mark: Option<&Mark>,
         change: &StoreChange<'_>,
     ) -> Result<Updated, StoreError> {
-        self.up()?.update(key, parts, mark, change).await
+        self.writes()?.update(key, parts, mark, change).await
     }
     async fn pending_in(
         &self,
@@ -234,16 +241,16 @@ impl Store for Fickle {
         self.up()?.due(now, max).await
     }
     async fn put_state(&self, name: &str, value: &[u8], keep: Span) -> Result<(), StoreError> {
-        self.up()?.put_state(name, value, keep).await
+        self.writes()?.put_state(name, value, keep).await
     }
     async fn take_state(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.up()?.take_state(name).await
+        self.writes()?.take_state(name).await
     }
     async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.up()?.setting(name).await
     }
     async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError> {
-        self.up()?.set_setting(name, value, lease).await
+        self.writes()?.set_setting(name, value, lease).await
     }
     async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {
         self.up()?.lease(name, owner, keep).await
@@ -263,7 +270,7 @@ impl Store for Fickle {
         self.up()?.chain(partition).await
     }
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
-        self.up()?.note(subject, key, entry).await
+        self.writes()?.note(subject, key, entry).await
     }
     async fn init(&self) -> Result<bool, StoreError> {
         self.up()?.init().await
@@ -462,6 +469,7 @@ impl House {
         let store = Arc::new(Fickle {
             inner,
             down: AtomicBool::new(false),
+            written: AtomicI64::new(0),
         });
         let admin = Arc::new(Admin::default());
         let idp: Arc<dyn IdentityProvider> = Arc::new(FakeIdp {
@@ -595,13 +603,19 @@ impl House {
 
     /// Somebody reported a hijack: frozen.
     pub async fn freeze(&self) {
+        let token = self.link(ContactKind::Email, "alice@example.com").await;
+        reentry::flow::report::act(&self.flow, &token).await.unwrap();
+    }
+
+    /// The "this was not me" link of a password reset that was just heard of.
+    pub async fn link(&self, kind: ContactKind, address: &str) -> String {
         use reentry::domain::subject::account::Contact;
         let key = self.flow.key(&Self::subject());
-        let id = self.flow.seal.channel(ContactKind::Email, "alice@example.com");
+        let id = self.flow.seal.channel(kind, address);
         let contact = Contact {
             id: id.clone(),
-            kind: ContactKind::Email,
-            address: "alice@example.com".to_owned(),
+            kind,
+            address: address.to_owned(),
             verified: true,
             since: Timestamp::from_secs(0),
             gone: None,
@@ -632,8 +646,7 @@ impl House {
             case,
             channel: id,
         };
-        let token = reentry::flow::link::seal(&self.flow, &link);
-        reentry::flow::report::act(&self.flow, &token).await.unwrap();
+        reentry::flow::link::seal(&self.flow, &link)
     }
 }
 
