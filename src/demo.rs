@@ -166,7 +166,8 @@ fn serving(
     let pace = Pace {
         poll: BTreeMap::from([(upstream()?, Duration::from_millis(400))]),
         sweep: Duration::from_millis(400),
-        reconcile: std::collections::BTreeMap::new(),
+        // Once, at the start: it takes the first snapshots.
+        reconcile: BTreeMap::from([(upstream()?, Duration::from_hours(24 * 365))]),
         witness: None,
     };
     Ok(Serving {

@@ -7,7 +7,6 @@ pub mod entitle;
 pub mod farewell;
 pub mod grant;
 pub mod hook;
-pub mod import;
 pub mod ingest;
 pub mod letter;
 pub mod link;
@@ -22,6 +21,7 @@ pub mod step;
 pub mod sweep;
 pub mod thaw;
 mod told;
+pub mod unreadable;
 pub mod untold;
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ use crate::domain::subject::account::Account;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Timestamp};
 use crate::ports::clock::{Clock, Entropy};
-use crate::ports::idp::{IdentityProvider, IdpError, Reading};
+use crate::ports::idp::{IdentityProvider, IdpError, Look, Observation, Reading};
 use crate::ports::notifier::Notifier;
 use crate::ports::seal::{Seal, SubjectKey};
 use crate::ports::store::{Store, StoreError};
@@ -144,6 +144,17 @@ impl Flow {
         let mut reading = self.idp(&subject.upstream)?.account(&subject.sub).await?;
         self.name_contacts(&mut reading.account);
         Ok(reading)
+    }
+
+    /// Observes an account and names its contacts.
+    ///
+    /// # Errors
+    /// [`FlowError::Idp`].
+    pub async fn observe(&self, subject: &Subject, look: Look) -> Result<Observation, FlowError> {
+        let idp = self.idp(&subject.upstream)?;
+        let mut observation = idp.observe(&subject.sub, look).await?;
+        self.name_contacts(&mut observation.reading.account);
+        Ok(observation)
     }
 
     /// Gives every contact its keyed name.

@@ -555,7 +555,7 @@ async fn the_run_time_account_has_four_roles_and_can_do_what_it_must() {
         .admin_events(&reentry::idp::keycloak::admin::AdminEventQuery::default())
         .await
         .expect("admin events");
-    assert_eq!(admin.users(0, 10).await.expect("users").len(), 1);
+    assert_eq!(admin.users_page(0, 10).await.expect("users").read.len(), 1);
     assert_eq!(admin.credentials(&alice).await.expect("credentials").len(), 1);
     assert!(admin.sessions(&alice).await.expect("sessions").is_empty());
     let shop = RelyingParty::discover(&realm.issuer(), "shop", ClientAuth::None, CALLBACK).await;

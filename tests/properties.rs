@@ -19,5 +19,7 @@ mod rooms;
 mod table;
 #[path = "properties/tokens.rs"]
 mod tokens;
+#[path = "properties/unreadable.rs"]
+mod unreadable;
 #[path = "properties/world.rs"]
 mod world;

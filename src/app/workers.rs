@@ -1,4 +1,4 @@
-//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, the first import.
+//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, reconciling (which takes the first snapshots).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::Wakes;
-use crate::flow::{Flow, deliver, import, poll, rebuild, reconcile, sweep};
+use crate::flow::{Flow, deliver, poll, rebuild, reconcile, sweep};
 
 /// How often the workers look.
 #[derive(Clone, Debug)]
@@ -43,15 +43,6 @@ pub fn start(
             poll::run(&flow, &upstream, interval, &owner, (&report, &wakes), &stop).await;
         });
     }
-    for upstream in pace.poll.keys() {
-        let (flow, upstream, stop) = (Arc::clone(flow), upstream.clone(), stop.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = import_all(&flow, &upstream) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-    }
     for (upstream, interval) in &pace.reconcile {
         let (flow, upstream, interval) = (Arc::clone(flow), upstream.clone(), *interval);
         let (owner, stop) = (Arc::clone(&owner), stop.clone());
@@ -67,23 +58,6 @@ pub fn start(
     let (sweeper, token, pause) = (Arc::clone(flow), stop.clone(), pace.sweep);
     tasks.spawn(async move { sweep::run(&sweeper, pause, &token).await });
     tasks
-}
-
-/// Imports snapshots until it succeeds once.
-async fn import_all(flow: &Flow, upstream: &UpstreamId) {
-    let said = |n: u32| tracing::info!(%upstream, accounts = n, "importing contacts and factors");
-    let mut pause = Duration::from_secs(1);
-    loop {
-        match import::run(flow, upstream, &said).await {
-            Ok(count) => {
-                tracing::info!(%upstream, new = count, "contacts and factors of every account are known");
-                return;
-            }
-            Err(error) => tracing::warn!(%upstream, %error, "the import is tried again"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_mins(1));
-    }
 }
 
 /// Tells the store what a process before this one saw of it, and gives what keeps it for the next one.

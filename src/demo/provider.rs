@@ -62,8 +62,7 @@ impl IdentityProvider for DemoProvider {
         Ok(Polled {
             lines,
             next: Cursor(people.log.len().to_string()),
-            more: false,
-            alarms: Vec::new(),
+            ..Polled::default()
         })
     }
 

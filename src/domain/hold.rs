@@ -11,6 +11,7 @@ pub mod contest;
 mod episode;
 pub mod rebuild;
 mod standing;
+pub mod unreadable;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,6 +33,7 @@ use crate::domain::time::{Now, Span, Timestamp};
 use attempt::Attempts;
 use contest::Contest;
 use episode::Episode;
+use unreadable::Unreadable;
 
 /// Whether somebody on a channel of before has been told, which sets the end (domain "End").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +191,9 @@ pub struct Record {
     /// Attempts that changed nothing, as they were told.
     #[serde(default)]
     pub attempts: Vec<Attempts>,
+    /// That the account cannot be read at its IdP, while it cannot.
+    #[serde(default)]
+    pub unreadable: Option<Unreadable>,
 }
 
 /// The restriction in force.
@@ -228,6 +233,7 @@ impl Record {
             reports: Vec::new(),
             recovery: None,
             attempts: Vec::new(),
+            unreadable: None,
         }
     }
 
@@ -311,16 +317,24 @@ impl Record {
     /// that is due must have a record.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        // What is only observed must not delay the lift of what is in force; a freeze holds back every lift.
+        // What is only observed must not delay the lift of what is in force; a freeze holds back every lift, and so does
+        // an account that cannot be read.
         let last = |enforced: bool| {
             let unswept = self
                 .causes
                 .iter()
                 .filter(|c| c.holds() && !c.swept && c.enforced == enforced);
-            unswept.map(Cause::end).max().filter(|_| self.frozen().is_none())
+            let lifts = self.frozen().is_none() && self.unreadable.is_none();
+            unswept.map(Cause::end).max().filter(|_| lifts)
         };
         let contest = self.contest.as_ref().map(Contest::due);
-        let next = contest.into_iter().chain(last(true)).chain(last(false)).min();
+        let again = self.unreadable.as_ref().map(|unreadable| unreadable.next);
+        let next = contest
+            .into_iter()
+            .chain(again)
+            .chain(last(true))
+            .chain(last(false))
+            .min();
         let fresh = self
             .causes
             .iter()

@@ -106,7 +106,9 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
         .factors
         .iter()
         // A password that was set anew is no addition: it can be changed, and without one nobody signs in.
-        .filter(|f| f.gone.is_none() && f.created >= began && f.class != FactorClass::Password)
+        .filter(|f| {
+            f.gone.is_none() && f.is_dated() && f.created >= began && f.class != FactorClass::Password
+        })
         .cloned()
         .collect()
 }

@@ -3,6 +3,10 @@
 //! The mark of an event is set in the same atomic step as what it did, so a line may be read any number of
 //! times, by the poller and by the log-in-time check, in any order.
 
+mod login;
+
+use std::collections::BTreeSet;
+
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
 use crate::domain::hold::rebuild::{hush, was_told};
@@ -10,22 +14,15 @@ use crate::domain::hold::{Record, Transition, attempt};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, told, untold};
-use crate::ports::idp::{Heard, IdpError, Line, Reading};
+use crate::flow::{Flow, FlowError, told};
+use crate::ports::idp::{Heard, IdpError, Line, Observation, Reading, Told};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
 
+pub use login::{Checked, login_check};
+
 /// How long an event is remembered: longer than any overlap or back-fill of a poller.
 const MARK_KEEP: Span = Span::from_days(60);
-
-/// What a log-in-time check found out about the account.
-#[derive(Clone, Debug)]
-pub struct Checked {
-    /// The live reading.
-    pub reading: Reading,
-    /// Whether every factor one could have logged in with is past its probation.
-    pub eligible: bool,
-}
 
 /// When the lines of a page were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +41,44 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
     let Some(subject) = Subject::new(upstream.clone(), &line.sub) else {
         return Err(FlowError::Unknown(line.sub.clone()));
     };
-    match &line.heard {
+    take(flow, &subject, &line.heard, None, era).await
+}
+
+/// Takes what is heard of an account, with a reading that is no older where there is one.
+async fn take(
+    flow: &Flow,
+    subject: &Subject,
+    heard: &Heard,
+    reading: Option<&Reading>,
+    era: Era,
+) -> Result<Updated, FlowError> {
+    match heard {
         Heard::Change(change) => {
-            let updated = changed(flow, &subject, change, era).await?;
+            let updated = changed(flow, subject, change, reading, era).await?;
             Ok(updated.unwrap_or(Updated::Unchanged))
         }
-        Heard::Touched { id } => touched(flow, &subject, id).await,
-        Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
+        Heard::Touched { id } => touched(flow, subject, id, reading).await,
+        Heard::Tampered { id, what } => tampered(flow, subject, id, what).await,
     }
+}
+
+/// Takes the lines of an observation: those of `events`, or all; always those that no log has.
+///
+/// # Errors
+/// [`FlowError`]: the account has to be observed again; what was stored stays.
+pub(super) async fn observed(
+    flow: &Flow,
+    subject: &Subject,
+    observation: &Observation,
+    events: Option<&BTreeSet<String>>,
+    era: Era,
+) -> Result<(), FlowError> {
+    let unlogged = |told: &&Told| matches!(&told.heard, Heard::Change(c) if c.source == Source::Reconcile);
+    let wanted = |told: &&Told| events.is_none_or(|events| events.contains(&told.event)) || unlogged(told);
+    for told in observation.told.iter().filter(wanted) {
+        take(flow, subject, &told.heard, Some(&observation.reading), era).await?;
+    }
+    Ok(())
 }
 
 /// Takes a change that was pushed: as [`line()`], but somebody has to be told when there is no such account.
@@ -64,34 +91,8 @@ pub async fn pushed(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<U
     };
     let subject = Subject::new(upstream.clone(), &line.sub)
         .ok_or_else(|| FlowError::Unknown("the `sub` is none".to_owned()))?;
-    let updated = changed(flow, &subject, change, Era::Ours).await?;
+    let updated = changed(flow, &subject, change, None, Era::Ours).await?;
     updated.ok_or(FlowError::Idp(IdpError::UnknownSubject))
-}
-
-/// Asks the IdP for this account's latest changes and ingests them: before the first issuance after each log-in
-/// (contract section 3, profile "broker").
-///
-/// # Errors
-/// [`FlowError`]: tokens of that log-in say `none` until a later check succeeds.
-pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, FlowError> {
-    let idp = flow.idp(&subject.upstream)?;
-    let now = flow.now(None);
-    let (lines, reading) =
-        futures_util::future::join(idp.latest(&subject.sub, now), flow.reading(subject)).await;
-    for one in lines? {
-        line(flow, &subject.upstream, &one, Era::Ours).await?;
-    }
-    let reading = reading?;
-    untold::check(flow, subject, &reading).await?;
-    let policy = flow.policy.load();
-    let at = now.earliest();
-    let eligible = !reading.account.factors.is_empty()
-        && reading
-            .account
-            .factors
-            .iter()
-            .all(|f| f.eligible(at, policy.probation));
-    Ok(Checked { reading, eligible })
 }
 
 /// A change: judged by the tier the account has now. `None` when there is no such account (any more).
@@ -99,6 +100,7 @@ async fn changed(
     flow: &Flow,
     subject: &Subject,
     change: &Change,
+    reading: Option<&Reading>,
     era: Era,
 ) -> Result<Option<Updated>, FlowError> {
     // A log-in-time check brings what has long been stored: no need to read the account for that.
@@ -114,6 +116,9 @@ async fn changed(
         let (key, mark) = (flow.key(subject), change_mark(change));
         flow.store.update(&key, parts, Some(&mark), &|_| None).await?;
         return Ok(Some(Updated::Duplicate));
+    }
+    if reading.is_some() {
+        return store_change(flow, subject, change, reading, era).await.map(Some);
     }
     let reading = match steady_reading(flow, subject).await {
         Ok(reading) => Some(reading),
@@ -307,7 +312,7 @@ fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account
         account
             .factors
             .iter()
-            .any(|f| Some(f.class) == change.factor && f.created < change.at.minus(STORED))
+            .any(|f| Some(f.class) == change.factor && (!f.is_dated() || f.created < change.at.minus(STORED)))
     };
     let born = |account: &Account| {
         change.factor == Some(FactorClass::FederatedLink)
@@ -348,11 +353,19 @@ fn with_channel(change: &Change, account: Option<&Account>) -> Change {
 }
 
 /// Something about the account may differ: compare contacts with the snapshot, refresh it.
-async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, FlowError> {
-    let reading = match steady_reading(flow, subject).await {
-        Ok(reading) => reading,
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
-        Err(error) => return Err(error),
+async fn touched(
+    flow: &Flow,
+    subject: &Subject,
+    id: &str,
+    reading: Option<&Reading>,
+) -> Result<Updated, FlowError> {
+    let reading = match reading {
+        Some(reading) => reading.clone(),
+        None => match steady_reading(flow, subject).await {
+            Ok(reading) => reading,
+            Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
+            Err(error) => return Err(error),
+        },
     };
     let key = flow.key(subject);
     let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;

@@ -340,8 +340,15 @@ impl IdentityProvider for Keycloak {
     }
 
     async fn accounts(&self, first: u32, max: u32) -> Result<Vec<String>, IdpError> {
-        let page = self.admin.users(first, max).await.map_err(idp)?;
-        Ok(page.into_iter().filter_map(|user| user.id).collect())
+        let page = self.admin.users_page(first, max).await.map_err(idp)?;
+        let strange = page.strange.iter().filter_map(|strange| strange.row.get("id"));
+        let strange = strange.filter_map(|id| id.as_str().map(str::to_owned));
+        let listed = page.read.into_iter().filter_map(|user| user.id);
+        Ok(listed.chain(strange).collect())
+    }
+
+    async fn answers(&self) -> Result<(), IdpError> {
+        self.admin.events_config().await.map(|_| ()).map_err(idp)
     }
 
     async fn converge(&self, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {

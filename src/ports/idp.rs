@@ -55,6 +55,53 @@ pub struct Line {
     pub heard: Heard,
 }
 
+impl Heard {
+    /// The id of the event that it is about.
+    #[must_use]
+    pub fn event(&self) -> &str {
+        match self {
+            Self::Change(change) => &change.id,
+            Self::Tampered { id, .. } | Self::Touched { id } => id,
+        }
+    }
+}
+
+/// An account that the log has something new about, and that could not be read: its lines wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The account's `sub`.
+    pub sub: String,
+    /// When the oldest of the lines was written, by our clock.
+    pub since: Timestamp,
+}
+
+/// What an account is observed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Lines from here on, by our clock.
+    pub since: Timestamp,
+    /// When it is observed.
+    pub now: Now,
+}
+
+/// A line about an account that is observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The IdP's event id.
+    pub event: String,
+    /// What happened.
+    pub heard: Heard,
+}
+
+/// An account: how it is, and what the log tells of it. The reading is never older than the lines.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// The live reading.
+    pub reading: Reading,
+    /// The lines, oldest first, and what no line tells of but the dates of its credentials.
+    pub told: Vec<Told>,
+}
+
 /// How far a poll has come; opaque to everyone but the adapter, kept in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub String);
@@ -64,6 +111,10 @@ pub struct Cursor(pub String);
 pub struct Polled {
     /// In the order of the log. Lines are repeated by design (overlap): marks make that harmless.
     pub lines: Vec<Line>,
+    /// Accounts whose lines are missing from these: they could not be read, and others could.
+    pub unread: Vec<Unread>,
+    /// Lines that cannot be understood and that name no account, each for an alarm.
+    pub strange: Vec<String>,
     /// Where to go on, once every line has been stored.
     pub next: Cursor,
     /// More is waiting: poll again at once.
@@ -131,6 +182,31 @@ pub trait IdentityProvider: Send + Sync {
     async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
         let _ = since;
         self.latest(sub, now).await
+    }
+
+    /// Reads the lines about one account, then the account.
+    ///
+    /// # Errors
+    /// [`IdpError`]: of this account alone, where [`IdentityProvider::answers`].
+    async fn observe(&self, sub: &str, look: Look) -> Result<Observation, IdpError> {
+        let lines = self.story(sub, look.since, look.now).await?;
+        let told = lines.into_iter().map(|line| Told {
+            event: line.heard.event().to_owned(),
+            heard: line.heard,
+        });
+        Ok(Observation {
+            told: told.collect(),
+            reading: self.account(sub).await?,
+        })
+    }
+
+    /// Whether it answers at all, asked by a call about no account: tells an account that cannot be read from an IdP
+    /// that cannot.
+    ///
+    /// # Errors
+    /// [`IdpError`]: it does not.
+    async fn answers(&self) -> Result<(), IdpError> {
+        Ok(())
     }
 
     /// What holds rest on and is out of step with the rest of the IdP, each with what to do: asked for by reconcile.

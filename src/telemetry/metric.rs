@@ -91,6 +91,18 @@ pub const METRICS: &[Metric] = &[
         "Accounts that the identity provider would not let us hold. Alarm.",
     ),
     counter(
+        "reentry_accounts_unreadable_total",
+        "Tries to read an account that an identity provider shows and that could not be read: nothing is allowed to it until it can, and the audit log names it. Alarm when it keeps growing.",
+    ),
+    counter(
+        "reentry_log_strange_lines_total",
+        "Lines of an identity provider's log that could not be understood and were left out, each with an audit line.",
+    ),
+    gauge(
+        "reentry_log_lag_seconds",
+        "How long ago the log of an `upstream` was last read to its end. Alarm when it is longer than some poll intervals.",
+    ),
+    counter(
         "reentry_log_alarms_total",
         "The identity provider's log was switched off, shrunk or cleared. Alarm.",
     ),

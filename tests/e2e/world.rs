@@ -63,6 +63,8 @@ pub struct Setup {
     pub timeout: &'static str,
     /// A receiver of webhooks is configured, with [`RECEIVER_SECRETS`].
     pub webhooks: bool,
+    /// So many more accounts, who never do anything.
+    pub crowd: u32,
 }
 
 impl Default for Setup {
@@ -75,6 +77,7 @@ impl Default for Setup {
             reconcile: "24h",
             timeout: "5s",
             webhooks: false,
+            crowd: 0,
         }
     }
 }
@@ -128,7 +131,7 @@ pub fn settled(username: &str, roles: &[&str]) -> Value {
     })
 }
 
-fn realm(mails: &MailSink) -> Value {
+fn realm(mails: &MailSink, crowd: u32) -> Value {
     let mut realm = plain_realm(&mails.keycloak_settings());
     realm["roles"] =
         json!({ "realm": [{ "name": "reentry-admin" }, { "name": "quick" }, { "name": "business" }] });
@@ -143,6 +146,10 @@ fn realm(mails: &MailSink) -> Value {
         settled("admin-one", &["reentry-admin"]),
         settled("admin-two", &["reentry-admin"]),
     ]);
+    let one =
+        |n| json!({ "username": format!("zz-{n}"), "email": format!("zz-{n}@example.com"), "enabled": true });
+    let others = realm["users"].as_array_mut().unwrap();
+    others.extend((0..crowd).map(one));
     let mut narrow = public_client("narrow", REDIRECT);
     narrow["fullScopeAllowed"] = json!(false);
     let mut consenting = public_client("consenting", REDIRECT);
@@ -161,7 +168,7 @@ impl World {
     pub async fn start(setup: Setup) -> Self {
         let mails = MailSink::start();
         let keycloak = Keycloak::get().await;
-        let realm = keycloak.realm(realm(&mails)).await;
+        let realm = keycloak.realm(realm(&mails, setup.crowd)).await;
         for scope in APPLICATION_SCOPES {
             application_scope(&realm, scope).await;
         }
@@ -393,7 +400,7 @@ pub fn wire_arguments(setup: Setup) -> Vec<&'static str> {
 /// Gives every imported account what an account made in any other way has: the realm's default role.
 async fn default_role(realm: &Realm) {
     let role = realm.get("").await["defaultRole"].clone();
-    let users = realm.get("users?max=100").await;
+    let users = realm.get("users?max=20").await;
     for user in users.as_array().unwrap() {
         let id = user["id"].as_str().unwrap();
         realm

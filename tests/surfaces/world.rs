@@ -20,7 +20,7 @@ use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::{Now, Span};
 use reentry::domain::wording::Wording;
 use reentry::flow::ingest::{self, Era};
-use reentry::flow::{Flow, deliver, import, poll, sweep};
+use reentry::flow::{Flow, deliver, poll, reconcile, sweep};
 use reentry::http;
 use reentry::http::context::Context;
 use reentry::http::pages::{Brand, Pages};
@@ -146,7 +146,7 @@ impl World {
             })),
             issuer: issuer.clone(),
         });
-        import::run(&flow, &upstream, &|_| {}).await.unwrap();
+        reconcile::whole(&flow, &upstream, "import").await.unwrap();
         let ring = ring(&folder.path().join("keys"), &clock);
         let broker = Arc::new(
             Broker::new(
@@ -263,7 +263,9 @@ impl World {
     /// Moves the clock and lets due things happen.
     pub async fn after(&self, span: Span) {
         self.clock.advance(span);
-        sweep::round(&self.flow).await.unwrap();
+        sweep::round(&self.flow, &mut sweep::Resting::default())
+            .await
+            .unwrap();
         self.deliver().await;
     }
 

@@ -101,6 +101,8 @@ pub fn rebuild(
     };
     let mut whole = Transition::new(left.cloned().unwrap_or_else(|| Record::new(subject.clone())));
     whole.record.elevations.clear();
+    // It was read just now.
+    whole.record.unreadable = None;
     whole.account = ground(&evidence, s.now);
     replay(&mut whole, subject, &evidence, case, known, s);
     unknown_told(&mut whole, left, &evidence);

@@ -32,6 +32,13 @@ impl Record {
                 reference: contest.case.clone(),
             });
         }
+        if let Some(unreadable) = self.unreadable.as_ref().filter(|u| u.enforced) {
+            return Some(Restriction {
+                allowed: Ceiling::none(),
+                until: None,
+                reference: unreadable.case.clone(),
+            });
+        }
         self.restriction_of(now, |c| c.enforced)
     }
 

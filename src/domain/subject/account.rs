@@ -101,7 +101,7 @@ pub struct Factor {
     pub id: String,
     /// Its class.
     pub class: FactorClass,
-    /// When it was enrolled, by the IdP's word (or first seen by us, when the IdP has none).
+    /// When it was enrolled, by the IdP's word; [`Factor::UNDATED`] when the IdP does not know.
     pub created: Timestamp,
     /// When it was removed or replaced, if it was.
     pub gone: Option<Timestamp>,
@@ -110,11 +110,22 @@ pub struct Factor {
 }
 
 impl Factor {
+    /// The age of a factor of which the IdP tells none, such as a password that a directory keeps: it is older than
+    /// nothing, so it is never eligible.
+    pub const UNDATED: Timestamp = Timestamp::from_millis(i64::MAX);
+
+    /// Whether the IdP knows when it was enrolled.
+    #[must_use]
+    pub fn is_dated(&self) -> bool {
+        self.created != Self::UNDATED
+    }
+
     /// Whether this factor is *eligible* against a change at `change`: enrolled before it and older than the
     /// probation, or enrolled in the session that created the account (and not replaced since).
     #[must_use]
     pub fn eligible(&self, change: Timestamp, probation: Span) -> bool {
-        self.gone.is_none_or(|gone| gone >= change)
+        self.is_dated()
+            && self.gone.is_none_or(|gone| gone >= change)
             && self.created < change
             && (self.at_creation || self.created.plus(probation) <= change)
     }
@@ -217,7 +228,8 @@ impl Account {
                 contact.gone = None;
             }
         }
-        for factor in next.factors.iter_mut().filter(|f| f.created >= since) {
+        let enrolled = |f: &&mut Factor| f.is_dated() && f.created >= since;
+        for factor in next.factors.iter_mut().filter(enrolled) {
             factor.gone = factor.gone.or(Some(at));
         }
         next

@@ -216,7 +216,7 @@ fn channels(account: &Account) -> Value {
 }
 
 fn factors(account: &Account) -> Value {
-    let factor = |f: &crate::domain::subject::account::Factor| json!({ "class": f.class, "since": Wording::machine(f.created), "removed": f.gone.map(Wording::machine) });
+    let factor = |f: &crate::domain::subject::account::Factor| json!({ "class": f.class, "since": f.is_dated().then(|| Wording::machine(f.created)), "removed": f.gone.map(Wording::machine) });
     account.factors.iter().map(factor).collect()
 }
 

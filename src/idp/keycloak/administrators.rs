@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use futures_util::future::try_join;
 
 use super::Keycloak;
-use super::admin::{Admin, AdminError, AdminEventQuery, ClientRole, Direction, Own};
+use super::admin::{Admin, AdminError, AdminEventQuery, ClientRole, Direction, Own, text};
 use super::representations::{AdminEvent, Role};
 
 /// The client whose roles administer a realm.
@@ -96,7 +96,7 @@ fn given(mapped: &[AdminEvent]) -> BTreeSet<String> {
     let mut given = BTreeSet::new();
     for event in mapped.iter().filter(|event| event.error.is_none()) {
         let sent = event.representation.as_deref().unwrap_or_default();
-        let roles: Vec<Role> = serde_json::from_str(sent).unwrap_or_default();
+        let roles: Vec<Role> = text::read(sent.as_bytes()).unwrap_or_default();
         for role in roles.into_iter().map(|role| role.name) {
             if UNDOING.contains(&role.as_str())
                 && settled.insert(role.clone())

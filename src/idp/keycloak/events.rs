@@ -159,17 +159,52 @@ pub enum AdminAct<'a> {
     Other,
 }
 
+/// What can stand below an account in a path.
+const BELOW: [&str; 14] = [
+    "configured-user-storage-credential-types",
+    "consents",
+    "credentials",
+    "disable-credential-types",
+    "execute-actions-email",
+    "federated-identity",
+    "groups",
+    "impersonation",
+    "logout",
+    "offline-sessions",
+    "reset-password",
+    "reset-password-email",
+    "role-mappings",
+    "send-verify-email",
+];
+
+/// The account that a path names, and what is below it. Keycloak writes an id as it is: one with a slash ends where
+/// something begins that can stand below an account.
+#[must_use]
+pub fn account_of(path: &str) -> Option<(&str, Vec<&str>)> {
+    let path = path.strip_prefix("users/")?;
+    // The realm's user profile.
+    if path.is_empty() || path == "profile" {
+        return None;
+    }
+    let slashes = path.match_indices('/').map(|(at, _)| at);
+    let mut ends = slashes.filter(|at| {
+        let below = path.get(at + 1..).unwrap_or_default();
+        BELOW.contains(&below.split('/').next().unwrap_or_default())
+    });
+    let Some((sub, below)) = ends.next().and_then(|at| path.split_at_checked(at)) else {
+        return Some((path, Vec::new()));
+    };
+    Some((sub, below.split('/').skip(1).collect()))
+}
+
 /// Whom an admin event concerns and what was done. `None` when it concerns no account, or failed.
 #[must_use]
 pub fn admin_act(event: &AdminEvent) -> Option<(&str, AdminAct<'_>)> {
     if event.error.is_some() {
         return None;
     }
-    let path: Vec<&str> = event.resource_path.as_deref()?.split('/').collect();
-    let ["users", sub, rest @ ..] = path.as_slice() else {
-        return None;
-    };
-    let act = match (event.operation_type.as_str(), rest) {
+    let (sub, rest) = account_of(event.resource_path.as_deref()?)?;
+    let act = match (event.operation_type.as_str(), rest.as_slice()) {
         ("CREATE", []) => AdminAct::Created,
         ("UPDATE", []) => AdminAct::Edited,
         ("DELETE", []) => AdminAct::Deleted,
@@ -263,6 +298,42 @@ mod tests {
         assert_eq!(act("UPDATE", "users/u"), yes("Edited"));
         assert_eq!(act("ACTION", "users/u/logout"), yes("Other"));
         assert_eq!(act("UPDATE", "clients/c"), None);
+        assert_eq!(
+            act("UPDATE", "users/profile"),
+            None,
+            "the user profile of the realm"
+        );
+    }
+
+    #[test]
+    fn an_account_is_named_exactly_whatever_its_id_is_made_of() {
+        let act = |operation, path: &str| {
+            let event = admin(operation, path, "a");
+            admin_act(&event).map(|(sub, act)| (sub.to_owned(), format!("{act:?}")))
+        };
+        for sub in [
+            "f:7c1d:ann lee",
+            "x:a/b",
+            "x:50%",
+            "x:a;b",
+            "x:jürgen",
+            "a/b/c",
+            "profile/x",
+        ] {
+            let yes = |what: &str| Some((sub.to_owned(), what.to_owned()));
+            let below = |what: &str| format!("users/{sub}{what}");
+            assert_eq!(act("UPDATE", &below("")), yes("Edited"));
+            assert_eq!(act("ACTION", &below("/reset-password")), yes("SetPassword"));
+            assert_eq!(act("DELETE", &below("/groups/g")), yes("MovedGroup(\"g\")"));
+            assert_eq!(
+                act("CREATE", &below("/role-mappings/clients/c")),
+                yes("MovedRoles")
+            );
+            assert_eq!(
+                act("ACTION", &below("/credentials/c")),
+                yes("RemovedCredential(\"c\")")
+            );
+        }
     }
 
     #[test]

@@ -20,8 +20,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use self::seen::Seen;
-use super::Keycloak;
+use super::{Keycloak, events};
 use crate::domain::json;
+use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::generic;
 use crate::ports::hook::{Heeded, HookCall, HookKind, HookRefusal};
@@ -125,10 +126,9 @@ fn whom(event: &Map<String, Value>) -> Option<String> {
     let sub = if kind.starts_with("access.") {
         event.get("authDetails")?.get("userId")?.as_str()?
     } else {
-        let path = event.get("resourcePath")?.as_str()?;
-        path.strip_prefix("users/")?.split('/').next()?
+        events::account_of(event.get("resourcePath")?.as_str()?)?.0
     };
-    ((1..=255).contains(&sub.len()) && sub.bytes().all(|b| b.is_ascii_graphic())).then(|| sub.to_owned())
+    Subject::is_sub(sub).then(|| sub.to_owned())
 }
 
 /// The shared secret over the body, or the realm's key over its digest.

@@ -12,12 +12,14 @@ mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
 use self::window::lines;
+use super::admin::text::{Rows, Strange};
 use super::admin::{AdminEventQuery, Direction, EventQuery};
 use super::health::{Kept, config_faults, drift, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
@@ -25,10 +27,12 @@ use super::story::Rules;
 use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled};
+use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Unread};
 
 /// Accounts that are judged side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// How long an account of a page may take to be read: one that hangs holds up the others no longer.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How far a log-in-time check looks back. The poller is there for the rest; it alarms when it is not.
 const LOGIN_CHECK: Span = Span::from_days(7);
 /// Most lines that a cursor remembers; a forgotten one is judged again, which changes nothing.
@@ -189,12 +193,12 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         place.admin.start(settings.overlap, back),
     );
     let pages = read_pages(keycloak, &place, starts, max).await?;
-    let user_rows: Vec<Row> = pages.user.iter().map(user_row).collect();
-    let admin_rows: Vec<Row> = pages
-        .admin
-        .iter()
-        .map(|event| admin_row(event, own.as_deref()))
-        .collect();
+    let mut user_rows: Vec<Row> = pages.user.read.iter().map(user_row).collect();
+    user_rows.extend(pages.user.strange.iter().map(|row| strange_row(row, starts.0)));
+    let of_admin = pages.admin.read.iter();
+    let mut admin_rows: Vec<Row> = of_admin.map(|event| admin_row(event, own.as_deref())).collect();
+    admin_rows.extend(pages.admin.strange.iter().map(|row| strange_row(row, starts.1)));
+    let strange = place.strange(&pages, starts);
     let mut alarms = place.standing(&pages.config, settings.retention);
     alarms.extend(role_taken(keycloak).await?);
     for (stream, start, rows, name) in [
@@ -208,7 +212,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         }
     }
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
-    let fresh = pages.admin.iter().filter(|event| !known(event));
+    let fresh = pages.admin.read.iter().filter(|event| !known(event));
     alarms.extend(drift(fresh, own.as_deref()));
     let before: Verdicts = place.verdicts();
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
@@ -218,7 +222,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
-    let judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    let (judged, unread) = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
@@ -231,6 +235,8 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
+        unread,
+        strange,
         next: Cursor(next),
         more: user_more || admin_more,
         alarms,
@@ -254,6 +260,28 @@ impl Place {
         faults
     }
 
+    /// Lines that cannot be understood and were not there before, for people. An account that one of them names cannot
+    /// be read; its line is said with that.
+    fn strange(&self, pages: &Pages, starts: (i64, i64)) -> Vec<String> {
+        let (user, admin) = (&pages.user.strange, &pages.admin.strange);
+        let of_user = user.iter().map(|row| (&self.user, row, starts.0, "user"));
+        let of_admin = admin.iter().map(|row| (&self.admin, row, starts.1, "admin"));
+        let each = of_user
+            .chain(of_admin)
+            .filter_map(|(stream, strange, start, log)| {
+                let row = strange_row(strange, start);
+                let fresh = !stream.seen.contains_key(&row.id);
+                let whose = row.sub.as_deref().unwrap_or("nobody we could name");
+                fresh.then(|| {
+                    let (id, why) = (&row.id, &strange.why);
+                    format!(
+                        "line {id} of the log of {log} events, about {whose}, cannot be understood: {why}"
+                    )
+                })
+            });
+        each.collect()
+    }
+
     fn verdicts(&self) -> Verdicts {
         let seen = self.user.seen.iter().chain(&self.admin.seen);
         seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
@@ -274,8 +302,8 @@ impl Place {
 /// One page of each log, and what the realm records.
 struct Pages {
     config: EventsConfig,
-    user: Vec<Event>,
-    admin: Vec<AdminEvent>,
+    user: Rows<Event>,
+    admin: Rows<AdminEvent>,
 }
 
 async fn read_pages(
@@ -302,8 +330,8 @@ async fn read_pages(
     let admin = &keycloak.admin;
     let (config, user, admin) = try_join3(
         admin.events_config(),
-        admin.events(&user_query),
-        admin.admin_events(&admin_query),
+        admin.events_page(&user_query),
+        admin.admin_events_page(&admin_query),
     )
     .await
     .map_err(idp)?;
@@ -340,28 +368,63 @@ fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     }
 }
 
+/// A line that cannot be understood: whatever of it can be.
+fn strange_row(strange: &Strange, start: i64) -> Row {
+    let text = |name: &str| strange.row.get(name).and_then(serde_json::Value::as_str);
+    let time = strange.row.get("time").and_then(serde_json::Value::as_i64);
+    let of_admin = || Some(events::account_of(text("resourcePath")?)?.0);
+    Row {
+        id: text("id").map_or_else(|| format!("strange:{:?}", strange.row), str::to_owned),
+        time: time.unwrap_or(start),
+        sub: text("userId").or_else(of_admin).map(str::to_owned),
+    }
+}
+
 /// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, in the
-/// order of the log. The instants: receipt, how far the server's clock is ahead, and the page's oldest line.
+/// order of the log; then those that could not be read. The instants: receipt, how far the server's clock is ahead, and
+/// the page's oldest line.
 async fn judged(
     keycloak: &Keycloak,
     subs: &BTreeSet<String>,
     ids: &BTreeSet<&str>,
     rules: &Rules,
     (received, ahead, since): (Timestamp, Span, i64),
-) -> Result<Vec<(i64, String, Line)>, IdpError> {
+) -> Result<(Vec<(i64, String, Line)>, Vec<Unread>), IdpError> {
     let since = Timestamp::from_millis(since);
-    let each = subs
-        .iter()
-        .cloned()
-        .map(|sub| async move { lines(keycloak, &sub, rules, received, ahead, since).await });
-    let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
+    let each = subs.iter().cloned().map(|sub| async move {
+        let lines = lines(keycloak, &sub, rules, received, ahead, since);
+        let lines = tokio::time::timeout(PATIENCE, lines).await;
+        (
+            sub,
+            lines.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned()))),
+        )
+    });
+    let mut stories = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
     let mut found: Vec<(i64, String, Line)> = Vec::new();
-    while let Some(story) = stories.next().await {
-        let told = story?.into_iter();
-        found.extend(told.filter(|(_, event, line)| ids.contains(event.as_str()) || is_unlogged(line)));
+    let wanted = |(_, event, line): &(i64, String, Line)| ids.contains(event.as_str()) || is_unlogged(line);
+    let (mut unread, mut read, mut refused) = (Vec::new(), 0, None);
+    while let Some((sub, story)) = stories.next().await {
+        match story {
+            Ok(told) => {
+                read += 1;
+                found.extend(told.into_iter().filter(wanted));
+            }
+            Err(error) => {
+                tracing::warn!(sub, %error, "an account of which the log has something new cannot be read");
+                let since = since.minus(ahead);
+                unread.push(Unread { sub, since });
+                refused = Some(error)
+                    .filter(|e| matches!(e, IdpError::Refused(_)))
+                    .or(refused);
+            }
+        }
+    }
+    // Our rights are for all accounts alike: they were taken from us, unless somebody can be read.
+    if let Some(refused) = refused.filter(|_| read == 0) {
+        return Err(refused);
     }
     found.sort_by_key(|(time, ..)| *time);
-    Ok(found)
+    Ok((found, unread))
 }
 
 fn is_unlogged(line: &Line) -> bool {

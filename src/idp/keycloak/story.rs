@@ -27,6 +27,7 @@ use super::events::{self, AdminAct, Touch};
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::subject::account::FactorClass;
 use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::admin::text;
 use crate::idp::keycloak::representations::{AdminEvent, Credential, Event};
 
 /// A credential and the line that tells of it are this near to each other, at most.
@@ -398,7 +399,7 @@ impl<'a> Story<'a> {
             _ => ChangeKind::FactorAdded,
         };
         let change = Change {
-            id: format!("{}@{created}", credential.id),
+            id: format!("{}@{created}", credential.name()),
             source: Source::Reconcile,
             kind,
             factor: Some(class),
@@ -468,7 +469,7 @@ fn moved(event: &AdminEvent) -> String {
 
 /// Names of the roles or the path of the group that were sent.
 fn names(representation: &str) -> Vec<String> {
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(representation) else {
+    let Ok(value) = text::read::<serde_json::Value>(representation.as_bytes()) else {
         return Vec::new();
     };
     let name = |of: &serde_json::Value| {

@@ -307,7 +307,7 @@ async fn held(admin: &Admin, snapshot: &Snapshot) -> Result<Vec<String>, AdminEr
         .into_iter()
         .filter(|group| group.path.starts_with(&format!("{GROUP}/")))
     {
-        for user in admin.group_members(&group.id, 0, 10).await? {
+        for user in admin.group_members(&group.id, 0, 10).await?.read {
             held.push(format!(
                 "{} in {}",
                 user.username.or(user.id).unwrap_or_default(),

@@ -4,6 +4,7 @@
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::text::Rows;
 use super::{Admin, AdminError, Parts, encode};
 use crate::idp::keycloak::representations::{
     Consent, Credential, FederatedIdentity, Group, Mappings, Role, Session, User,
@@ -18,17 +19,18 @@ impl Admin {
         self.get(&["users", id]).await
     }
 
-    /// One page of users, whole, in the server's order (user name).
+    /// One page of users, without attributes, in the server's order (user name); behind the last one it is empty. A page
+    /// may be shorter than asked for and not be the last. Listing imports the users of a directory.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn users(&self, first: u32, max: u32) -> Result<Vec<User>, AdminError> {
+    pub async fn users_page(&self, first: u32, max: u32) -> Result<Rows<User>, AdminError> {
         let query = vec![
             ("first", first.to_string()),
             ("max", max.to_string()),
-            ("briefRepresentation", "false".to_owned()),
+            ("briefRepresentation", "true".to_owned()),
         ];
-        self.get_with(&["users"], query).await
+        self.rows(&["users"], query).await
     }
 
     /// Number of users in the realm.

@@ -14,8 +14,8 @@ use crate::ports::idp::{Heard, IdpError, Line};
 
 /// Rows per page of one account's window.
 const WINDOW_PAGE: u32 = 500;
-/// Most pages of one account's window.
-const WINDOW_PAGES: u32 = 6;
+/// Most pages of one account's window. One that goes on behind them is not judged by half of it: it cannot be read.
+const WINDOW_PAGES: u32 = 60;
 
 /// One account's lines, judged: when, the event's id, the line. An account that is gone has none.
 pub(super) async fn lines(
@@ -85,7 +85,7 @@ async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<(Win
         ..EventQuery::default()
     };
     let admin_query = AdminEventQuery {
-        resource_path: Some(format!("users/{sub}*")),
+        account: Some(sub.to_owned()),
         from_ms: Some(from),
         direction: Direction::Descending,
         max: WINDOW_PAGE,
@@ -131,14 +131,14 @@ async fn all_events(keycloak: &Keycloak, mut query: EventQuery) -> Result<Vec<Ev
     let mut all = Vec::new();
     for page in 0..WINDOW_PAGES {
         query.first = page * WINDOW_PAGE;
-        let rows = keycloak.admin.events(&query).await?;
+        let rows = keycloak.admin.events_page(&query).await?;
         let last = rows.len() < WINDOW_PAGE as usize;
-        all.extend(rows);
+        all.extend(rows.all("GET events")?);
         if last {
-            break;
+            return Ok(all);
         }
     }
-    Ok(all)
+    Err(endless("events"))
 }
 
 async fn all_admin_events(
@@ -148,12 +148,19 @@ async fn all_admin_events(
     let mut all = Vec::new();
     for page in 0..WINDOW_PAGES {
         query.first = page * WINDOW_PAGE;
-        let rows = keycloak.admin.admin_events(&query).await?;
+        let rows = keycloak.admin.admin_events_page(&query).await?;
         let last = rows.len() < WINDOW_PAGE as usize;
-        all.extend(rows);
+        all.extend(rows.all("GET admin-events")?);
         if last {
-            break;
+            return Ok(all);
         }
     }
-    Ok(all)
+    Err(endless("admin-events"))
+}
+
+fn endless(log: &str) -> AdminError {
+    AdminError::Malformed {
+        what: format!("GET {log}"),
+        reason: format!("more than {} lines about one account", WINDOW_PAGES * WINDOW_PAGE),
+    }
 }

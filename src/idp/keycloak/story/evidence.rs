@@ -119,7 +119,13 @@ impl Story<'_> {
             );
             acts && young(other.time)
         });
-        some && old && !moved && !by_admin
+        // One of unknown age may be younger than anything.
+        let undated = self
+            .window
+            .credentials
+            .iter()
+            .any(|credential| credential.created_date.is_none());
+        some && old && !undated && !moved && !by_admin
     }
 
     /// Whether a factor took the place of another one of its class: set in a recovery, and none older is left.
@@ -164,7 +170,7 @@ impl Story<'_> {
             events::class(&credential.kind) == class
                 && credential
                     .created_date
-                    .is_some_and(|created| created < time - STORED)
+                    .is_none_or(|created| created < time - STORED)
         });
         young && !earlier && !by_admin && !listed
     }
