@@ -23,6 +23,7 @@ pub mod sweep;
 pub mod thaw;
 mod told;
 pub mod untold;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::domain::policy::Policy;
 use crate::domain::subject::account::Account;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Timestamp};
+use crate::flow::watch::Watch;
 use crate::ports::clock::{Clock, Entropy};
 use crate::ports::idp::{IdentityProvider, IdpError, Reading};
 use crate::ports::notifier::Notifier;
@@ -60,6 +62,8 @@ pub struct Flow {
     pub notifier: Arc<dyn Notifier>,
     /// The issuer URL without a trailing slash: links in notices begin with it.
     pub issuer: String,
+    /// How far each IdP's log was read, as far as this process knows.
+    pub watch: Watch,
 }
 
 /// Why a use case could not be carried out.
@@ -82,6 +86,13 @@ impl Flow {
     pub fn now(&self, store_time: Option<Timestamp>) -> Now {
         let own = self.clock.now();
         store_time.map_or(Now::exact(own), |store| Now::between(own, store))
+    }
+
+    /// What the IdPs need that keep a log.
+    #[must_use]
+    pub fn watching(upstreams: &BTreeMap<UpstreamId, Arc<dyn IdentityProvider>>) -> Watch {
+        let logs = upstreams.iter().filter(|(_, idp)| idp.keeps_log());
+        Watch::new(logs.map(|(id, _)| id.clone()))
     }
 
     /// The IdP of a subject.

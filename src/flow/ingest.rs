@@ -7,10 +7,11 @@ use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
 use crate::domain::hold::rebuild::{hush, was_told};
 use crate::domain::hold::{Record, Transition, attempt};
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, told, untold};
+use crate::flow::{Flow, FlowError, session, told, untold};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
@@ -49,6 +50,7 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
             let updated = changed(flow, &subject, change, era).await?;
             Ok(updated.unwrap_or(Updated::Unchanged))
         }
+        Heard::Withdrawn { what, .. } => Ok(session::withdraw(flow, &subject, what).await?),
         Heard::Touched { id } => touched(flow, &subject, id).await,
         Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
     }
@@ -351,9 +353,14 @@ fn with_channel(change: &Change, account: Option<&Account>) -> Change {
 async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, FlowError> {
     let reading = match steady_reading(flow, subject).await {
         Ok(reading) => reading,
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => {
+            return Ok(session::withdraw(flow, subject, &Withdrawal::Account).await?);
+        }
         Err(error) => return Err(error),
     };
+    if reading.is_withdrawn() {
+        session::withdraw(flow, subject, &Withdrawal::Account).await?;
+    }
     let key = flow.key(subject);
     let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;
     if let Some(before) = &loaded.account {

@@ -63,6 +63,8 @@ pub struct Setup {
     pub timeout: &'static str,
     /// A receiver of webhooks is configured, with [`RECEIVER_SECRETS`].
     pub webhooks: bool,
+    /// How long an access token lives.
+    pub access: &'static str,
 }
 
 impl Default for Setup {
@@ -75,6 +77,7 @@ impl Default for Setup {
             reconcile: "24h",
             timeout: "5s",
             webhooks: false,
+            access: "15m",
         }
     }
 }
@@ -559,6 +562,8 @@ scopes:
   export: ["statements:export"]
   credential: ["credentials:write"]
   admin: ["reentry:admin"]
-"#
+lifetimes: {{ access: {access} }}
+"#,
+        access = setup.access,
     )
 }

@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use self::window::lines;
 use super::admin::{AdminEventQuery, Direction, EventQuery};
+use super::events::AdminAct;
 use super::health::{Kept, config_faults, drift, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
 use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
+use crate::domain::session::Withdrawal;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled};
 
@@ -210,6 +212,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
     let fresh = pages.admin.iter().filter(|event| !known(event));
     alarms.extend(drift(fresh, own.as_deref()));
+    let ended = place.ended(&pages, own.as_deref());
     let before: Verdicts = place.verdicts();
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
@@ -218,7 +221,9 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
-    let judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    let mut judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    judged.extend(ended);
+    judged.sort_by_key(|(time, ..)| *time);
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
@@ -254,6 +259,28 @@ impl Place {
         faults
     }
 
+    /// What these pages say that Keycloak has ended, of lines that were not there before; what we ended ourselves has ended
+    /// here already.
+    fn ended(&self, pages: &Pages, own: Option<&str>) -> Vec<(i64, String, Line)> {
+        let line = |time: i64, id: String, (sub, what): (&str, Withdrawal)| {
+            let sub = sub.to_owned();
+            let heard = Heard::Withdrawn { id: id.clone(), what };
+            (time, id, Line { sub, heard })
+        };
+        let user = pages.user.iter().filter_map(|event| {
+            let id = Some(events::id(event)).filter(|id| !self.user.seen.contains_key(id))?;
+            Some(line(event.time, id, events::ended(event)?))
+        });
+        let foreign = |event: &&AdminEvent| {
+            events::admin_act(event).is_some_and(|(_, act)| !events::is_own(event, &act, own))
+        };
+        let admin = pages.admin.iter().filter(foreign).filter_map(|event| {
+            let id = Some(events::admin_id(event)).filter(|id| !self.admin.seen.contains_key(id))?;
+            Some(line(event.time, id, events::ended_by_admin(event)?))
+        });
+        user.chain(admin).collect()
+    }
+
     fn verdicts(&self) -> Verdicts {
         let seen = self.user.seen.iter().chain(&self.admin.seen);
         seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
@@ -284,8 +311,9 @@ async fn read_pages(
     (user_from, admin_from): (i64, i64),
     max: u32,
 ) -> Result<Pages, IdpError> {
+    let types: Vec<&str> = events::TELLING.into_iter().chain(events::ENDING).collect();
     let user_query = EventQuery {
-        types: keycloak.known(&events::TELLING).await?,
+        types: keycloak.known(&types).await?,
         from_ms: Some(user_from),
         direction: Direction::Ascending,
         first: place.user.skip,
@@ -327,12 +355,18 @@ fn user_row(event: &Event) -> Row {
     Row {
         id: events::id(event),
         time: event.time,
-        sub: event.user_id.clone(),
+        sub: event.user_id.clone().filter(|_| !is_ending(event)),
     }
+}
+
+/// Whether it says only that something has ended: the account need not be read for that.
+fn is_ending(event: &Event) -> bool {
+    events::ENDING.contains(&event.kind.as_str())
 }
 
 fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     let act = events::admin_act(event).filter(|(_, act)| !events::is_own(event, act, own));
+    let act = act.filter(|(_, act)| !matches!(act, AdminAct::Deleted | AdminAct::SignedOut));
     Row {
         id: events::admin_id(event),
         time: event.time,
