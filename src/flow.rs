@@ -9,6 +9,7 @@ pub mod grant;
 pub mod hook;
 pub mod import;
 pub mod ingest;
+mod kin;
 pub mod letter;
 pub mod link;
 pub mod live;
@@ -33,7 +34,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::domain::policy::Policy;
-use crate::domain::subject::account::Account;
+use crate::domain::subject::account::{Account, ContactKind};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Timestamp};
 use crate::flow::watch::Watch;
@@ -157,10 +158,13 @@ impl Flow {
         Ok(reading)
     }
 
-    /// Gives every contact its keyed name.
+    /// Gives every contact, and whatever else the account is known by, its keyed name.
     fn name_contacts(&self, account: &mut Account) {
         for contact in &mut account.contacts {
             contact.id = self.seal.channel(contact.kind, &contact.address);
+        }
+        for name in &mut account.names {
+            *name = self.seal.channel(ContactKind::Email, name).0;
         }
     }
 }

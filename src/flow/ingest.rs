@@ -11,7 +11,7 @@ use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, session, told, untold};
+use crate::flow::{Flow, FlowError, kin, session, told, untold};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
@@ -50,7 +50,13 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
             let updated = changed(flow, &subject, change, era).await?;
             Ok(updated.unwrap_or(Updated::Unchanged))
         }
-        Heard::Withdrawn { what, .. } => Ok(session::withdraw(flow, &subject, what).await?),
+        Heard::Withdrawn { what, .. } => {
+            // Only what was deleted is told so by a line; that it was switched off is read.
+            if *what == Withdrawal::Account {
+                kin::gone(flow, &subject).await?;
+            }
+            Ok(session::withdraw(flow, &subject, what).await?)
+        }
         Heard::Touched { id } => touched(flow, &subject, id).await,
         Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
     }
@@ -85,6 +91,7 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     }
     let reading = reading?;
     untold::check(flow, subject, &reading).await?;
+    kin::returned(flow, subject, &reading).await?;
     let policy = flow.policy.load();
     let at = now.earliest();
     let eligible = !reading.account.factors.is_empty()
@@ -354,10 +361,12 @@ async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, Fl
     let reading = match steady_reading(flow, subject).await {
         Ok(reading) => reading,
         Err(FlowError::Idp(IdpError::UnknownSubject)) => {
+            kin::gone(flow, subject).await?;
             return Ok(session::withdraw(flow, subject, &Withdrawal::Account).await?);
         }
         Err(error) => return Err(error),
     };
+    kin::returned(flow, subject, &reading).await?;
     if reading.is_withdrawn() {
         session::withdraw(flow, subject, &Withdrawal::Account).await?;
     }

@@ -75,6 +75,10 @@ pub struct Admin {
     pub logs: AtomicBool,
     /// Has switched the account off.
     pub disabled: AtomicBool,
+    /// What every account is known by.
+    pub names: Mutex<Vec<String>>,
+    /// When every account was made.
+    pub created: AtomicI64,
     /// Knows no account of any `sub`.
     pub strange: AtomicBool,
     pub asked: AtomicI64,
@@ -122,6 +126,8 @@ impl IdentityProvider for FakeIdp {
         }
         let account = Account {
             enabled: !self.admin.disabled.load(Ordering::SeqCst),
+            names: self.admin.names.lock().unwrap().clone(),
+            created: Timestamp::from_millis(self.admin.created.load(Ordering::SeqCst)),
             ..Account::default()
         };
         let facts = Facts {

@@ -9,12 +9,13 @@ use reentry::domain::change::ChangeKind;
 use reentry::domain::session::Withdrawal;
 use reentry::domain::subject::UpstreamId;
 use reentry::domain::time::{Span, Timestamp};
-use reentry::flow::session;
 use reentry::flow::watch::Known;
+use reentry::flow::{ingest, session};
 use reentry::ports::clock::Clock as _;
+use reentry::ports::idp::{Heard, Line};
 use serde_json::json;
 
-use crate::house::{House, payload};
+use crate::house::{House, SUB, payload};
 use crate::op::Word;
 use crate::rp::{Browser, authorize_url, code, introspect, log_in, redeem, refresh, text, tokens, userinfo};
 
@@ -281,9 +282,9 @@ async fn p5_a_refresh_asks_as_a_log_in_does_when_the_log_was_not_followed_for_a_
     house.pass(Span::from_secs(10));
     let mut change = house.change(ChangeKind::PasswordReset);
     change.session = Some("kc-session-1".to_owned());
-    house.admin.lines.lock().unwrap().push(reentry::ports::idp::Line {
-        sub: crate::house::SUB.to_owned(),
-        heard: reentry::ports::idp::Heard::Change(change),
+    house.admin.lines.lock().unwrap().push(Line {
+        sub: SUB.to_owned(),
+        heard: Heard::Change(change),
     });
     let (one, two) = futures_util::future::join(
         refresh(&house, text(&next, "refresh_token")),
@@ -391,4 +392,68 @@ async fn a_lost_answer_is_given_again_for_the_grace_alone_and_a_reuse_is_written
     let last = refresh(&house, text(&next, "refresh_token")).await.json();
     assert_eq!(refresh(&house, text(&first, "refresh_token")).await.status, 400);
     assert_eq!(refresh(&house, text(&last, "refresh_token")).await.status, 400);
+}
+
+// P2
+#[tokio::test]
+async fn p2_an_account_that_was_deleted_while_held_and_made_again_begins_as_restricted() {
+    for frozen in [false, true] {
+        let house = House::new().await;
+        house.admin.created.store(now(&house).millis(), Ordering::SeqCst);
+        house
+            .admin
+            .names
+            .lock()
+            .unwrap()
+            .push("username:alice".to_owned());
+        tokens(&house, &mut Browser::default(), &[]).await;
+        house.pass(Span::from_secs(5));
+        if frozen {
+            house.freeze().await;
+        } else {
+            house.reset(None).await;
+        }
+        let deleted = Line {
+            sub: SUB.to_owned(),
+            heard: Heard::Withdrawn {
+                id: "deleted".to_owned(),
+                what: Withdrawal::Account,
+            },
+        };
+        for _ in 0..2 {
+            ingest::line(&house.flow, &upstream(), &deleted, ingest::Era::Ours)
+                .await
+                .unwrap();
+        }
+        assert_eq!(audit(&house, "held_account_deleted").await.len(), 1);
+        house.pass(Span::from_secs(5));
+        house.op.say(&Word {
+            sub: "alice-again".to_owned(),
+            sid: "kc-session-2".to_owned(),
+            auth_time: Some(house.now()),
+            ..Word::default()
+        });
+        if frozen {
+            assert_eq!(
+                log_in(&house, &mut Browser::default(), &[]).await.error(),
+                "access_denied"
+            );
+            continue;
+        }
+        let given = tokens(&house, &mut Browser::default(), &[]).await;
+        assert_eq!(
+            payload(text(&given, "access_token"))["recovery_scope"],
+            "read write"
+        );
+        // Somebody else is not meant.
+        house.admin.names.lock().unwrap().clear();
+        house.op.say(&Word {
+            sub: "bob".to_owned(),
+            sid: "kc-session-3".to_owned(),
+            auth_time: Some(house.now()),
+            ..Word::default()
+        });
+        let given = tokens(&house, &mut Browser::default(), &[]).await;
+        assert_eq!(payload(text(&given, "access_token"))["recovery_scope"], "full");
+    }
 }

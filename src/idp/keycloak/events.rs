@@ -297,8 +297,23 @@ mod tests {
         assert_eq!(act("DELETE", "users/u/groups/g"), yes("MovedGroup(\"g\")"));
         assert_eq!(act("CREATE", "users/u/role-mappings/realm"), yes("MovedRoles"));
         assert_eq!(act("UPDATE", "users/u"), yes("Edited"));
-        assert_eq!(act("ACTION", "users/u/logout"), yes("Other"));
+        assert_eq!(act("ACTION", "users/u/logout"), yes("SignedOut"));
         assert_eq!(act("UPDATE", "clients/c"), None);
+    }
+
+    #[test]
+    fn what_keycloak_ended_and_whose() {
+        let at = Timestamp::from_millis(admin("ACTION", "users/u/logout", "a").time);
+        let everywhere = admin("ACTION", "users/u/logout", "a");
+        let all = Withdrawal::Sessions { at, offline: true };
+        assert_eq!(ended_by_admin(&everywhere), Some(("u", all)));
+        let deleted = admin("DELETE", "users/u", "a");
+        assert_eq!(ended_by_admin(&deleted), Some(("u", Withdrawal::Account)));
+        assert_eq!(ended_by_admin(&admin("UPDATE", "users/u", "a")), None);
+        assert!(
+            is_own(&everywhere, &AdminAct::SignedOut, Some("a")),
+            "what we signed out ourselves has ended here already"
+        );
     }
 
     #[test]

@@ -212,8 +212,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
     let fresh = pages.admin.iter().filter(|event| !known(event));
     alarms.extend(drift(fresh, own.as_deref()));
-    let ended = place.ended(&pages, own.as_deref());
-    let before: Verdicts = place.verdicts();
+    let (before, ended): (Verdicts, _) = (place.verdicts(), place.ended(&pages, own.as_deref()));
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
@@ -221,9 +220,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
-    let mut judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
-    judged.extend(ended);
-    judged.sort_by_key(|(time, ..)| *time);
+    let judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since), ended).await?;
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
@@ -374,14 +371,15 @@ fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     }
 }
 
-/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, in the
-/// order of the log. The instants: receipt, how far the server's clock is ahead, and the page's oldest line.
+/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, with those
+/// `found` already, in the order of the log. The instants: receipt, how far the server's clock is ahead, and the page's oldest line.
 async fn judged(
     keycloak: &Keycloak,
     subs: &BTreeSet<String>,
     ids: &BTreeSet<&str>,
     rules: &Rules,
     (received, ahead, since): (Timestamp, Span, i64),
+    mut found: Vec<(i64, String, Line)>,
 ) -> Result<Vec<(i64, String, Line)>, IdpError> {
     let since = Timestamp::from_millis(since);
     let each = subs
@@ -389,7 +387,6 @@ async fn judged(
         .cloned()
         .map(|sub| async move { lines(keycloak, &sub, rules, received, ahead, since).await });
     let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
-    let mut found: Vec<(i64, String, Line)> = Vec::new();
     while let Some(story) = stories.next().await {
         let told = story?.into_iter();
         found.extend(told.filter(|(_, event, line)| ids.contains(event.as_str()) || is_unlogged(line)));

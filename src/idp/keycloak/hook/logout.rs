@@ -69,17 +69,22 @@ pub(super) async fn heed(
         keycloak.hooks.heeded(&id);
         return Ok(Heeded::Wake { sub: None });
     };
+    let what = meant(event, sid, at);
+    Ok(Heeded::Told(Line {
+        sub: sub.to_owned(),
+        heard: Heard::Withdrawn { id, what },
+    }))
+}
+
+/// What the token says has ended.
+fn meant(event: Option<&Value>, sid: Option<&str>, at: Timestamp) -> Withdrawal {
     let offline = event.and_then(|e| e.get("revoke_offline_access")) == Some(&Value::Bool(true));
-    let what = match sid {
+    match sid {
         Some(sid) => Withdrawal::Session {
             sid: sid.to_owned(),
             at,
             offline,
         },
         None => Withdrawal::Sessions { at, offline },
-    };
-    Ok(Heeded::Told(Line {
-        sub: sub.to_owned(),
-        heard: Heard::Withdrawn { id, what },
-    }))
+    }
 }
