@@ -320,13 +320,15 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
         mailbox: Arc::clone(parts.mailbox),
         clock: Arc::clone(&clock),
     };
+    let upstreams = BTreeMap::from([(id.clone(), provider)]);
     let flow = Arc::new(Flow {
+        watch: Flow::watching(&upstreams),
         store,
         seal: keys,
         clock,
         entropy: Arc::clone(parts.entropy),
         policy: ArcSwap::from_pointee(policy()?),
-        upstreams: BTreeMap::from([(id.clone(), provider)]),
+        upstreams,
         notifier: Arc::new(notifier),
         issuer: parts.places.issuer.clone(),
     });

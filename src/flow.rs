@@ -8,6 +8,7 @@ pub mod farewell;
 pub mod grant;
 pub mod hook;
 pub mod ingest;
+mod kin;
 pub mod letter;
 pub mod link;
 pub mod live;
@@ -23,6 +24,7 @@ pub mod thaw;
 mod told;
 pub mod unreadable;
 pub mod untold;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,9 +34,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::domain::policy::Policy;
-use crate::domain::subject::account::Account;
+use crate::domain::subject::account::{Account, ContactKind};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Timestamp};
+use crate::flow::watch::Watch;
 use crate::ports::clock::{Clock, Entropy};
 use crate::ports::idp::{IdentityProvider, IdpError, Look, Observation, Reading};
 use crate::ports::notifier::Notifier;
@@ -60,6 +63,8 @@ pub struct Flow {
     pub notifier: Arc<dyn Notifier>,
     /// The issuer URL without a trailing slash: links in notices begin with it.
     pub issuer: String,
+    /// How far each IdP's log was read, as far as this process knows.
+    pub watch: Watch,
 }
 
 /// Why a use case could not be carried out.
@@ -82,6 +87,13 @@ impl Flow {
     pub fn now(&self, store_time: Option<Timestamp>) -> Now {
         let own = self.clock.now();
         store_time.map_or(Now::exact(own), |store| Now::between(own, store))
+    }
+
+    /// What the IdPs need that keep a log.
+    #[must_use]
+    pub fn watching(upstreams: &BTreeMap<UpstreamId, Arc<dyn IdentityProvider>>) -> Watch {
+        let logs = upstreams.iter().filter(|(_, idp)| idp.keeps_log());
+        Watch::new(logs.map(|(id, _)| id.clone()))
     }
 
     /// The IdP of a subject.
@@ -157,10 +169,13 @@ impl Flow {
         Ok(observation)
     }
 
-    /// Gives every contact its keyed name.
+    /// Gives every contact, and whatever else the account is known by, its keyed name.
     fn name_contacts(&self, account: &mut Account) {
         for contact in &mut account.contacts {
             contact.id = self.seal.channel(contact.kind, &contact.address);
+        }
+        for name in &mut account.names {
+            *name = self.seal.channel(ContactKind::Email, name).0;
         }
     }
 }

@@ -21,6 +21,7 @@ const FAULTS: [(&str, &str); 10] = [
     ("P11", "p11_"),
     ("P17", "p17_"),
     ("P15", "p15_"),
+    ("P16", "p16_"),
 ];
 /// What the copy is made of, besides the property tests.
 const COPIED: [&str; 4] = ["src/domain.rs", "src/domain", "src/ports.rs", "src/ports"];

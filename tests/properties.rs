@@ -21,5 +21,7 @@ mod table;
 mod tokens;
 #[path = "properties/unreadable.rs"]
 mod unreadable;
+#[path = "properties/withdrawn.rs"]
+mod withdrawn;
 #[path = "properties/world.rs"]
 mod world;

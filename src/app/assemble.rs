@@ -61,13 +61,15 @@ pub async fn flow(config: &Config, broker: &Broker) -> anyhow::Result<Arc<Flow>>
         .upstreams
         .iter()
         .map(|u| Ok((u.id.clone(), provider(u, &config.policy)?)));
+    let upstreams = upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
     Ok(Arc::new(Flow {
+        watch: Flow::watching(&upstreams),
         store,
         seal: keys,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         policy: ArcSwap::from_pointee(config.policy.clone()),
-        upstreams: upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
+        upstreams,
         notifier: notifier(config, broker)?,
         issuer: config.server.issuer.as_str().to_owned(),
     }))

@@ -46,6 +46,10 @@ impl DemoProvider {
 
 #[async_trait]
 impl IdentityProvider for DemoProvider {
+    fn keeps_log(&self) -> bool {
+        false
+    }
+
     fn id(&self) -> &UpstreamId {
         &self.id
     }

@@ -359,7 +359,7 @@ impl Record {
     /// Ends every session that began at or before `now`, but for `except`.
     fn cut(&mut self, now: Now, except: Option<String>) {
         self.cuts.push(Cut {
-            at: now.latest(),
+            at: now.stamp(),
             except,
         });
         // A bound that can only tighten: the two oldest become one, at the later instant, without an exception.

@@ -141,6 +141,8 @@ pub struct Lifetimes {
     pub session: Span,
     /// An offline refresh family (`offline_access` granted outside any hold).
     pub offline: Span,
+    /// How long a client that lost the answer to a refresh may send the former refresh token again.
+    pub refresh_grace: Span,
 }
 
 /// The whole policy.

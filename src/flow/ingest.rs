@@ -11,10 +11,11 @@ use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
 use crate::domain::hold::rebuild::{hush, was_told};
 use crate::domain::hold::{Record, Transition, attempt};
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, told};
+use crate::flow::{Flow, FlowError, kin, session, told};
 use crate::ports::idp::{Heard, IdpError, Line, Observation, Reading, Told};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
@@ -56,6 +57,13 @@ async fn take(
         Heard::Change(change) => {
             let updated = changed(flow, subject, change, reading, era).await?;
             Ok(updated.unwrap_or(Updated::Unchanged))
+        }
+        Heard::Withdrawn { what, .. } => {
+            // Only what was deleted is told so by a line; that it was switched off is read.
+            if *what == Withdrawal::Account {
+                kin::gone(flow, subject).await?;
+            }
+            Ok(session::withdraw(flow, subject, what).await?)
         }
         Heard::Touched { id } => touched(flow, subject, id, reading).await,
         Heard::Tampered { id, what } => tampered(flow, subject, id, what).await,
@@ -363,10 +371,17 @@ async fn touched(
         Some(reading) => reading.clone(),
         None => match steady_reading(flow, subject).await {
             Ok(reading) => reading,
-            Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
+            Err(FlowError::Idp(IdpError::UnknownSubject)) => {
+                kin::gone(flow, subject).await?;
+                return Ok(session::withdraw(flow, subject, &Withdrawal::Account).await?);
+            }
             Err(error) => return Err(error),
         },
     };
+    kin::returned(flow, subject, &reading).await?;
+    if reading.is_withdrawn() {
+        session::withdraw(flow, subject, &Withdrawal::Account).await?;
+    }
     let key = flow.key(subject);
     let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;
     if let Some(before) = &loaded.account {

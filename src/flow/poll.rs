@@ -60,6 +60,7 @@ pub async fn run(
     (report, wakes): (&Report, &Wakes),
     stop: &tokio_util::sync::CancellationToken,
 ) {
+    flow.watch.every(upstream, interval);
     let mut standing = Standing::default();
     let mut seen = Seen::default();
     let mut followed = Followed::new(interval);
@@ -304,6 +305,7 @@ fn name(line: &Line) -> String {
             )
         }
         Heard::Touched { id } => format!("{}:touched:{id}", line.sub),
+        Heard::Withdrawn { id, .. } => format!("{}:withdrawn:{id}", line.sub),
         Heard::Tampered { id, .. } => format!("{}:tampered:{id}", line.sub),
     }
 }
@@ -320,7 +322,7 @@ fn stamp_name(upstream: &UpstreamId) -> String {
 async fn take(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> Result<bool, FlowError> {
     let parts = match line.heard {
         Heard::Change(_) => Parts::RECORD.while_rebuilding(),
-        Heard::Touched { .. } | Heard::Tampered { .. } => Parts::RECORD,
+        Heard::Withdrawn { .. } | Heard::Touched { .. } | Heard::Tampered { .. } => Parts::RECORD,
     };
     // Asked first, so that a line that has to wait costs the IdP nothing.
     if let Some(subject) = Subject::new(upstream.clone(), &line.sub)
@@ -395,8 +397,12 @@ pub(super) async fn caught_up_at(flow: &Flow, upstream: &UpstreamId) -> Option<T
 
 /// Whether the process that has the lease read the log to its end a short while ago.
 async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> bool {
-    let at = caught_up_at(flow, upstream).await;
-    at.is_some_and(|at| flow.clock.now().since(at).abs() < FRESH)
+    let (at, now) = (caught_up_at(flow, upstream).await, flow.clock.now());
+    let at = at.filter(|at| now.since(*at).abs() < FRESH);
+    if let Some(at) = at {
+        flow.watch.read_until(upstream, at.min(now));
+    }
+    at.is_some()
 }
 
 /// Polls once. `None` when another process has the lease; otherwise whether more is waiting, and alarms.
@@ -412,6 +418,7 @@ pub async fn once(
     let Some(lease) = flow.store.lease(&lease_name(upstream), owner, LEASE).await? else {
         return Ok(None);
     };
+    let began = flow.clock.now();
     let setting = format!("cursor:{upstream}");
     let stored = Cursor(flow.store.setting(&setting).await?.unwrap_or_default());
     let cursor = seen.from(&stored);
@@ -471,10 +478,11 @@ pub async fn once(
         seen.ahead = Some((stored, polled.next));
     }
     if !polled.more {
-        let stamp = flow.clock.now().millis().to_string();
+        let stamp = began.millis().to_string();
         flow.store
             .set_setting(&stamp_name(upstream), &stamp, Some(&lease))
             .await?;
+        flow.watch.read_until(upstream, began);
     }
     Ok(Some((polled.more, polled.alarms)))
 }

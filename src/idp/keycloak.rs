@@ -315,6 +315,14 @@ fn of_account(error: AdminError) -> IdpError {
 
 #[async_trait]
 impl IdentityProvider for Keycloak {
+    fn keeps_log(&self) -> bool {
+        true
+    }
+
+    fn heeded(&self, id: &str) {
+        self.hooks.heeded(id);
+    }
+
     fn id(&self) -> &UpstreamId {
         &self.settings.id
     }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::domain::change::Change;
 use crate::domain::hold::rebuild::carried::Carried;
 use crate::domain::hold::{Cut, Posture};
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
 use crate::domain::time::{Now, Span, Timestamp};
@@ -38,6 +39,13 @@ pub enum Heard {
         id: String,
         /// What was done, for the audit log.
         what: String,
+    },
+    /// It has ended sessions of the account, or the account itself: ended here too, at once (ISS-12).
+    Withdrawn {
+        /// The IdP's event id.
+        id: String,
+        /// What it has ended.
+        what: Withdrawal,
     },
     /// An account was made or its contacts or factors may differ without any rule applying: refresh the snapshot.
     Touched {
@@ -136,6 +144,14 @@ pub struct Reading {
     pub ahead: Span,
 }
 
+impl Reading {
+    /// Whether somebody other than us has switched the account off: it gets nothing (ISS-12).
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        !self.account.enabled && !self.carried.as_ref().is_some_and(|carried| carried.disabled)
+    }
+}
+
 /// What the adapter made the IdP do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Converged {
@@ -161,6 +177,9 @@ pub struct Wanted {
 pub trait IdentityProvider: Send + Sync {
     /// Its configured id.
     fn id(&self) -> &UpstreamId;
+
+    /// Whether it keeps a log that is polled. Until that log was read to its end once, nothing is issued (P5).
+    fn keeps_log(&self) -> bool;
 
     /// Reads its log from `cursor` on (an empty cursor: as far back as the log goes or `back` allows).
     ///
@@ -283,6 +302,11 @@ pub trait IdentityProvider: Send + Sync {
     async fn heed(&self, call: &HookCall<'_>, now: Timestamp) -> Result<Heeded, HookRefusal> {
         let _ = (call, now);
         Err(HookRefusal::NotConfigured)
+    }
+
+    /// A proven call of that id was dealt with: sent again it is refused.
+    fn heeded(&self, id: &str) {
+        let _ = id;
     }
 }
 

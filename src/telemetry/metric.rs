@@ -131,6 +131,14 @@ pub const METRICS: &[Metric] = &[
         "Log-ins after which the identity provider did not answer: their tokens say `none`.",
     ),
     counter(
+        "reentry_sessions_withdrawn_total",
+        "Sessions that ended because the identity provider ended them, or disabled or deleted their account.",
+    ),
+    counter(
+        "reentry_refresh_reuse_total",
+        "Old refresh tokens that were sent again: their families are revoked. A client that loses answers, or a stolen token.",
+    ),
+    counter(
         "reentry_limited_total",
         "Answers 429, by `kind` (login, callback, token, account, report, hook, state).",
     ),

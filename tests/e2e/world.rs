@@ -65,6 +65,8 @@ pub struct Setup {
     pub webhooks: bool,
     /// So many more accounts, who never do anything.
     pub crowd: u32,
+    /// How long an access token lives.
+    pub access: &'static str,
 }
 
 impl Default for Setup {
@@ -78,6 +80,7 @@ impl Default for Setup {
             timeout: "5s",
             webhooks: false,
             crowd: 0,
+            access: "15m",
         }
     }
 }
@@ -566,6 +569,8 @@ scopes:
   export: ["statements:export"]
   credential: ["credentials:write"]
   admin: ["reentry:admin"]
-"#
+lifetimes: {{ access: {access} }}
+"#,
+        access = setup.access,
     )
 }

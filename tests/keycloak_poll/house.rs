@@ -208,13 +208,15 @@ impl House {
         let idp = Arc::new(Keycloak::new(settings, Arc::new(SystemClock)).unwrap());
         let mut policy = Policy::standard();
         policy.enrolment_window = Span::ZERO;
+        let upstreams = BTreeMap::from([(self.upstream.clone(), Arc::clone(&idp) as _)]);
         let flow = Flow {
+            watch: Flow::watching(&upstreams),
             store: Arc::clone(&self.store),
             seal: Arc::clone(&self.keys) as Arc<dyn Seal>,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
             policy: ArcSwap::from_pointee(policy),
-            upstreams: BTreeMap::from([(self.upstream.clone(), Arc::clone(&idp) as _)]),
+            upstreams,
             notifier: Arc::new(Silence),
             issuer: "http://127.0.0.1:9".to_owned(),
         };

@@ -150,5 +150,7 @@ pub fn session() -> Session {
         id_token: String::new(),
         clients: BTreeSet::new(),
         ended: None,
+        facts_at: None,
+        closed: None,
     }
 }

@@ -131,16 +131,18 @@ impl World {
         let mut policy = Policy::standard();
         change(&mut policy);
         let mails = MailSink::start();
+        let upstreams = BTreeMap::from([(
+            upstream.clone(),
+            Arc::new(DemoProvider::new(upstream.clone(), Arc::clone(&people))) as _,
+        )]);
         let flow = Arc::new(Flow {
+            watch: Flow::watching(&upstreams),
             store: Arc::clone(&store) as Arc<dyn Store>,
             seal: keys as Arc<dyn Seal>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SystemEntropy::new()),
             policy: ArcSwap::from_pointee(policy),
-            upstreams: BTreeMap::from([(
-                upstream.clone(),
-                Arc::new(DemoProvider::new(upstream.clone(), Arc::clone(&people))) as _,
-            )]),
+            upstreams,
             notifier: notifier(Arc::new(Gateways {
                 email: mailer(mails.port()),
             })),
@@ -335,6 +337,8 @@ impl World {
             id_token: String::new(),
             clients: BTreeSet::from(["console".to_owned()]),
             ended: None,
+            facts_at: Some(now),
+            closed: None,
         };
         let family = Family {
             id: family.to_owned(),

@@ -157,6 +157,10 @@ pub struct Account {
     pub enabled: bool,
     /// BCP 47 tag of the account's language, if known.
     pub locale: Option<String>,
+    /// What it is known by beside its contacts, such as a user name and an id in a directory: keyed names, as those of
+    /// channels. In a live reading, before the caller has named them, the plain words.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 impl Account {

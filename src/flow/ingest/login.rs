@@ -4,7 +4,7 @@ use super::{Era, changed};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span};
 use crate::flow::unreadable::{self, Failed};
-use crate::flow::{Flow, FlowError, untold};
+use crate::flow::{Flow, FlowError, kin, untold};
 use crate::ports::idp::{Heard, IdpError, Look, Reading};
 use crate::ports::store::Parts;
 
@@ -43,7 +43,7 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     // Only changes matter to the token that is about to be issued; the rest is the poller's.
     let changes = observation.told.iter().filter_map(|told| match &told.heard {
         Heard::Change(change) => Some(change),
-        Heard::Tampered { .. } | Heard::Touched { .. } => None,
+        Heard::Withdrawn { .. } | Heard::Tampered { .. } | Heard::Touched { .. } => None,
     });
     let reading = observation.reading.clone();
     for change in changes {
@@ -51,6 +51,7 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     }
     untold::check(flow, subject, &reading).await?;
     untold::contacts(flow, subject, &reading).await?;
+    kin::returned(flow, subject, &reading).await?;
     if marked.is_some_and(|marked| !marked.lost) {
         unreadable::readable(flow, subject).await?;
     }

@@ -192,7 +192,15 @@ fn account(parts: &Parts, phone_attributes: &[String]) -> Account {
         factors: factors(parts, created),
         enabled: user.enabled,
         locale: attribute(user, "locale").next().map(str::to_owned),
+        names: names(user),
     }
+}
+
+/// What an account is known by that was deleted and made again: its user name, and its id in a directory.
+fn names(user: &User) -> Vec<String> {
+    let username = user.username.iter().map(|name| format!("username:{name}"));
+    let directory = attribute(user, "LDAP_ID").map(|id| format!("directory:{id}"));
+    username.chain(directory).collect()
 }
 
 fn name(user: &User) -> String {

@@ -1,6 +1,8 @@
 //! Reading Keycloak's two logs: which lines matter, and what one line says.
 
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::FactorClass;
+use crate::domain::time::Timestamp;
 use crate::idp::keycloak::representations::{AdminEvent, Event};
 
 /// User events that say that something about an account changed: what the poller asks for.
@@ -21,6 +23,10 @@ pub const TELLING: [&str; 15] = [
     "UPDATE_TOTP",
     "VERIFY_EMAIL",
 ];
+
+/// User events that say that Keycloak has ended something: what the poller asks for beside [`TELLING`]. Each is believed
+/// as it stands, without reading the account.
+pub const ENDING: [&str; 2] = ["DELETE_ACCOUNT", "LOGOUT"];
 
 /// What is read beside [`TELLING`] when an account's story is judged.
 pub const TELLING_TOO: [&str; 1] = ["LOGIN"];
@@ -155,7 +161,9 @@ pub enum AdminAct<'a> {
     MovedGroup(&'a str),
     /// Gave or took roles.
     MovedRoles,
-    /// Something that changes nothing here: logged it out, sent a verification mail.
+    /// Signed it out everywhere: sessions end, and Keycloak takes no token of before any more.
+    SignedOut,
+    /// Something that changes nothing here: sent a verification mail.
     Other,
 }
 
@@ -215,9 +223,36 @@ pub fn admin_act(event: &AdminEvent) -> Option<(&str, AdminAct<'_>)> {
         ("DELETE", ["federated-identity", provider]) => AdminAct::Unlinked(provider),
         (_, ["groups", group]) => AdminAct::MovedGroup(group),
         (_, ["role-mappings", ..]) => AdminAct::MovedRoles,
+        ("ACTION", ["logout"]) => AdminAct::SignedOut,
         _ => AdminAct::Other,
     };
     Some((sub, act))
+}
+
+/// What a user event says that Keycloak has ended, and whose.
+#[must_use]
+pub fn ended(event: &Event) -> Option<(&str, Withdrawal)> {
+    let sub = event.user_id.as_deref().filter(|_| event.error.is_none())?;
+    let at = Timestamp::from_millis(event.time);
+    match (event.kind.as_str(), &event.session_id) {
+        ("DELETE_ACCOUNT", _) => Some((sub, Withdrawal::Account)),
+        ("LOGOUT", Some(sid)) => {
+            let (sid, offline) = (sid.clone(), false);
+            Some((sub, Withdrawal::Session { sid, at, offline }))
+        }
+        _ => None,
+    }
+}
+
+/// What an administrator's act says that Keycloak has ended, and whose. A sign-out everywhere ends offline tokens too.
+#[must_use]
+pub fn ended_by_admin(event: &AdminEvent) -> Option<(&str, Withdrawal)> {
+    let at = Timestamp::from_millis(event.time);
+    match admin_act(event)? {
+        (sub, AdminAct::Deleted) => Some((sub, Withdrawal::Account)),
+        (sub, AdminAct::SignedOut) => Some((sub, Withdrawal::Sessions { at, offline: true })),
+        _ => None,
+    }
 }
 
 /// Whether we did it ourselves, with a call that we use. `own` is the id of our service account. What we never
@@ -232,6 +267,7 @@ pub fn is_own(event: &AdminEvent, act: &AdminAct<'_>, own: Option<&str>) -> bool
             | AdminAct::Unlinked(_)
             | AdminAct::MovedGroup(_)
             | AdminAct::MovedRoles
+            | AdminAct::SignedOut
             | AdminAct::Other
     );
     used && own.is_some() && event.auth_details.user_id.as_deref() == own
@@ -296,7 +332,7 @@ mod tests {
         assert_eq!(act("DELETE", "users/u/groups/g"), yes("MovedGroup(\"g\")"));
         assert_eq!(act("CREATE", "users/u/role-mappings/realm"), yes("MovedRoles"));
         assert_eq!(act("UPDATE", "users/u"), yes("Edited"));
-        assert_eq!(act("ACTION", "users/u/logout"), yes("Other"));
+        assert_eq!(act("ACTION", "users/u/logout"), yes("SignedOut"));
         assert_eq!(act("UPDATE", "clients/c"), None);
         assert_eq!(
             act("UPDATE", "users/profile"),
@@ -334,6 +370,21 @@ mod tests {
                 yes("RemovedCredential(\"c\")")
             );
         }
+    }
+
+    #[test]
+    fn what_keycloak_ended_and_whose() {
+        let at = Timestamp::from_millis(admin("ACTION", "users/u/logout", "a").time);
+        let everywhere = admin("ACTION", "users/u/logout", "a");
+        let all = Withdrawal::Sessions { at, offline: true };
+        assert_eq!(ended_by_admin(&everywhere), Some(("u", all)));
+        let deleted = admin("DELETE", "users/u", "a");
+        assert_eq!(ended_by_admin(&deleted), Some(("u", Withdrawal::Account)));
+        assert_eq!(ended_by_admin(&admin("UPDATE", "users/u", "a")), None);
+        assert!(
+            is_own(&everywhere, &AdminAct::SignedOut, Some("a")),
+            "what we signed out ourselves has ended here already"
+        );
     }
 
     #[test]

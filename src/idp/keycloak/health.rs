@@ -123,6 +123,16 @@ fn told_of(less: &[&str], client: &str) -> Option<String> {
     })
 }
 
+/// What our own token leaves out. A light one names neither our account nor our roles: then our own acts look like those
+/// of somebody else, and nothing can be said about roles.
+fn light(own: &Own, client: &str) -> Option<String> {
+    (own.account.is_none() || own.roles.is_empty()).then(|| {
+        format!(
+            "the access token of the service account of `{client}` does not say who we are and what we may, so that our own acts are taken for somebody else's: switch off \"Always use lightweight access token\" of that client (Advanced), and give it the default client scopes `basic` and `roles`"
+        )
+    })
+}
+
 /// A role that was taken away, by the token in use: told at the poll, before an account needs it. A token without any
 /// role says nothing: then the server answers for itself.
 pub(super) async fn role_taken(keycloak: &Keycloak) -> Result<Option<String>, IdpError> {
@@ -140,7 +150,12 @@ pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError>
     let own = keycloak.admin.own().await.map_err(idp)?;
     let mut faults = Vec::new();
     let client = &keycloak.settings.client_id;
-    let less = lacking(&own);
+    faults.extend(light(&own, client));
+    let less = if own.roles.is_empty() {
+        Vec::new()
+    } else {
+        lacking(&own)
+    };
     faults.extend(told_of(&less, client));
     let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
     let more: Vec<&str> = own

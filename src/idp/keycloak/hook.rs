@@ -1,4 +1,5 @@
-//! Hooks that Keycloak calls. Each is proven, then only makes us look for ourselves.
+//! Hooks that Keycloak calls. Each is proven; what says that sessions have ended is believed, since it only restricts, and
+//! all else only makes us look for ourselves.
 //!
 //! * **Back-channel logout** of the broker's client: sent when sessions are ended by an administrator or by "sign out
 //!   other devices" after a reset. The realm signs it; see `logout`.
@@ -67,6 +68,13 @@ impl Hooks {
             keys: jwt::Keys::default(),
             seen: Seen::default(),
         })
+    }
+}
+
+impl Hooks {
+    /// A logout token was dealt with.
+    pub(super) fn heeded(&self, id: &str) {
+        self.seen.first(id);
     }
 }
 

@@ -21,11 +21,13 @@ use serde::{Deserialize, Serialize};
 use self::window::lines;
 use super::admin::text::{Rows, Strange};
 use super::admin::{AdminEventQuery, Direction, EventQuery};
+use super::events::AdminAct;
 use super::health::{Kept, config_faults, drift, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
 use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
+use crate::domain::session::Withdrawal;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Unread};
 
@@ -214,7 +216,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
     let fresh = pages.admin.read.iter().filter(|event| !known(event));
     alarms.extend(drift(fresh, own.as_deref()));
-    let before: Verdicts = place.verdicts();
+    let (before, ended): (Verdicts, _) = (place.verdicts(), place.ended(&pages, own.as_deref()));
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
@@ -222,7 +224,8 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
-    let (judged, unread) = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    let at = (now.latest(), ahead, since);
+    let (judged, unread) = judged(keycloak, &subs, &ids, &rules, at, ended).await?;
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
@@ -282,6 +285,28 @@ impl Place {
         each.collect()
     }
 
+    /// What these pages say that Keycloak has ended, of lines that were not there before; what we ended ourselves has ended
+    /// here already.
+    fn ended(&self, pages: &Pages, own: Option<&str>) -> Vec<(i64, String, Line)> {
+        let line = |time: i64, id: String, (sub, what): (&str, Withdrawal)| {
+            let sub = sub.to_owned();
+            let heard = Heard::Withdrawn { id: id.clone(), what };
+            (time, id, Line { sub, heard })
+        };
+        let user = pages.user.read.iter().filter_map(|event| {
+            let id = Some(events::id(event)).filter(|id| !self.user.seen.contains_key(id))?;
+            Some(line(event.time, id, events::ended(event)?))
+        });
+        let foreign = |event: &&AdminEvent| {
+            events::admin_act(event).is_some_and(|(_, act)| !events::is_own(event, &act, own))
+        };
+        let admin = pages.admin.read.iter().filter(foreign).filter_map(|event| {
+            let id = Some(events::admin_id(event)).filter(|id| !self.admin.seen.contains_key(id))?;
+            Some(line(event.time, id, events::ended_by_admin(event)?))
+        });
+        user.chain(admin).collect()
+    }
+
     fn verdicts(&self) -> Verdicts {
         let seen = self.user.seen.iter().chain(&self.admin.seen);
         seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
@@ -312,8 +337,9 @@ async fn read_pages(
     (user_from, admin_from): (i64, i64),
     max: u32,
 ) -> Result<Pages, IdpError> {
+    let types: Vec<&str> = events::TELLING.into_iter().chain(events::ENDING).collect();
     let user_query = EventQuery {
-        types: keycloak.known(&events::TELLING).await?,
+        types: keycloak.known(&types).await?,
         from_ms: Some(user_from),
         direction: Direction::Ascending,
         first: place.user.skip,
@@ -355,12 +381,18 @@ fn user_row(event: &Event) -> Row {
     Row {
         id: events::id(event),
         time: event.time,
-        sub: event.user_id.clone(),
+        sub: event.user_id.clone().filter(|_| !is_ending(event)),
     }
+}
+
+/// Whether it says only that something has ended: the account need not be read for that.
+fn is_ending(event: &Event) -> bool {
+    events::ENDING.contains(&event.kind.as_str())
 }
 
 fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     let act = events::admin_act(event).filter(|(_, act)| !events::is_own(event, act, own));
+    let act = act.filter(|(_, act)| !matches!(act, AdminAct::Deleted | AdminAct::SignedOut));
     Row {
         id: events::admin_id(event),
         time: event.time,
@@ -368,27 +400,16 @@ fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     }
 }
 
-/// A line that cannot be understood: whatever of it can be.
-fn strange_row(strange: &Strange, start: i64) -> Row {
-    let text = |name: &str| strange.row.get(name).and_then(serde_json::Value::as_str);
-    let time = strange.row.get("time").and_then(serde_json::Value::as_i64);
-    let of_admin = || Some(events::account_of(text("resourcePath")?)?.0);
-    Row {
-        id: text("id").map_or_else(|| format!("strange:{:?}", strange.row), str::to_owned),
-        time: time.unwrap_or(start),
-        sub: text("userId").or_else(of_admin).map(str::to_owned),
-    }
-}
-
-/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, in the
-/// order of the log; then those that could not be read. The instants: receipt, how far the server's clock is ahead, and
-/// the page's oldest line.
+/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, with those
+/// `found` already, in the order of the log; then those that could not be read. The instants: receipt, how far the
+/// server's clock is ahead, and the page's oldest line.
 async fn judged(
     keycloak: &Keycloak,
     subs: &BTreeSet<String>,
     ids: &BTreeSet<&str>,
     rules: &Rules,
     (received, ahead, since): (Timestamp, Span, i64),
+    mut found: Vec<(i64, String, Line)>,
 ) -> Result<(Vec<(i64, String, Line)>, Vec<Unread>), IdpError> {
     let since = Timestamp::from_millis(since);
     let each = subs.iter().cloned().map(|sub| async move {
@@ -400,7 +421,6 @@ async fn judged(
         )
     });
     let mut stories = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
-    let mut found: Vec<(i64, String, Line)> = Vec::new();
     let wanted = |(_, event, line): &(i64, String, Line)| ids.contains(event.as_str()) || is_unlogged(line);
     let (mut unread, mut read, mut refused) = (Vec::new(), 0, None);
     while let Some((sub, story)) = stories.next().await {

@@ -345,7 +345,7 @@ impl<'a> Story<'a> {
                 what: moved(event),
                 group: None,
             }),
-            AdminAct::Deleted | AdminAct::SentActions | AdminAct::Other => Vec::new(),
+            AdminAct::Deleted | AdminAct::SignedOut | AdminAct::SentActions | AdminAct::Other => Vec::new(),
         }
     }
 

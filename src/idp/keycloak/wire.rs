@@ -353,6 +353,9 @@ pub async fn check(
     findings.extend(audit::reach(&snapshot));
     findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
     findings.extend(audit::storage(snapshot.user_storage()));
+    if let Some(broker) = &input.broker {
+        findings.extend(audit::login_claims(&snapshot, &broker.client_id));
+    }
     findings.extend(accounts::find(admin, &snapshot, report).await?);
     let notes: Vec<String> = plan
         .notes
