@@ -9,10 +9,11 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 /// Each property with the prefix of its tests.
-const FAULTS: [(&str, &str); 9] = [
+const FAULTS: [(&str, &str); 10] = [
     ("P1", "p1_"),
     ("P2", "p2_"),
     ("P5", "p5_"),
+    ("P5-older", "p5_no_mixture"),
     ("P6", "p6_"),
     ("P7", "p7_"),
     ("P8", "p8_"),

@@ -17,5 +17,7 @@ mod rebuild;
 mod table;
 #[path = "properties/tokens.rs"]
 mod tokens;
+#[path = "properties/versions.rs"]
+mod versions;
 #[path = "properties/world.rs"]
 mod world;

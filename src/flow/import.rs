@@ -3,7 +3,7 @@
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::IdpError;
-use crate::ports::store::{Parts, StoreError};
+use crate::ports::store::Parts;
 
 /// Accounts asked for at once.
 const PAGE: u32 = 100;
@@ -42,14 +42,14 @@ async fn one(flow: &Flow, upstream: &UpstreamId, sub: &str) -> Result<bool, Flow
     };
     let key = flow.key(&subject);
     match flow.store.read(&key, Parts::ACCOUNT).await {
-        Err(StoreError::Lost { .. }) => return Ok(false),
+        Err(error) if error.heals() => return Ok(false),
         Ok(loaded) if loaded.account.is_some() => return Ok(false),
         other => other?,
     };
     match flow.reading(&subject).await {
         Ok(reading) => match ingest::refresh(flow, &key, &reading.account).await {
             // A partition that is lost gets its snapshots from the rebuild.
-            Err(FlowError::Store(StoreError::Lost { .. })) => Ok(false),
+            Err(FlowError::Store(error)) if error.heals() => Ok(false),
             other => other.map(|_| true),
         },
         Err(FlowError::Idp(IdpError::UnknownSubject)) => Ok(false),

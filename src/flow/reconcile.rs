@@ -199,7 +199,7 @@ async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<(us
         match differed {
             Ok(differed) => found += usize::from(differed),
             // A partition that is lost is being rebuilt, and asks for another round afterwards.
-            Err(FlowError::Store(StoreError::Lost { .. })) => {}
+            Err(FlowError::Store(error)) if error.heals() => {}
             Err(error) => return Err(error),
         }
         seen += 1;

@@ -9,7 +9,7 @@ use crate::domain::hold::contest::{ThawStep, end_freeze, thaw_step};
 use crate::domain::subject::account::Account;
 use crate::flow::{Flow, FlowError, thaw};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Parts, StoreError, Write};
+use crate::ports::store::{Parts, Write};
 use crate::ports::trace;
 
 /// The most subjects taken at once.
@@ -38,7 +38,8 @@ pub async fn round(flow: &Flow) -> Result<usize, FlowError> {
     for key in due {
         match trace::scope(flow.trace(), one(flow, &key)).await {
             // A lost partition is said once, by those who watch them; it stays due until it was rebuilt.
-            Ok(()) | Err(FlowError::Store(StoreError::Lost { .. })) => {}
+            Ok(()) => {}
+            Err(FlowError::Store(error)) if error.heals() => {}
             Err(error) => tracing::warn!(%error, "a due account could not be swept; it stays due"),
         }
     }
