@@ -20,6 +20,7 @@ use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
 use crate::config::Config;
 use crate::config::server::Server;
+use crate::domain::subject::UpstreamId;
 use crate::http::peer::Proxies;
 use crate::oidc::settings::SecretHash;
 use crate::ports::clock::Clock as _;
@@ -129,7 +130,7 @@ async fn keep_keys(tending: keys::Tending, stop: CancellationToken) {
 ///
 /// # Errors
 /// When the keys cannot be made or read, or the store has markers of another installation.
-pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
+pub async fn store_init(config: &Config, moved: Option<&UpstreamId>) -> anyhow::Result<bool> {
     let path = &config.store.keys_file;
     let keys = if path.exists() {
         Keys::load(path)
@@ -138,8 +139,11 @@ pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
     };
     let keys = keys
         .with_context(|| format!("the key file {}", path.display()))?
-        .of(config.upstreams.iter().map(|u| &u.id));
+        .identified(config.upstreams.iter().map(|u| (&u.id, u.identity())));
     let store = assemble::store(config, std::sync::Arc::new(keys)).await?;
+    if let Some(moved) = moved {
+        store.moved(moved).await?;
+    }
     Ok(store.init().await?)
 }
 
@@ -173,6 +177,6 @@ async fn opened(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
     let path = &config.store.keys_file;
     let keys = Keys::load(path)
         .with_context(|| format!("the key file {}", path.display()))?
-        .of(config.upstreams.iter().map(|u| &u.id));
+        .identified(config.upstreams.iter().map(|u| (&u.id, u.identity())));
     assemble::store(config, std::sync::Arc::new(keys)).await
 }

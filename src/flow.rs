@@ -12,6 +12,7 @@ mod kin;
 pub mod letter;
 pub mod link;
 pub mod live;
+pub mod mend;
 pub mod opaque;
 pub mod poll;
 pub mod rebuild;

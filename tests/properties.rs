@@ -23,5 +23,7 @@ mod tokens;
 mod unreadable;
 #[path = "properties/withdrawn.rs"]
 mod withdrawn;
+#[path = "properties/versions.rs"]
+mod versions;
 #[path = "properties/world.rs"]
 mod world;

@@ -54,7 +54,7 @@ pub async fn flow(config: &Config, broker: &Broker) -> anyhow::Result<Arc<Flow>>
     let keys = Arc::new(
         Keys::load(&config.store.keys_file)
             .context("the store's keys cannot be used; `reentry store init` makes them")?
-            .of(config.upstreams.iter().map(|u| &u.id)),
+            .identified(config.upstreams.iter().map(|u| (&u.id, u.identity()))),
     );
     let store = store(config, Arc::clone(&keys)).await?;
     let upstreams = config

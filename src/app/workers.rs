@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::Wakes;
-use crate::flow::{Flow, deliver, poll, rebuild, reconcile, sweep};
+use crate::flow::{Flow, deliver, mend, poll, rebuild, reconcile, sweep};
 
 /// How often the workers look.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub fn start(
     let (store, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
     let keep = pace.witness.clone().map(|path| witness(flow, path));
     tasks.spawn(async move { rebuild::run(&store, &name, keep.as_ref(), &token).await });
+    let (altered, token) = (Arc::clone(flow), stop.clone());
+    tasks.spawn(async move { mend::run(&altered, &token).await });
     let (outbox, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
     tasks.spawn(async move { deliver::run(&outbox, &name, &token).await });
     let (counted, token) = (Arc::clone(flow), stop.clone());

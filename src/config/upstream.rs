@@ -87,6 +87,18 @@ pub struct Upstream {
     pub hooks: Hooks,
 }
 
+impl Upstream {
+    /// Which IdP it is, in words that no other one has: the store remembers a keyed hash of it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let kind = match self.kind {
+            UpstreamKind::Keycloak => "keycloak",
+        };
+        let url = self.url.as_str().trim_end_matches('/');
+        format!("{kind} {url} {}", self.realm)
+    }
+}
+
 /// Hooks of one IdP. What has no secret is closed.
 #[derive(Clone, Debug, Default)]
 pub struct Hooks {

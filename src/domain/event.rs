@@ -1,5 +1,5 @@
 //! What other programs are told (webhooks): a few kinds of event, each out of one audit line, so that nothing is
-//! announced that was not written down.
+//! announced that was not written down; and the heads of the audit log itself.
 
 use std::collections::BTreeMap;
 
@@ -32,11 +32,20 @@ pub enum EventKind {
     /// The identity provider's log cannot be relied on.
     #[serde(rename = "log.alarm")]
     LogAlarm,
+    /// Values of an account were altered in the store behind our back: it was restricted and made anew.
+    #[serde(rename = "account.altered")]
+    Altered,
+    /// The store cannot be relied on: values were lost, or it is running full.
+    #[serde(rename = "store.alarm")]
+    StoreAlarm,
+    /// The newest lines of the audit log, to be kept where nobody who can write to the store can reach them.
+    #[serde(rename = "audit.head")]
+    AuditHead,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::HoldStarted,
         Self::HoldTightened,
         Self::HoldEnded,
@@ -44,6 +53,9 @@ impl EventKind {
         Self::Thawed,
         Self::NoticeUndeliverable,
         Self::LogAlarm,
+        Self::Altered,
+        Self::StoreAlarm,
+        Self::AuditHead,
     ];
 
     /// Its name on the wire.
@@ -57,7 +69,16 @@ impl EventKind {
             Self::Thawed => "account.thawed",
             Self::NoticeUndeliverable => "notice.undeliverable",
             Self::LogAlarm => "log.alarm",
+            Self::Altered => "account.altered",
+            Self::StoreAlarm => "store.alarm",
+            Self::AuditHead => "audit.head",
         }
+    }
+
+    /// Whether it is about the whole installation and no account.
+    #[must_use]
+    pub const fn is_of_installation(self) -> bool {
+        matches!(self, Self::LogAlarm | Self::StoreAlarm | Self::AuditHead)
     }
 }
 
@@ -92,6 +113,8 @@ impl Event {
             "thawed" | "freeze_lapsed" | "freeze_left" if is("enforced") => EventKind::Thawed,
             "notice_undeliverable" => EventKind::NoticeUndeliverable,
             "log_alarm" => EventKind::LogAlarm,
+            "store_altered" => EventKind::Altered,
+            "store_rebuilt" | "store_full" => EventKind::StoreAlarm,
             _ => return None,
         };
         let said = entry.details.iter().filter(|(k, _)| SAID.contains(&k.as_str()));

@@ -1,6 +1,7 @@
 //! Who an account is, and what is known about its contacts and factors.
 
 pub mod account;
+pub mod versions;
 
 use std::fmt;
 

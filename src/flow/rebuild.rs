@@ -47,8 +47,6 @@ const UNWATCHED: Span = Span::from_mins(10);
 const TOLD_EVERY: Span = Span::from_secs(5);
 /// The most waiting effects that are looked at; when there are more, nobody knows which waits longest.
 const MOST: usize = 10_000;
-/// Values that are missing in a partition that was just rebuilt belong to accounts that the IdP no longer has.
-const ONCE: Span = Span::from_hours(1);
 /// What is enrolled this soon after an account was made belongs to its making.
 const AT_CREATION: Span = Span::from_mins(5);
 
@@ -66,8 +64,6 @@ struct Watch {
     polled: BTreeMap<UpstreamId, Timestamp>,
     /// What was said.
     said: BTreeMap<u8, Loss>,
-    /// When values were put back.
-    mended: BTreeMap<u8, Timestamp>,
     published: Option<String>,
     /// Glances since the last look.
     glances: u32,
@@ -129,11 +125,7 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
             watch.told.insert(partition, oldest.min(now));
         }
     }
-    let fresh = |p: &u8| watch.mended.get(p).is_some_and(|at| now < at.plus(ONCE));
-    let heal = lost
-        .iter()
-        .filter(|l| l.heals && !(l.loss == Loss::Values && fresh(&l.partition)));
-    let heal: BTreeSet<u8> = heal.map(|l| l.partition).collect();
+    let heal: BTreeSet<u8> = lost.iter().filter(|l| l.heals).map(|l| l.partition).collect();
     if heal.is_empty() || flow.store.lease(LEASE_NAME, owner, LEASE).await?.is_none() {
         return Ok(());
     }
@@ -252,7 +244,6 @@ async fn all(
                 "somebody else rebuilds this partition anew"
             );
         }
-        watch.mended.insert(rebuild.partition, flow.now(None).latest());
     }
     tracing::warn!(
         partitions = begun.len(),

@@ -230,7 +230,7 @@ async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<Don
         match differed {
             Ok(differed) => done.differed += usize::from(differed),
             // A partition that is lost is being rebuilt, and asks for another round afterwards.
-            Err(FlowError::Store(StoreError::Lost { .. })) => {}
+            Err(FlowError::Store(error)) if error.heals() => {}
             Err(FlowError::Idp(error)) => failed.push(Failed {
                 subject,
                 error,

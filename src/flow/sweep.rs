@@ -16,7 +16,7 @@ use crate::domain::subject::account::Account;
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::{Flow, FlowError, thaw, unreadable};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Parts, StoreError, Write};
+use crate::ports::store::{Parts, Write};
 use crate::ports::trace;
 
 /// The most subjects taken at once.
@@ -80,7 +80,7 @@ pub async fn round(flow: &Flow, resting: &mut Resting) -> Result<usize, FlowErro
                 resting.0.remove(&key);
             }
             // A lost partition is said once, by those who watch them; it stays due until it was rebuilt.
-            Err(FlowError::Store(StoreError::Lost { .. })) => resting.failed(key, now),
+            Err(FlowError::Store(error)) if error.heals() => resting.failed(key, now),
             Err(error) => {
                 tracing::warn!(%error, "a due account could not be swept; it stays due");
                 resting.failed(key, now);

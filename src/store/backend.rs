@@ -22,6 +22,8 @@ pub(crate) struct Raw {
     pub(crate) due: bool,
     /// The record.
     pub(crate) record: Option<Vec<u8>>,
+    /// Whether the subject has a snapshot that was not asked for.
+    pub(crate) others: bool,
     /// The snapshot, if asked for.
     pub(crate) account: Option<Vec<u8>>,
     /// The grants, if asked for.
@@ -49,13 +51,25 @@ impl Former {
     }
 }
 
+/// What becomes of a value.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It stays.
+    #[default]
+    Leave,
+    /// It is this from now on.
+    Set(Vec<u8>),
+    /// It goes.
+    Remove,
+}
+
 /// A subject's value in a commit.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     /// What must still be there.
     pub(crate) former: Former,
-    /// What to put there.
-    pub(crate) put: Option<Vec<u8>>,
+    /// What to do with it.
+    pub(crate) put: Put,
     /// How long to keep it from now on; for ever when `None`.
     pub(crate) keep: Option<Span>,
 }
@@ -80,6 +94,10 @@ pub(crate) struct Batch {
     pub(crate) marker: Expected,
     /// A dedupe mark that must not be there, and is from now on.
     pub(crate) mark: Option<(String, Span)>,
+    /// The number of the commit among those of its subject, when it writes values.
+    pub(crate) number: Option<u64>,
+    /// Whether a record is among what is written, and not only what stands beside it.
+    pub(crate) decides: bool,
     /// The record.
     pub(crate) record: Cell,
     /// The snapshot.
@@ -105,6 +123,8 @@ impl Batch {
             key,
             marker,
             mark: None,
+            number: None,
+            decides: false,
             record: Cell::default(),
             account: Cell::default(),
             grants: Cell::default(),

@@ -1,10 +1,13 @@
 //! The rules that both adapters obey, written once.
 
+mod anchor;
 mod chain;
+mod floors;
 pub(crate) mod form;
 mod letters;
 mod loss;
 mod memory;
+mod mend;
 mod operate;
 mod read;
 
@@ -17,18 +20,19 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use self::floors::Floors;
 use self::form::line;
 use self::memory::Memory;
 use super::backend::{Backend, Batch, ChainHead, Committed};
 use super::marker::{Expected, PARTITIONS, Seen};
 use super::seal::{Keys, Kind};
 use crate::domain::audit::{Chain, Entry};
-use crate::domain::subject::Subject;
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Change, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store, StoreError,
-    Updated,
+    Altered, Change, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store,
+    StoreError, Updated,
 };
 
 /// How often an update runs again because another process was faster.
@@ -51,10 +55,16 @@ pub(crate) struct Shared<B> {
     /// Partitions that this process put outbox entries into since they were last looked at.
     fresh: Vec<AtomicBool>,
     scanned: StdMutex<Option<Instant>>,
+    /// Whether the installation's own note was found to be ours: nobody leads others in a store that is not.
+    ours: AtomicBool,
     /// The connection over which the last look at all markers found nothing wrong.
     sound: StdMutex<Option<u64>>,
     /// What this process knows of effects, also when the store does not any more.
     memory: Memory,
+    /// The highest number of each account's commits that it has seen.
+    floors: Floors,
+    /// Accounts whose values it found altered.
+    altered: mend::Suspects,
 }
 
 /// The real time, for what is not a decision: ages of effects without a record, expiry of single-use state.
@@ -77,8 +87,11 @@ impl<B: Backend> Shared<B> {
             work: Notify::new(),
             fresh: (0..PARTITIONS).map(|_| AtomicBool::new(true)).collect(),
             scanned: StdMutex::default(),
+            ours: AtomicBool::new(false),
             sound: StdMutex::default(),
             memory: Memory::default(),
+            floors: Floors::default(),
+            altered: mend::Suspects::default(),
             backend,
             keys,
         }
@@ -93,10 +106,13 @@ impl<B: Backend> Shared<B> {
         change: &Change<'_>,
     ) -> Result<Option<Updated>, StoreError> {
         let name = mark.map(|(name, _)| name.as_str());
-        let Some((raw, loaded)) = self.load(key, *parts, name).await? else {
+        // Nothing is written that was not seen whole.
+        parts.brief = false;
+        let Some(look) = self.look(key, *parts, name, true).await? else {
             return Ok(Some(Updated::Duplicate));
         };
-        let wanted = change(&loaded);
+        let loaded = &look.loaded;
+        let wanted = change(loaded);
         let unchanged = wanted.is_none();
         let write = wanted.unwrap_or_default();
         if unchanged && mark.is_none() {
@@ -115,8 +131,8 @@ impl<B: Backend> Shared<B> {
         }
         let records = [write.record.as_ref(), loaded.record.as_ref()];
         let known = records.into_iter().flatten().map(|r| &r.subject).next();
-        let subject = known.or(write.subject.as_ref());
-        let mut batch = self.batch(key, *parts, raw, &write, subject)?;
+        let subject = known.or(write.subject.as_ref()).cloned();
+        let mut batch = self.batch(key, *parts, look, &write, subject.as_ref())?;
         batch.mark = mark.cloned();
         Ok(match self.commit(batch).await? {
             Committed::Duplicate => Some(Updated::Duplicate),
@@ -142,6 +158,9 @@ impl<B: Backend> Shared<B> {
         match &committed {
             Committed::Stored(fence) => {
                 self.seen.moved(partition, *fence);
+                if let Some(number) = batch.number {
+                    self.floors.raise(&batch.key, number);
+                }
                 if !batch.outbox.is_empty() {
                     self.look_at(partition);
                     self.work.notify_waiters();
@@ -195,10 +214,8 @@ async fn pause(attempt: u32) {
 #[async_trait]
 impl<B: Backend> Store for Shared<B> {
     async fn read(&self, key: &SubjectKey, parts: Parts) -> Result<Loaded, StoreError> {
-        match self.fetch(key, parts, None).await? {
-            Some(mut raw) => self.loaded(key, parts, &mut raw),
-            None => Ok(Loaded::default()),
-        }
+        let look = self.look(key, parts, None, false).await?;
+        Ok(look.map(|look| look.loaded).unwrap_or_default())
     }
 
     async fn update(
@@ -333,6 +350,7 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {
+        self.recognised().await?;
         self.backend.lease(name, owner, keep).await
     }
 
@@ -361,7 +379,11 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn init(&self) -> Result<bool, StoreError> {
-        self.install().await
+        self.install(None).await
+    }
+
+    async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError> {
+        self.install(Some(upstream)).await.map(|_| ())
     }
 
     async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
@@ -383,6 +405,18 @@ impl<B: Backend> Store for Shared<B> {
 
     async fn finish_rebuild(&self, rebuild: &Rebuild) -> Result<bool, StoreError> {
         self.finish(rebuild).await
+    }
+
+    fn altered(&self) -> Vec<Altered> {
+        self.altered.all()
+    }
+
+    async fn begin_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.begin_to_mend(key).await
+    }
+
+    async fn finish_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.end_mending(key).await
     }
 
     fn told(&self, effect: &str) -> Option<bool> {

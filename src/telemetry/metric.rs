@@ -119,6 +119,10 @@ pub const METRICS: &[Metric] = &[
         "Polls that the identity provider refused: a role or the secret of our account is gone. Alarm.",
     ),
     counter(
+        "reentry_accounts_altered_total",
+        "Accounts whose values were altered, taken away or put back in the store behind our back: restricted and made anew. Alarm.",
+    ),
+    counter(
         "reentry_audit_lost_total",
         "Times that audit lines this process had written were gone from the store. Alarm; run `reentry audit verify`.",
     ),

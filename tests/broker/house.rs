@@ -289,6 +289,15 @@ impl Store for Fickle {
     async fn init(&self) -> Result<bool, StoreError> {
         self.up()?.init().await
     }
+    async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError> {
+        self.up()?.moved(upstream).await
+    }
+    async fn begin_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.up()?.begin_mend(key).await
+    }
+    async fn finish_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.up()?.finish_mend(key).await
+    }
     async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
         self.up()?.lost().await
     }

@@ -430,10 +430,25 @@ async fn a_due_record_never_expires_and_a_quiet_one_long_after() {
         .update(&key, Parts::ALL, None, &|_| Some(write("u", 2)))
         .await
         .unwrap();
-    let left: i64 = house.server.cli(&["PTTL", &record_key(&key)]).parse().unwrap();
-    assert!(left > Span::from_days(100).millis(), "{left}");
+    // A snapshot stays for ever, and what says which one it is stays as long.
+    assert_eq!(house.server.cli(&["PTTL", &record_key(&key)]), "-1");
     let account = record_key(&key).replace(":s:", ":a:");
     assert_eq!(house.server.cli(&["PTTL", &account]), "-1");
+    let without = house.keys().subject(&subject("without-a-snapshot"));
+    let quiet = |_: &_| {
+        Some(Write {
+            account: None,
+            ..write("without-a-snapshot", 2)
+        })
+    };
+    store.update(&without, Parts::ALL, None, &quiet).await.unwrap();
+    let life = |name: String| -> i64 { house.server.cli(&["PTTL", &name]).parse().unwrap() };
+    let (left, grants) = (
+        life(record_key(&without)),
+        life(record_key(&without).replace(":s:", ":g:")),
+    );
+    assert!(left > Span::from_days(100).millis(), "{left}");
+    assert!(left > grants && grants > 0, "{left} {grants}");
 }
 
 /// The rights that the store needs, for an ACL user of its own.
