@@ -124,7 +124,10 @@ impl IdentityProvider for DemoProvider {
         if ended > 0 {
             acts.push(format!("{ended} sessions ended"));
         }
-        Ok(Converged { acts, cannot: None })
+        Ok(Converged {
+            acts,
+            ..Converged::default()
+        })
     }
 
     async fn restore(&self, sub: &str, since: Timestamp, _before: &Account) -> Result<Vec<String>, IdpError> {

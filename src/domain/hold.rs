@@ -13,7 +13,7 @@ pub mod rebuild;
 mod standing;
 pub mod unreadable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -194,6 +194,13 @@ pub struct Record {
     /// That the account cannot be read at its IdP, while it cannot.
     #[serde(default)]
     pub unreadable: Option<Unreadable>,
+    /// What holds took from the account at the IdP and no lift gave back yet, in the words of the adapter. The IdP's own
+    /// notes say the same, until somebody takes them away.
+    #[serde(default)]
+    pub owed: BTreeSet<String>,
+    /// When the account itself undid its hold at the IdP: the last two times, or the first two that were close.
+    #[serde(default)]
+    pub undone: Vec<Timestamp>,
 }
 
 /// The restriction in force.
@@ -234,6 +241,8 @@ impl Record {
             recovery: None,
             attempts: Vec::new(),
             unreadable: None,
+            owed: BTreeSet::new(),
+            undone: Vec::new(),
         }
     }
 

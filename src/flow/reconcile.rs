@@ -5,6 +5,7 @@
 //! One process at a time, gently, page by page. Where it stands is written down, so that another one goes on from
 //! there.
 
+pub mod held;
 mod pages;
 mod unseen;
 
@@ -23,7 +24,7 @@ use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::ingest::{self, Era};
 use crate::flow::unreadable::{self, Failed, MARKS};
-use crate::flow::{Flow, FlowError, rebuild, told};
+use crate::flow::{Flow, FlowError, rebuild, tamper, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Lease, Loaded, Parts, StoreError, Write};
 use crate::ports::trace;
@@ -42,8 +43,6 @@ const SIDE_BY_SIDE: usize = 2;
 const LOOKS_BACK: Span = Span::from_days(7);
 /// What could not be read is looked for again after this.
 const RETRY: Span = Span::from_mins(10);
-/// An act at the IdP may be under way for this long after a transition.
-const SETTLING: Span = Span::from_secs(15);
 /// The account under which lines about the whole installation are written down.
 const INSTALLATION: &str = "reentry";
 
@@ -57,6 +56,8 @@ pub async fn run(
 ) {
     while !stop.is_cancelled() {
         let round = async {
+            // Before anybody else: those of whom it is known that they have to be held.
+            held::if_asked(flow, upstream, owner).await?;
             match due(flow, upstream, interval).await {
                 Ok(true) => trace::scope(flow.trace(), whole(flow, upstream, owner))
                     .await
@@ -70,7 +71,7 @@ pub async fn run(
             () = stop.cancelled() => return,
         };
         let pause = match done {
-            Ok(()) => LOOK.max(interval / 100).min(Duration::from_secs(30)),
+            Ok(()) => LOOK,
             Err(error) => {
                 tracing::warn!(%upstream, %error, "reconciling was not finished; it goes on later");
                 AGAIN.min(interval)
@@ -160,6 +161,7 @@ pub async fn whole(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result<Op
         seen += done.looked;
         found += done.differed;
         left += done.left;
+        held::if_asked(flow, upstream, owner).await?;
         lease = renew(flow, &name, owner).await?;
         flow.store
             .set_setting(&name, &pages.first.to_string(), Some(&lease))
@@ -373,8 +375,7 @@ async fn posture(
     let differs = |loaded: &Loaded| {
         let record = loaded.record.as_ref()?;
         let now = flow.now(loaded.store_time);
-        let settled = record.updated.plus(SETTLING) <= now.earliest();
-        (settled && !carried.agrees(&record.posture(now))).then_some((record.clone(), now))
+        (!carried.agrees(&record.posture(now))).then_some((record.clone(), now))
     };
     if differs(loaded).is_none() {
         return Ok(false);
@@ -392,15 +393,17 @@ async fn posture(
                 )
                 .with("wanted", format!("{:?}", record.posture(now)))
                 .with("found", format!("{carried:?}"));
+            // What is being done this moment looks like that, too: without a word then, but not without an act.
+            let settled = tamper::settled(&record, now.earliest());
             Some(Write {
                 record: Some(record),
                 effects: vec![(format!("converge:{id}"), Effect::Converge)],
-                audit: vec![entry],
+                audit: settled.then_some(entry).into_iter().collect(),
                 ..Write::default()
             })
         })
         .await?;
-    tracing::error!(upstream = %subject.upstream, ?carried, "an account is not held as it should be: made to agree again");
+    tracing::warn!(upstream = %subject.upstream, ?carried, "an account is not held as it should be: made to agree again");
     Ok(counted("posture"))
 }
 

@@ -22,9 +22,10 @@ use self::window::lines;
 use super::admin::text::{Rows, Strange};
 use super::admin::{AdminEventQuery, Direction, EventQuery};
 use super::events::AdminAct;
-use super::health::{Kept, config_faults, drift, role_taken};
+use super::health::{Kept, config_faults, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
+use super::watch::{self, Watched};
 use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
 use crate::domain::session::Withdrawal;
@@ -50,6 +51,7 @@ struct Place {
     user: Stream,
     admin: Stream,
     kept: Kept,
+    watched: Watched,
 }
 
 /// How far one log has been read.
@@ -202,20 +204,32 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     admin_rows.extend(pages.admin.strange.iter().map(|row| strange_row(row, starts.1)));
     let strange = place.strange(&pages, starts);
     let mut alarms = place.standing(&pages.config, settings.retention);
+    let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
+    let fresh: Vec<&AdminEvent> = pages.admin.read.iter().filter(|event| !known(event)).collect();
+    if watch::names_us(&fresh, own.as_deref()) {
+        // Our token still names the roles of before.
+        keycloak.admin.renew().await;
+    }
     alarms.extend(role_taken(keycloak).await?);
+    let mut doubt = false;
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
         (&place.admin, starts.1, &admin_rows, "admin"),
     ] {
         if stream.lost(start, rows, rows.len() >= max as usize, clock) {
+            doubt = true;
             alarms.push(format!(
                 "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
             ));
         }
     }
-    let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
-    let fresh = pages.admin.read.iter().filter(|event| !known(event));
-    alarms.extend(drift(fresh, own.as_deref()));
+    let acted = watch::acted(&fresh, own.as_deref(), ahead);
+    let mut watched = std::mem::take(&mut place.watched);
+    let seen = watched
+        .look(keycloak, &pages.config, &fresh, own.as_deref())
+        .await;
+    place.watched = watched;
+    alarms.extend(seen.alarms);
     let (before, ended): (Verdicts, _) = (place.verdicts(), place.ended(&pages, own.as_deref()));
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
@@ -225,7 +239,10 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
     let at = (now.latest(), ahead, since);
-    let (judged, unread) = judged(keycloak, &subs, &ids, &rules, at, ended).await?;
+    let (mut judged, unread) = judged(keycloak, &subs, &ids, &rules, at, ended).await?;
+    // Behind what the same instant says of an account: it may be held by that.
+    judged.extend(acted);
+    judged.sort_by_key(|(time, ..)| *time);
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
@@ -243,6 +260,8 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         next: Cursor(next),
         more: user_more || admin_more,
         alarms,
+        drifted: seen.drifted,
+        doubt: doubt || seen.doubt,
     })
 }
 
