@@ -13,6 +13,8 @@ mod grants;
 mod histories;
 #[path = "properties/rebuild.rs"]
 mod rebuild;
+#[path = "properties/sentences.rs"]
+mod sentences;
 #[path = "properties/table.rs"]
 mod table;
 #[path = "properties/tokens.rs"]

@@ -166,6 +166,8 @@ fn with_addresses_everywhere() -> Write {
             locale: None,
             name: "Alice".to_owned(),
             count: None,
+            frozen: false,
+            ended: None,
         },
     };
     Write {
