@@ -301,6 +301,9 @@ fn policy() -> anyhow::Result<Policy> {
     Ok(policy)
 }
 
+/// Whom the demo's customers turn to.
+const SUPPORT: &str = "help@bank.example";
+
 /// The sidecar itself, wired as `serve` wires it but for the store, the clock and the mailbox.
 async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Context> {
     let keys = Arc::new(crate::store::seal::Keys::ephemeral()?);
@@ -312,7 +315,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     let sender = Sender {
         name: "Example Bank".to_owned(),
         accent: "#1d4f91".to_owned(),
-        support: None,
+        support: Some(SUPPORT.to_owned()),
     };
     let clock: Arc<dyn Clock> = parts.clock.clone();
     let notifier = MailboxNotifier {
@@ -337,6 +340,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     let brand = Brand {
         name: "Example Bank".to_owned(),
         accent: Some(("#1d4f91".to_owned(), "#9cc3f5".to_owned())),
+        support: Some(SUPPORT.to_owned()),
         ..Brand::default()
     };
     serving::context(flow, broker, brand, Wording::default())

@@ -23,6 +23,7 @@ const FAULTS: [(&str, &str); 10] = [
     ("P17", "p17_"),
     ("P15", "p15_"),
     ("P16", "p16_"),
+    ("Lapse", "lapse_"),
 ];
 /// What the copy is made of, besides the property tests.
 const COPIED: [&str; 4] = ["src/domain.rs", "src/domain", "src/ports.rs", "src/ports"];

@@ -15,6 +15,8 @@ mod histories;
 mod rebuild;
 #[path = "properties/rooms.rs"]
 mod rooms;
+#[path = "properties/sentences.rs"]
+mod sentences;
 #[path = "properties/table.rs"]
 mod table;
 #[path = "properties/tokens.rs"]

@@ -23,6 +23,9 @@ pub enum EventKind {
     /// Somebody said "this was not me": the account is frozen.
     #[serde(rename = "account.contested")]
     Contested,
+    /// An account is still frozen: nobody has ended that yet.
+    #[serde(rename = "account.still_contested")]
+    StillContested,
     /// A freeze is over, by whichever way out.
     #[serde(rename = "account.thawed")]
     Thawed,
@@ -45,11 +48,12 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::HoldStarted,
         Self::HoldTightened,
         Self::HoldEnded,
         Self::Contested,
+        Self::StillContested,
         Self::Thawed,
         Self::NoticeUndeliverable,
         Self::LogAlarm,
@@ -66,6 +70,7 @@ impl EventKind {
             Self::HoldTightened => "hold.tightened",
             Self::HoldEnded => "hold.ended",
             Self::Contested => "account.contested",
+            Self::StillContested => "account.still_contested",
             Self::Thawed => "account.thawed",
             Self::NoticeUndeliverable => "notice.undeliverable",
             Self::LogAlarm => "log.alarm",
@@ -110,6 +115,7 @@ impl Event {
             "hold_started" if is("enforced") => EventKind::HoldStarted,
             "hold_ended" if is("enforced") => EventKind::HoldEnded,
             "contested" if is("enforced") => EventKind::Contested,
+            "freeze_stands" if is("enforced") => EventKind::StillContested,
             "thawed" | "freeze_lapsed" | "freeze_left" if is("enforced") => EventKind::Thawed,
             "notice_undeliverable" => EventKind::NoticeUndeliverable,
             "log_alarm" => EventKind::LogAlarm,

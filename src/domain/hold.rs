@@ -31,7 +31,7 @@ use crate::domain::tier::TierName;
 use crate::domain::time::{Now, Span, Timestamp};
 
 use attempt::Attempts;
-use contest::Contest;
+use contest::{Contest, Doubt};
 use episode::Episode;
 use unreadable::Unreadable;
 
@@ -201,6 +201,10 @@ pub struct Record {
     /// When the account itself undid its hold at the IdP: the last two times, or the first two that were close.
     #[serde(default)]
     pub undone: Vec<Timestamp>,
+    /// A freeze that ended without anybody judging what is contested. It is kept until people have, since what came
+    /// with the contested change or after it stays in doubt.
+    #[serde(default)]
+    pub lapsed: Option<Contest>,
 }
 
 /// The restriction in force.
@@ -243,6 +247,7 @@ impl Record {
             unreadable: None,
             owed: BTreeSet::new(),
             undone: Vec::new(),
+            lapsed: None,
         }
     }
 
@@ -322,6 +327,43 @@ impl Record {
         self.contest.as_ref().filter(|c| c.enforced)
     }
 
+    /// The freeze, or one that has lapsed and that nobody has judged yet.
+    #[must_use]
+    pub fn disputed(&self) -> Option<&Contest> {
+        self.contest.as_ref().or(self.lapsed.as_ref())
+    }
+
+    /// The same, to be changed.
+    fn disputed_mut(&mut self) -> Option<&mut Contest> {
+        self.contest.as_mut().or(self.lapsed.as_mut())
+    }
+
+    /// What is in doubt: what came with a change that somebody contested, or after it, and that people have not judged.
+    /// No time makes it eligible.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        let contest = self.disputed().filter(|c| c.enforced)?;
+        Some(Doubt {
+            since: contest.contested_since,
+            until: contest.proven,
+        })
+    }
+
+    /// Whether `contact` has a say about a change at `change`: it was the account's before, it is a channel by its own
+    /// right ([`Account::may_veto`]), and it did not come with what is contested, or after it.
+    #[must_use]
+    pub fn has_voice(
+        &self,
+        account: &Account,
+        contact: &Contact,
+        change: Timestamp,
+        policy: &Policy,
+    ) -> bool {
+        contact.since < change
+            && account.may_veto(contact, change, policy)
+            && self.doubt().is_none_or(|doubt| !doubt.covers(contact.since))
+    }
+
     /// When the sweeper has to look next; `None` when the record is quiet. Also the second witness: an account
     /// that is due must have a record.
     #[must_use]
@@ -338,9 +380,11 @@ impl Record {
         };
         let contest = self.contest.as_ref().map(Contest::due);
         let again = self.unreadable.as_ref().map(|unreadable| unreadable.next);
+        let lapsed = self.lapsed.as_ref().map(Contest::due_after_lapse);
         let next = contest
             .into_iter()
             .chain(again)
+            .chain(lapsed)
             .chain(last(true))
             .chain(last(false))
             .min();

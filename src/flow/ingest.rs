@@ -226,7 +226,11 @@ pub(super) async fn store_change(
                 now,
                 reference: &case,
             };
-            let before = with_previous(flow, loaded.account.as_ref().or(after), change);
+            let nameless = after.map(|a| Account {
+                name: String::new(),
+                ..a.clone()
+            });
+            let before = with_previous(flow, loaded.account.as_ref().or(nameless.as_ref()), change);
             let change = confirmed(change, loaded.account.as_ref(), after);
             let change = with_channel(&change, before.as_ref());
             apply(
@@ -291,7 +295,9 @@ fn with_previous(flow: &Flow, before: Option<&Account>, change: &Change) -> Opti
     if let Some(address) = change
         .previous_address
         .as_deref()
-        .filter(|_| change.kind.is_contact())
+        // What is pushed from outside is compared with the snapshot and never added to it: or whoever may push would
+        // choose whom we write to.
+        .filter(|_| change.kind.is_contact() && change.source != Source::Hook)
     {
         let id = flow.seal.channel(kind, address);
         if !account.contacts.iter().any(|c| c.id == id) {
@@ -460,10 +466,16 @@ pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result
         .store
         .update(key, Parts::ACCOUNT, None, &|loaded| {
             let seen: Timestamp = flow.now(loaded.store_time).latest();
-            let next = loaded
+            let mut next = loaded
                 .account
                 .as_ref()
                 .map_or_else(|| reading.clone(), |old| old.refreshed(reading, seen));
+            // Nobody is greeted by a name that was chosen while somebody else may hold the account.
+            let now = flow.now(loaded.store_time);
+            let quiet = |r: &Record| r.restriction(now).is_none() && r.doubt().is_none();
+            if loaded.record.as_ref().is_none_or(quiet) {
+                next.name.clone_from(&reading.name);
+            }
             (loaded.account.as_ref() != Some(&next)).then(|| Write {
                 account: Some(next),
                 ..Write::default()

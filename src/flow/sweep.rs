@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 
 use crate::domain::hold::Record;
 use crate::domain::hold::apply;
+use crate::domain::hold::contest::remind::remind;
 use crate::domain::hold::contest::{ThawStep, end_freeze, thaw_step};
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Span, Timestamp};
@@ -121,6 +122,7 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
             return finish(flow, key, &eligible, true).await;
         }
         ThawStep::Lapse => return finish(flow, key, &[], true).await,
+        ThawStep::Remind => return reminded(flow, key).await,
     }
     flow.store
         .update(key, Parts::RECORD, None, &|loaded| {
@@ -131,8 +133,21 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
     Ok(())
 }
 
+/// Tells of a freeze that stands.
+async fn reminded(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
+    let policy = flow.policy.load_full();
+    flow.store
+        .update(key, Parts::ACCOUNT, None, &|loaded| {
+            let account = loaded.account.clone().unwrap_or_else(Account::default);
+            let now = flow.now(loaded.store_time);
+            remind(loaded.record.as_ref()?, &account, now, &policy).map(Write::from)
+        })
+        .await?;
+    Ok(())
+}
+
 async fn recheck(flow: &Flow, record: &Record) -> Result<Vec<(String, bool)>, FlowError> {
-    let thaw = record.contest.as_ref().and_then(|c| c.thaw.as_ref());
+    let thaw = record.disputed().and_then(|c| c.thaw.as_ref());
     thaw::recheck(flow, thaw.map(|t| t.approvals.as_slice()).unwrap_or_default()).await
 }
 

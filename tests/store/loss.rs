@@ -189,6 +189,8 @@ fn with_addresses_everywhere() -> Write {
             locale: None,
             name: "Alice".to_owned(),
             count: None,
+            frozen: false,
+            ended: None,
         },
     };
     Write {

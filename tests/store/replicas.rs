@@ -79,6 +79,8 @@ fn notice() -> Effect {
             until: None,
             locale: None,
             count: None,
+            frozen: false,
+            ended: None,
             name: "Alice".to_owned(),
         },
     }))

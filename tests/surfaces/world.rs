@@ -409,7 +409,7 @@ fn mailer(port: u16) -> Mailer {
     let sender = Sender {
         name: "Example Bank".to_owned(),
         accent: "#0b57a4".to_owned(),
-        support: None,
+        support: Some("help@bank.example".to_owned()),
     };
     let relay = Relay {
         host: "127.0.0.1".to_owned(),

@@ -107,6 +107,8 @@ pub(super) const fn content(message: Message, count: u32, now: Now) -> Content {
         locale: None,
         name: String::new(),
         count: Some(count),
+        frozen: false,
+        ended: None,
     }
 }
 
@@ -152,13 +154,10 @@ pub fn tampered(
         let content = Content {
             allowed: Some(restriction.allowed),
             until: restriction.until,
+            frozen: old.contest.as_ref().is_some_and(|c| c.enforced),
             ..content(Message::RestrictionKept, count, now)
         };
-        let mut notices = notice::plan(&t.record, account, &case, since(old, now), &content, policy);
-        let frozen = old.contest.is_some();
-        for notice in notices.iter_mut().filter(|_| frozen) {
-            notice.link = false;
-        }
+        let notices = notice::plan(&t.record, account, &case, since(old, now), &content, policy);
         t.notices_at(notices);
     }
     Some(t)

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::hold::contest::Doubt;
 use crate::domain::policy::Policy;
 use crate::domain::time::{Span, Timestamp};
 
@@ -48,6 +49,19 @@ const RETURNS_WITHIN: Span = Span::from_days(30);
 const RETURNS_AFTER: Span = Span::from_days(7);
 
 impl Contact {
+    /// What somebody has to hold to read what is sent here: of a mailbox without regard to case and to what stands
+    /// behind a `+`, of a telephone its digits.
+    fn mailbox(&self) -> String {
+        match (self.kind, self.address.rsplit_once('@')) {
+            (ContactKind::Email, Some((local, domain))) => {
+                let box_of = local.split('+').next().unwrap_or(local);
+                format!("{box_of}@{domain}").to_lowercase()
+            }
+            (ContactKind::Email, None) => self.address.to_lowercase(),
+            (ContactKind::Phone, _) => self.address.chars().filter(char::is_ascii_digit).collect(),
+        }
+    }
+
     /// Whether this contact, removed at `gone` and there again at `seen`, keeps its age.
     fn returns(&self, gone: Timestamp, seen: Timestamp) -> bool {
         seen < gone.plus(RETURNS_WITHIN) && self.since.plus(RETURNS_AFTER) <= gone
@@ -164,10 +178,35 @@ pub struct Account {
 }
 
 impl Account {
-    /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified and older than the probation.
+    /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified, and either one that the account was
+    /// made with or older than the probation.
     #[must_use]
-    pub fn may_veto(contact: &Contact, change: Timestamp, policy: &Policy) -> bool {
-        contact.verified && contact.since.plus(policy.probation) <= change
+    pub fn may_veto(&self, contact: &Contact, change: Timestamp, policy: &Policy) -> bool {
+        let made_with = contact.since <= self.created;
+        contact.verified && (made_with || contact.since.plus(policy.probation) <= change)
+    }
+
+    /// Whether somebody who logs in with what is on this account now has proven to be who was there: every way to sign
+    /// in is past its probation at `now`, and none came with what is in `doubt`, or after it. No age makes up for that.
+    #[must_use]
+    pub fn proves(&self, now: Timestamp, probation: Span, doubt: Option<Doubt>) -> bool {
+        let sound =
+            |f: &Factor| f.eligible(now, probation) && doubt.is_none_or(|doubt| !doubt.covers(f.created));
+        !self.factors.is_empty() && self.factors.iter().all(sound)
+    }
+
+    /// Whether two channels are independent, as far as anybody knows: not two spellings of one mailbox, and not an
+    /// address and the one that took its place in one edit, to which it may well be forwarded. A channel that nobody
+    /// knows any more counts as independent: what it says keeps an account shut.
+    #[must_use]
+    pub fn independent(&self, one: &ChannelId, other: &ChannelId) -> bool {
+        let known = |id: &ChannelId| self.contacts.iter().find(|c| c.id == *id);
+        let (Some(a), Some(b)) = (known(one), known(other)) else {
+            return one != other;
+        };
+        let replaced = |old: &Contact, new: &Contact| old.gone.is_some_and(|gone| gone == new.since);
+        let forwards = a.kind == b.kind && (replaced(a, b) || replaced(b, a));
+        one != other && (a.kind != b.kind || a.mailbox() != b.mailbox()) && !forwards
     }
 
     /// Merges a fresh reading of the IdP into this snapshot at `seen`: keeps ages, marks what is gone.
@@ -180,6 +219,9 @@ impl Account {
         let mut next = Self {
             contacts: Vec::new(),
             factors: Vec::new(),
+            // A name is whatever its owner typed, and whoever takes over an account can type: messages about a change
+            // use the name of before it.
+            name: self.name.clone(),
             ..reading.clone()
         };
         for old in &self.contacts {

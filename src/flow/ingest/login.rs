@@ -56,13 +56,9 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
         unreadable::readable(flow, subject).await?;
     }
     let policy = flow.policy.load();
-    let at = now.earliest();
-    let eligible = !reading.account.factors.is_empty()
-        && reading
-            .account
-            .factors
-            .iter()
-            .all(|f| f.eligible(at, policy.probation));
+    let record = flow.store.read(&flow.key(subject), Parts::RECORD).await?.record;
+    let doubt = record.and_then(|r| r.doubt());
+    let eligible = reading.account.proves(now.earliest(), policy.probation, doubt);
     Ok(Checked { reading, eligible })
 }
 
