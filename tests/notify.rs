@@ -121,6 +121,7 @@ fn every() -> Vec<(String, Notice)> {
         (Message::FreezeEnded, &[]),
         (Message::ReportRepeated, &[]),
         (Message::RestrictionKept, &[]),
+        (Message::AdministratorAdded, &[]),
     ];
     let mut all = Vec::new();
     for (message, kinds) in changes {

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 /// Each property with the prefix of its tests.
-const FAULTS: [(&str, &str); 9] = [
+const FAULTS: [(&str, &str); 10] = [
     ("P1", "p1_"),
     ("P2", "p2_"),
     ("P5", "p5_"),
@@ -19,6 +19,7 @@ const FAULTS: [(&str, &str); 9] = [
     ("P9", "p9_"),
     ("P10", "p10_"),
     ("P11", "p11_"),
+    ("P14", "p14_"),
 ];
 /// What the copy is made of, besides the property tests.
 const COPIED: [&str; 4] = ["src/domain.rs", "src/domain", "src/ports.rs", "src/ports"];

@@ -32,11 +32,17 @@ pub enum EventKind {
     /// The identity provider's log cannot be relied on.
     #[serde(rename = "log.alarm")]
     LogAlarm,
+    /// An account got a role that may end freezes.
+    #[serde(rename = "administrator.added")]
+    AdministratorAdded,
+    /// A policy became looser: what got looser waits.
+    #[serde(rename = "policy.loosened")]
+    PolicyLoosened,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::HoldStarted,
         Self::HoldTightened,
         Self::HoldEnded,
@@ -44,6 +50,8 @@ impl EventKind {
         Self::Thawed,
         Self::NoticeUndeliverable,
         Self::LogAlarm,
+        Self::AdministratorAdded,
+        Self::PolicyLoosened,
     ];
 
     /// Its name on the wire.
@@ -57,6 +65,8 @@ impl EventKind {
             Self::Thawed => "account.thawed",
             Self::NoticeUndeliverable => "notice.undeliverable",
             Self::LogAlarm => "log.alarm",
+            Self::AdministratorAdded => "administrator.added",
+            Self::PolicyLoosened => "policy.loosened",
         }
     }
 }
@@ -92,6 +102,8 @@ impl Event {
             "thawed" | "freeze_lapsed" | "freeze_left" if is("enforced") => EventKind::Thawed,
             "notice_undeliverable" => EventKind::NoticeUndeliverable,
             "log_alarm" => EventKind::LogAlarm,
+            "administrator_added" => EventKind::AdministratorAdded,
+            "policy_loosened" => EventKind::PolicyLoosened,
             _ => return None,
         };
         let said = entry.details.iter().filter(|(k, _)| SAID.contains(&k.as_str()));

@@ -45,11 +45,13 @@ pub enum Message {
     ReportRepeated,
     /// Somebody at the IdP tried to take the limits away: they stand.
     RestrictionKept,
+    /// To an administrator: somebody else got a role that may end freezes.
+    AdministratorAdded,
 }
 
 impl Message {
     /// Every message.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::EmailChanged,
         Self::PhoneChanged,
         Self::PasswordChanged,
@@ -63,6 +65,7 @@ impl Message {
         Self::FreezeEnded,
         Self::ReportRepeated,
         Self::RestrictionKept,
+        Self::AdministratorAdded,
     ];
 
     /// The name of its folder.
@@ -82,6 +85,7 @@ impl Message {
             Self::FreezeEnded => "freeze_ended",
             Self::ReportRepeated => "report_repeated",
             Self::RestrictionKept => "restriction_kept",
+            Self::AdministratorAdded => "administrator_added",
         }
     }
 

@@ -84,8 +84,10 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
 }
 
 async fn recheck(flow: &Flow, record: &Record) -> Result<Vec<(String, bool)>, FlowError> {
-    let thaw = record.contest.as_ref().and_then(|c| c.thaw.as_ref());
-    thaw::recheck(flow, thaw.map(|t| t.approvals.as_slice()).unwrap_or_default()).await
+    match &record.contest {
+        Some(contest) => thaw::recheck(flow, contest).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 async fn finish(

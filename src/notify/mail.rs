@@ -54,7 +54,7 @@ macro_rules! folder {
     };
 }
 
-const TEMPLATES: [(&str, &str); 39] = folder![
+const TEMPLATES: [(&str, &str); 42] = folder![
     "email_changed",
     "phone_changed",
     "password_changed",
@@ -68,6 +68,7 @@ const TEMPLATES: [(&str, &str); 39] = folder![
     "freeze_ended",
     "report_repeated",
     "restriction_kept",
+    "administrator_added",
 ];
 
 impl Messages {

@@ -39,6 +39,40 @@ pub struct Thaw {
     pub ready: Option<Timestamp>,
 }
 
+/// The clocks that a freeze began with. The longer of these and today's counts, so that a later policy never makes a
+/// running freeze easier to end (P14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// Between the second administrator's word and the thaw.
+    pub thaw_wait: Span,
+    /// How long a channel has had its say.
+    pub report_window: Span,
+    /// How long a role has been held before its holder's word counts.
+    pub probation: Span,
+}
+
+impl Clocks {
+    /// Those of a policy.
+    #[must_use]
+    pub const fn of(policy: &Policy) -> Self {
+        Self {
+            thaw_wait: policy.thaw_wait,
+            report_window: policy.report_window,
+            probation: policy.probation,
+        }
+    }
+
+    /// The longer of each.
+    #[must_use]
+    pub fn longer(self, other: Self) -> Self {
+        Self {
+            thaw_wait: self.thaw_wait.max(other.thaw_wait),
+            report_window: self.report_window.max(other.report_window),
+            probation: self.probation.max(other.probation),
+        }
+    }
+}
+
 /// A freeze.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contest {
@@ -66,6 +100,9 @@ pub struct Contest {
     pub contested_since: Timestamp,
     /// Full length of the `read` hold that follows.
     pub hold: Span,
+    /// The clocks it began with.
+    #[serde(default)]
+    pub clocks: Clocks,
 }
 
 impl Contest {
@@ -76,6 +113,12 @@ impl Contest {
         let far = self.since.plus(Span::from_days(3650));
         let lapse = self.lapses.filter(|_| !self.confirmed);
         self.thaw_ready().or(lapse).unwrap_or(far)
+    }
+
+    /// Its clocks under today's policy.
+    #[must_use]
+    pub fn clocks(&self, policy: &Policy) -> Clocks {
+        self.clocks.longer(Clocks::of(policy))
     }
 
     /// When the thaw takes effect, once two have approved. One approval alone moves and holds back nothing.
@@ -135,7 +178,8 @@ pub fn report(
         tell_again(&mut t, account, cause, now, policy);
         return Ok(t);
     }
-    let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(policy.report_window));
+    let window = report_window(old, policy);
+    let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(window));
     t.record.reports.retain(|(_, at)| kept(*at));
     t.record.reports.push((channel.clone(), now.latest()));
     let was = old.contest.as_ref().is_some_and(|c| c.enforced);
@@ -157,11 +201,18 @@ pub fn report(
     Ok(t)
 }
 
+/// How long a channel has had its say: today's window, or the running freeze's where that is longer.
+fn report_window(record: &Record, policy: &Policy) -> Span {
+    let running = record.contest.as_ref();
+    running.map_or(policy.report_window, |c| c.clocks(policy).report_window)
+}
+
 /// Whether the channel has had its say: once within the window, and a removed one once ever since it was removed.
 fn spent(record: &Record, contact: &Contact, now: Now, policy: &Policy) -> bool {
     let mut said = record.reports.iter().filter(|(c, _)| *c == contact.id);
     said.any(|(_, at)| {
-        now.earliest() < at.plus(policy.report_window) || contact.gone.is_some_and(|gone| *at >= gone)
+        now.earliest() < at.plus(report_window(record, policy))
+            || contact.gone.is_some_and(|gone| *at >= gone)
     })
 }
 
@@ -172,6 +223,7 @@ fn confirmed(contest: Contest, again: &Contest) -> Contest {
         enforced: contest.enforced || again.enforced,
         contested_since: contest.contested_since.min(again.contested_since),
         hold: contest.hold.max(again.hold),
+        clocks: contest.clocks.longer(again.clocks),
         thaw: None,
         ..contest
     }
@@ -200,6 +252,7 @@ fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &P
             .min()
             .map_or(cause.at, |at| at.min(cause.at)),
         hold: cause.contest_length,
+        clocks: Clocks::of(policy),
     }
 }
 
@@ -318,7 +371,7 @@ pub fn approve_thaw(
     }
     thaw.approvals.push(approver.to_owned());
     let complete = thaw.approvals.len() >= 2;
-    thaw.ready = complete.then(|| now.latest().plus(policy.thaw_wait));
+    thaw.ready = complete.then(|| now.latest().plus(contest.clocks(policy).thaw_wait));
     let mut t = Transition::new(old.clone());
     t.record.touch(now);
     let case = contest.case.clone();

@@ -14,7 +14,7 @@ pub mod carried;
 
 use self::carried::Carried;
 use super::apply::{Setting, apply};
-use super::contest::Contest;
+use super::contest::{Clocks, Contest};
 use super::{Cause, Effect, Record, Told, Transition};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
@@ -344,5 +344,6 @@ fn freeze(whole: &mut Transition, carried: &Carried, naming: &Naming<'_>, s: Set
         thaw: None,
         contested_since: since.unwrap_or(cause.at),
         hold: cause.contest_length.max(longest(s.tier, |_| true)),
+        clocks: Clocks::of(s.policy),
     });
 }

@@ -300,6 +300,7 @@ const fn subject(message: Message) -> &'static str {
         Message::FreezeEnded => "Freeze ended",
         Message::ReportRepeated => "Reported once more",
         Message::RestrictionKept => "Attempt to take the limits away",
+        Message::AdministratorAdded => "Another administrator",
     }
 }
 

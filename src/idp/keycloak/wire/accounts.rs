@@ -17,7 +17,7 @@ const PAGE: u32 = 500;
 const SHOWN: usize = 10;
 
 /// Whom to list.
-enum Whom<'a> {
+pub(super) enum Whom<'a> {
     Everybody,
     Role(&'a RoleRef),
     Group(&'a str),
@@ -52,7 +52,11 @@ fn name(user: &User) -> &str {
 }
 
 /// Users, and whether there may be more of them than a check goes through.
-async fn list(admin: &Admin, snapshot: &Snapshot, whom: &Whom<'_>) -> Result<(Vec<User>, bool), AdminError> {
+pub(super) async fn list(
+    admin: &Admin,
+    snapshot: &Snapshot,
+    whom: &Whom<'_>,
+) -> Result<(Vec<User>, bool), AdminError> {
     let mut all = Vec::new();
     let mut first = 0;
     while first < MOST {
