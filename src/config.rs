@@ -15,6 +15,7 @@ pub mod limits;
 pub mod mail;
 mod node;
 mod policy;
+pub mod private;
 mod reader;
 pub mod server;
 pub mod store;

@@ -310,6 +310,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     let store = crate::store::embedded::open(&parts.scratch.join("state.redb"), Arc::clone(&keys)).await?;
     store.init().await?;
     let id = upstream()?;
+    crate::flow::holders::found(store.as_ref(), keys.as_ref(), &id).await?;
     let provider: Arc<dyn IdentityProvider> =
         Arc::new(DemoProvider::new(id.clone(), Arc::clone(parts.people)));
     let sender = Sender {

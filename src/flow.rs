@@ -6,7 +6,9 @@ pub mod deliver;
 pub mod entitle;
 pub mod farewell;
 pub mod grant;
+pub mod holders;
 pub mod hook;
+pub mod inforce;
 pub mod ingest;
 mod kin;
 pub mod letter;
@@ -150,13 +152,18 @@ impl Flow {
         format!("rc_{}", self.seal.case(subject, change))
     }
 
-    /// Reads an account live and names its contacts.
+    /// Reads an account live and names its contacts. Whether it got or lost a role that may end freezes is kept and told.
     ///
     /// # Errors
     /// [`FlowError::Idp`].
     pub async fn reading(&self, subject: &Subject) -> Result<Reading, FlowError> {
         let mut reading = self.idp(&subject.upstream)?.account(&subject.sub).await?;
         self.name_contacts(&mut reading.account);
+        if let Some(facts) = &reading.facts
+            && let Err(error) = holders::looked(self, subject, facts).await
+        {
+            tracing::warn!(upstream = %subject.upstream, %error, "who may end freezes could not be kept; the next reading does it");
+        }
         Ok(reading)
     }
 

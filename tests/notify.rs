@@ -131,6 +131,7 @@ fn every() -> Vec<(String, Notice)> {
         (Message::FreezeStands, &[]),
         (Message::ReportRepeated, &[]),
         (Message::RestrictionKept, &[]),
+        (Message::AdministratorAdded, &[]),
     ];
     let mut all = Vec::new();
     for (message, kinds) in changes {

@@ -24,6 +24,7 @@ const FAULTS: [(&str, &str); 10] = [
     ("P15", "p15_"),
     ("P16", "p16_"),
     ("Lapse", "lapse_"),
+    ("P14", "p14_"),
 ];
 /// What the copy is made of, besides the property tests.
 const COPIED: [&str; 4] = ["src/domain.rs", "src/domain", "src/ports.rs", "src/ports"];

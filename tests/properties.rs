@@ -11,6 +11,10 @@ mod contest;
 mod grants;
 #[path = "properties/histories.rs"]
 mod histories;
+#[path = "properties/holders.rs"]
+mod holders;
+#[path = "properties/inforce.rs"]
+mod inforce;
 #[path = "properties/rebuild.rs"]
 mod rebuild;
 #[path = "properties/rooms.rs"]

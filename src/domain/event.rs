@@ -44,11 +44,17 @@ pub enum EventKind {
     /// The newest lines of the audit log, to be kept where nobody who can write to the store can reach them.
     #[serde(rename = "audit.head")]
     AuditHead,
+    /// An account got a role that may end freezes.
+    #[serde(rename = "administrator.added")]
+    AdministratorAdded,
+    /// A policy became looser: what got looser waits.
+    #[serde(rename = "policy.loosened")]
+    PolicyLoosened,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::HoldStarted,
         Self::HoldTightened,
         Self::HoldEnded,
@@ -60,6 +66,8 @@ impl EventKind {
         Self::Altered,
         Self::StoreAlarm,
         Self::AuditHead,
+        Self::AdministratorAdded,
+        Self::PolicyLoosened,
     ];
 
     /// Its name on the wire.
@@ -77,6 +85,8 @@ impl EventKind {
             Self::Altered => "account.altered",
             Self::StoreAlarm => "store.alarm",
             Self::AuditHead => "audit.head",
+            Self::AdministratorAdded => "administrator.added",
+            Self::PolicyLoosened => "policy.loosened",
         }
     }
 
@@ -121,6 +131,8 @@ impl Event {
             "log_alarm" => EventKind::LogAlarm,
             "store_altered" => EventKind::Altered,
             "store_rebuilt" | "store_full" => EventKind::StoreAlarm,
+            "administrator_added" => EventKind::AdministratorAdded,
+            "policy_loosened" => EventKind::PolicyLoosened,
             _ => return None,
         };
         let said = entry.details.iter().filter(|(k, _)| SAID.contains(&k.as_str()));

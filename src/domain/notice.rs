@@ -47,6 +47,8 @@ pub enum Message {
     ReportRepeated,
     /// Somebody at the IdP tried to take the limits away: they stand.
     RestrictionKept,
+    /// To an administrator: somebody else got a role that may end freezes.
+    AdministratorAdded,
 }
 
 impl Message {
@@ -66,6 +68,7 @@ impl Message {
         Self::FreezeStands,
         Self::ReportRepeated,
         Self::RestrictionKept,
+        Self::AdministratorAdded,
     ];
 
     /// The name of its folder.
@@ -86,6 +89,7 @@ impl Message {
             Self::FreezeStands => "freeze_stands",
             Self::ReportRepeated => "report_repeated",
             Self::RestrictionKept => "restriction_kept",
+            Self::AdministratorAdded => "administrator_added",
         }
     }
 

@@ -121,30 +121,37 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
         .collect()
 }
 
+fn no_session() -> FlowError {
+    FlowError::Unknown("there is no such session of this account".to_owned())
+}
+
 /// Ends one session at the IdP, and ours that came from it.
 ///
 /// # Errors
-/// [`FlowError`].
+/// [`FlowError::Unknown`] when neither is there.
 pub async fn end_idp_session(flow: &Flow, subject: &Subject, session: &str) -> Result<(), FlowError> {
-    flow.idp(&subject.upstream)?
-        .end_session(&subject.sub, session)
-        .await?;
-    end_where(flow, subject, &|s| s.upstream_sid.as_deref() == Some(session)).await
+    let idp = flow.idp(&subject.upstream)?;
+    let there = idp.sessions(&subject.sub).await?.iter().any(|s| s.id == session);
+    idp.end_session(&subject.sub, session).await?;
+    let here = end_where(flow, subject, &|s| s.upstream_sid.as_deref() == Some(session)).await?;
+    (there || here).then_some(()).ok_or_else(no_session)
 }
 
 /// Ends one of our sessions with all its refresh families.
 ///
 /// # Errors
-/// [`FlowError::Store`].
+/// [`FlowError::Unknown`] when it is not there (any more).
 pub async fn end_session(flow: &Flow, subject: &Subject, session: &str) -> Result<(), FlowError> {
-    end_where(flow, subject, &|s| s.id == session).await
+    let ended = end_where(flow, subject, &|s| s.id == session).await?;
+    ended.then_some(()).ok_or_else(no_session)
 }
 
+/// Ends the living sessions for which `which` holds; says whether there were any.
 async fn end_where(
     flow: &Flow,
     subject: &Subject,
     which: &(dyn Fn(&Session) -> bool + Sync),
-) -> Result<(), FlowError> {
+) -> Result<bool, FlowError> {
     let ended = Mutex::new(Vec::new());
     flow.store
         .update(&flow.key(subject), Parts::GRANTS, None, &|loaded| {
@@ -153,7 +160,7 @@ async fn end_where(
             let ids: Vec<String> = grants
                 .sessions
                 .iter()
-                .filter(|s| which(s))
+                .filter(|s| s.ended.is_none() && which(s))
                 .map(|s| s.id.clone())
                 .collect();
             let mut effects = Vec::new();
@@ -175,12 +182,13 @@ async fn end_where(
         .await?;
     // An account to which nothing ever happened has no record that the lines could be stored with.
     let at = flow.clock.now();
-    for id in ended.into_inner().unwrap_or_default() {
+    let ended = ended.into_inner().unwrap_or_default();
+    for id in &ended {
         let entry = Entry::system(format!("ended:{id}"), at, "session_ended", None);
-        let entry = entry.by(Actor::Owner).with("sid", &id);
+        let entry = entry.by(Actor::Owner).with("sid", id);
         flow.store.note(subject, &flow.key(subject), &entry).await?;
     }
-    Ok(())
+    Ok(!ended.is_empty())
 }
 
 /// Removes a factor, if it was added in the hold that runs.

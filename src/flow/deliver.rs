@@ -348,7 +348,7 @@ async fn accepted(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<(), F
                 _ if !notice.before => None,
                 Message::AccountFrozen => freeze_told(record, now),
                 // They tell of an attempt, not of the change itself.
-                Message::ReportRepeated | Message::RestrictionKept => None,
+                Message::ReportRepeated | Message::RestrictionKept | Message::AdministratorAdded => None,
                 _ => told(record, &notice.case, now),
             };
             let mut write = transition.map_or_else(Write::default, Write::from);

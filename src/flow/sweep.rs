@@ -147,8 +147,10 @@ async fn reminded(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
 }
 
 async fn recheck(flow: &Flow, record: &Record) -> Result<Vec<(String, bool)>, FlowError> {
-    let thaw = record.disputed().and_then(|c| c.thaw.as_ref());
-    thaw::recheck(flow, thaw.map(|t| t.approvals.as_slice()).unwrap_or_default()).await
+    match record.disputed() {
+        Some(contest) => thaw::recheck(flow, contest).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 async fn finish(

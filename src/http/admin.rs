@@ -196,6 +196,18 @@ fn refused(error: ThawError) -> Problem {
         ThawError::NotEligible => {
             Problem::forbidden("you do not have a role that may approve this, at this moment")
         }
+        ThawError::TooNew(from) => {
+            let text = format!(
+                "your role counts from {} on: the other administrators were told when you got it, and may look at it until then",
+                Wording::machine(from)
+            );
+            Problem::new(
+                StatusCode::FORBIDDEN,
+                "role-too-new",
+                "Your role is too new for this",
+            )
+            .detail(text)
+        }
         ThawError::Refused(why @ (ThawRefusal::OwnAccount | ThawRefusal::NotAllowed)) => {
             Problem::forbidden(why.to_string())
         }

@@ -21,6 +21,7 @@ struct State {
     latched: bool,
     store: Option<String>,
     idps: BTreeMap<UpstreamId, Standing>,
+    workers: BTreeMap<String, String>,
 }
 
 /// Collects how the parts stand.
@@ -39,6 +40,7 @@ impl Readiness {
             latched: false,
             store: Some("the store was not checked yet".to_owned()),
             idps,
+            workers: BTreeMap::new(),
         }))
     }
 
@@ -52,6 +54,14 @@ impl Readiness {
     /// What is wrong with the store, if anything.
     pub fn store(&self, fault: Option<String>) {
         self.change(|state| state.store = fault);
+    }
+
+    /// What went wrong with a worker; `None` when it is well again.
+    pub fn worker(&self, name: &str, fault: Option<String>) {
+        self.change(|state| match fault {
+            Some(fault) => drop(state.workers.insert(name.to_owned(), fault)),
+            None => drop(state.workers.remove(name)),
+        });
     }
 
     /// The answer now.
@@ -84,6 +94,12 @@ fn reasons(state: &State) -> Vec<String> {
         .iter()
         .map(|f| format!("store: {f}"))
         .chain(idps)
+        .chain(
+            state
+                .workers
+                .iter()
+                .map(|(name, fault)| format!("worker {name}: {fault}")),
+        )
         .collect()
 }
 
@@ -114,5 +130,12 @@ mod tests {
         readiness.store(Some("gone".to_owned()));
         let later = readiness.answer();
         assert!(later.ready && later.reasons == ["store: gone"]);
+        readiness.worker("sweep", Some("it ended".to_owned()));
+        assert_eq!(
+            readiness.answer().reasons,
+            ["store: gone", "worker sweep: it ended"]
+        );
+        readiness.worker("sweep", None);
+        assert_eq!(readiness.answer().reasons, ["store: gone"]);
     }
 }

@@ -69,6 +69,7 @@ const TEMPLATES: [(&str, &str); 42] = folder![
     "freeze_stands",
     "report_repeated",
     "restriction_kept",
+    "administrator_added",
 ];
 
 impl Messages {

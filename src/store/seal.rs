@@ -22,6 +22,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+use crate::config::private::PrivateFault;
 use crate::domain::subject::account::{ChannelId, ContactKind};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::ports::seal::{Purpose, Seal, SubjectKey};
@@ -37,12 +38,13 @@ const TAG_LEN: usize = 4;
 /// Octets before the ciphertext: version, key, nonce. No two sealings have the same.
 pub(crate) const HEADER_LEN: usize = 1 + TAG_LEN + NONCE_LEN;
 
-const PURPOSES: [Purpose; 5] = [
+const PURPOSES: [Purpose; 6] = [
     Purpose::Code,
     Purpose::Refresh,
     Purpose::Report,
     Purpose::Cookie,
     Purpose::Form,
+    Purpose::Installation,
 ];
 
 const fn label(purpose: Purpose) -> &'static str {
@@ -52,13 +54,17 @@ const fn label(purpose: Purpose) -> &'static str {
         Purpose::Report => "mac report",
         Purpose::Cookie => "mac cookie",
         Purpose::Form => "mac form",
+        Purpose::Installation => "mac installation",
     }
 }
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFault {
-    /// It cannot be read or written.
+    /// It cannot be read, or others can read it.
+    #[error("the key file {0}")]
+    Private(PrivateFault),
+    /// It cannot be written.
     #[error("the key file {path} cannot be used: {source}")]
     File {
         /// Which file.
@@ -368,7 +374,7 @@ impl Sealing {
         let value = secret.derive("value 2")?;
         let unbound = UnboundKey::new(&AES_256_GCM_SIV, value.as_slice()).map_err(|_| KeyFault::Crypto)?;
         let tag = hmac::sign(&secret.mac_key("tag")?, b"reentry");
-        let [code, refresh, report, cookie, form] = PURPOSES.map(label);
+        let [code, refresh, report, cookie, form, installation] = PURPOSES.map(label);
         Ok(Self {
             id: secret.id.clone(),
             tag: first(tag.as_ref()),
@@ -380,18 +386,20 @@ impl Sealing {
                 secret.mac_key(report)?,
                 secret.mac_key(cookie)?,
                 secret.mac_key(form)?,
+                secret.mac_key(installation)?,
             ],
         })
     }
 
     fn mac(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
-        let [code, refresh, report, cookie, form] = &self.macs;
+        let [code, refresh, report, cookie, form, installation] = &self.macs;
         let key = match purpose {
             Purpose::Code => code,
             Purpose::Refresh => refresh,
             Purpose::Report => report,
             Purpose::Cookie => cookie,
             Purpose::Form => form,
+            Purpose::Installation => installation,
         };
         first(hmac::sign(key, message).as_ref())
     }

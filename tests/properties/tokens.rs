@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use reentry::domain::ceiling::{Ceiling, Class};
 use reentry::domain::change::{ChangeKind, Row};
 use reentry::domain::entitlement::{Asking, Entitlement, Issued, Request, State, entitle};
-use reentry::domain::hold::contest::Contest;
+use reentry::domain::hold::contest::{Clocks, Contest};
 use reentry::domain::hold::{Cause, Elevation, Record, Told};
 use reentry::domain::policy::{AtEnd, ContestedAtIdp, Policy, Rollout};
 use reentry::domain::subject::account::ChannelId;
@@ -138,6 +138,7 @@ fn any_contest() -> impl Strategy<Value = Option<Contest>> {
             reminders: 0,
             owned: Vec::new(),
             proven: None,
+            clocks: Clocks::default(),
         }),
     )
 }

@@ -202,6 +202,20 @@ async fn sessions_end_by_a_form_of_this_page_only() {
         .await
         .unwrap();
     assert_eq!(gone.status(), 503, "our session that came from it has ended too");
+    // What was never there is not said to have ended.
+    for kind in ["idp", "own"] {
+        let gone = post(
+            &world,
+            &cookie,
+            path,
+            &[("form", &form), ("kind", kind), ("id", "never")],
+        )
+        .await;
+        assert!(
+            gone.0 == 303 && gone.1.ends_with("/account?done=gone"),
+            "{gone:?}"
+        );
+    }
     // Somebody else's session is not one of mine.
     post(
         &world,

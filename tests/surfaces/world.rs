@@ -20,7 +20,7 @@ use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::{Now, Span};
 use reentry::domain::wording::Wording;
 use reentry::flow::ingest::{self, Era};
-use reentry::flow::{Flow, deliver, poll, reconcile, sweep};
+use reentry::flow::{Flow, deliver, holders, poll, reconcile, sweep};
 use reentry::http;
 use reentry::http::context::Context;
 use reentry::http::pages::{Brand, Pages};
@@ -126,6 +126,9 @@ impl World {
             .await
             .unwrap();
         store.init().await.unwrap();
+        holders::found(store.as_ref(), keys.as_ref(), &upstream)
+            .await
+            .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let mut policy = Policy::standard();

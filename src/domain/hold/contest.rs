@@ -56,6 +56,40 @@ pub struct Thaw {
     pub ready: Option<Timestamp>,
 }
 
+/// The clocks that a freeze began with. The longer of these and today's counts, so that a later policy never makes a
+/// running freeze easier to end (P14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// Between the second administrator's word and the thaw.
+    pub thaw_wait: Span,
+    /// How long a channel has had its say.
+    pub report_window: Span,
+    /// How long a role has been held before its holder's word counts.
+    pub probation: Span,
+}
+
+impl Clocks {
+    /// Those of a policy.
+    #[must_use]
+    pub const fn of(policy: &Policy) -> Self {
+        Self {
+            thaw_wait: policy.thaw_wait,
+            report_window: policy.report_window,
+            probation: policy.probation,
+        }
+    }
+
+    /// The longer of each.
+    #[must_use]
+    pub fn longer(self, other: Self) -> Self {
+        Self {
+            thaw_wait: self.thaw_wait.max(other.thaw_wait),
+            report_window: self.report_window.max(other.report_window),
+            probation: self.probation.max(other.probation),
+        }
+    }
+}
+
 /// A freeze.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contest {
@@ -96,6 +130,9 @@ pub struct Contest {
     /// When somebody proved to be the owner, for a freeze that ended by that: what came later is not in doubt.
     #[serde(default)]
     pub proven: Option<Timestamp>,
+    /// The clocks it began with.
+    #[serde(default)]
+    pub clocks: Clocks,
 }
 
 /// A time in which everything that was enrolled is in doubt, until people have judged it.
@@ -144,6 +181,12 @@ impl Contest {
     pub(super) fn due_after_lapse(&self) -> Timestamp {
         let far = self.since.plus(Span::from_days(3650));
         self.thaw_ready().unwrap_or(far)
+    }
+
+    /// Its clocks under today's policy.
+    #[must_use]
+    pub fn clocks(&self, policy: &Policy) -> Clocks {
+        self.clocks.longer(Clocks::of(policy))
     }
 
     /// When the thaw takes effect, once two have approved. One approval alone moves and holds back nothing.
@@ -257,7 +300,7 @@ pub fn approve_thaw(
     }
     thaw.approvals.push(approver.to_owned());
     let complete = thaw.approvals.len() >= 2;
-    thaw.ready = complete.then(|| now.latest().plus(policy.thaw_wait));
+    thaw.ready = complete.then(|| now.latest().plus(contest.clocks(policy).thaw_wait));
     let mut t = Transition::new(old.clone());
     t.record.touch(now);
     let case = contest.case.clone();

@@ -14,7 +14,7 @@ pub mod carried;
 
 use self::carried::Carried;
 use super::apply::{Setting, apply};
-use super::contest::Contest;
+use super::contest::{Clocks, Contest};
 use super::{Cause, Effect, Record, Told, Transition};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
@@ -358,5 +358,6 @@ fn contest(whole: &Transition, carried: &Carried, s: Setting<'_>) -> Option<Cont
         reminders: 0,
         owned: Vec::new(),
         proven: None,
+        clocks: Clocks::of(s.policy),
     })
 }

@@ -141,6 +141,7 @@ impl Policy {
             thaw_wait: Span::from_hours(24),
             lapse_after: Span::from_hours(72),
             rolling: true,
+            loosening_wait: Span::from_hours(24),
         }
     }
 }

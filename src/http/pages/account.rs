@@ -324,6 +324,7 @@ const fn subject(message: Message) -> &'static str {
         Message::FreezeStands => "Account still frozen",
         Message::ReportRepeated => "Reported once more",
         Message::RestrictionKept => "Attempt to take the limits away",
+        Message::AdministratorAdded => "Another administrator",
     }
 }
 

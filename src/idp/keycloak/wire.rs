@@ -44,6 +44,7 @@ mod canary;
 pub mod change;
 pub mod credential;
 pub mod desired;
+mod named;
 pub mod names;
 pub mod noted;
 pub mod planner;
@@ -96,6 +97,10 @@ pub struct WirePlanInput {
     pub view_clients: bool,
     /// Client for Reentry as a broker, where wanted.
     pub broker: Option<BrokerClient>,
+    /// Roles whose holders may end a freeze; a check looks whether two people can.
+    pub admin_roles: BTreeSet<String>,
+    /// Role → the tier that asks for it; a check looks whether it is there.
+    pub tier_roles: BTreeMap<String, String>,
 }
 
 impl WirePlanInput {
@@ -111,6 +116,8 @@ impl WirePlanInput {
             runtime_client: RUNTIME_CLIENT.to_owned(),
             view_clients: false,
             broker: None,
+            admin_roles: BTreeSet::new(),
+            tier_roles: BTreeMap::new(),
         }
     }
 
@@ -364,6 +371,7 @@ pub async fn check(
         findings.extend(audit::login_claims(&snapshot, &broker.client_id));
     }
     findings.extend(accounts::find(admin, &snapshot, report).await?);
+    findings.extend(named::find(admin, &snapshot, input).await?);
     let notes: Vec<String> = plan
         .notes
         .into_iter()

@@ -1,6 +1,6 @@
 //! What a channel says: "this was not me", and "it was me after all".
 
-use super::{Contest, plain, send, tell};
+use super::{Clocks, Contest, plain, send, tell};
 use crate::domain::audit::{Actor, Entry};
 use crate::domain::change::Row;
 use crate::domain::hold::{Cause, RETENTION, Record, Transition, attempt};
@@ -109,7 +109,9 @@ pub fn report(
         tell_again(&mut t, account, cause, now, policy);
         return Ok(t);
     }
-    let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(policy.report_window));
+    let running = old.contest.as_ref().map(|c| c.clocks(policy).report_window);
+    let window = running.unwrap_or(policy.report_window);
+    let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(window));
     t.record.reports.retain(|(_, at)| kept(*at));
     t.record.reports.push((word.channel.clone(), now.latest()));
     let was = old.contest.as_ref().is_some_and(|c| c.enforced);
@@ -208,6 +210,7 @@ fn freeze(
     let confirmed = was.confirmed || (!same && account.independent(&was.by, word.channel));
     let contested_since = was.contested_since.min(fresh.contested_since);
     let hold = was.hold.max(fresh.hold);
+    let clocks = was.clocks.longer(fresh.clocks);
     let enforced = was.enforced || fresh.enforced;
     if old.contest.is_none() {
         // It lapsed: this is a new freeze, about what is in doubt since then as well.
@@ -216,6 +219,7 @@ fn freeze(
             enforced,
             contested_since,
             hold,
+            clocks,
             owned: was.owned.clone(),
             ..fresh
         };
@@ -225,6 +229,7 @@ fn freeze(
         enforced,
         contested_since,
         hold,
+        clocks,
         // Whoever was there longest decides whether time may end it.
         removed: was.removed.zip(fresh.removed).map(|(a, b)| a.max(b)),
         thaw: None,
@@ -260,6 +265,7 @@ fn alone(
         exits,
         thaw: None,
         contested_since: episode.min().map_or(cause.at, |at| at.min(cause.at)),
+        clocks: Clocks::of(policy),
         hold: cause.contest_length,
         removed: contact.and_then(|c| c.gone),
         reminders: 0,

@@ -23,7 +23,7 @@ const FAULTS: u32 = 24;
 const SHOWN: usize = 10;
 
 /// Whom to list.
-enum Whom<'a> {
+pub(super) enum Whom<'a> {
     Everybody,
     Role(&'a RoleRef),
     Group(&'a str),
@@ -59,10 +59,10 @@ fn name(user: &User) -> &str {
 
 /// What was listed.
 #[derive(Default)]
-struct Listed {
-    users: Vec<User>,
+pub(super) struct Listed {
+    pub(super) users: Vec<User>,
     /// There may be more of them than a check goes through.
-    more: bool,
+    pub(super) more: bool,
     /// Places that could not be listed.
     missing: Vec<u32>,
 }
@@ -95,7 +95,7 @@ async fn page(
 }
 
 /// Users, page by page.
-async fn list(admin: &Admin, snapshot: &Snapshot, whom: &Whom<'_>) -> Result<Listed, AdminError> {
+pub(super) async fn list(admin: &Admin, snapshot: &Snapshot, whom: &Whom<'_>) -> Result<Listed, AdminError> {
     let mut listed = Listed::default();
     let mut first = 0;
     while first < MOST {
