@@ -29,7 +29,7 @@ pub const TELLING: [&str; 15] = [
 pub const ENDING: [&str; 2] = ["DELETE_ACCOUNT", "LOGOUT"];
 
 /// What is read beside [`TELLING`] when an account's story is judged.
-pub const TELLING_TOO: [&str; 1] = ["LOGIN"];
+pub const TELLING_TOO: [&str; 2] = ["IMPERSONATE", "LOGIN"];
 
 /// Types without which changes would go unseen: an alarm when the realm does not store them.
 pub const NEEDED: [&str; 8] = [
@@ -98,6 +98,17 @@ pub fn credential(event: &Event) -> Option<(Touch, FactorClass, bool)> {
         }
         _ => None,
     }
+}
+
+/// Whether a log-in was made with a recovery code. An enrolment inside a log-in names the same type of credential, and its
+/// action beside it.
+#[must_use]
+pub fn used_recovery_code(event: &Event) -> bool {
+    let named = event.details.get("credential_type").map(|kind| class(kind));
+    event.kind == "LOGIN"
+        && event.error.is_none()
+        && named == Some(FactorClass::RecoveryCodes)
+        && !event.details.contains_key("custom_required_action")
 }
 
 /// The root authentication session in which an event happened, which is the user session's id too.
