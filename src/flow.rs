@@ -159,12 +159,16 @@ impl Flow {
     pub async fn reading(&self, subject: &Subject) -> Result<Reading, FlowError> {
         let mut reading = self.idp(&subject.upstream)?.account(&subject.sub).await?;
         self.name_contacts(&mut reading.account);
+        self.note_holder(subject, &reading).await;
+        Ok(reading)
+    }
+
+    async fn note_holder(&self, subject: &Subject, reading: &Reading) {
         if let Some(facts) = &reading.facts
             && let Err(error) = holders::looked(self, subject, facts).await
         {
             tracing::warn!(upstream = %subject.upstream, %error, "who may end freezes could not be kept; the next reading does it");
         }
-        Ok(reading)
     }
 
     /// Observes an account and names its contacts.
@@ -175,6 +179,7 @@ impl Flow {
         let idp = self.idp(&subject.upstream)?;
         let mut observation = idp.observe(&subject.sub, look).await?;
         self.name_contacts(&mut observation.reading.account);
+        self.note_holder(subject, &observation.reading).await;
         Ok(observation)
     }
 
