@@ -619,6 +619,39 @@ async fn a_wired_realm_passes_the_check_and_a_bare_one_does_not() {
     );
 }
 
+// P5, ISS-6: what the broker has to know of a log-in.
+#[tokio::test]
+async fn a_broker_client_whose_id_tokens_leave_out_when_the_log_in_was_is_found() {
+    let realm = company(json!({})).await;
+    let admin = administrator(&realm);
+    let mut input = input();
+    input.broker = Some(BrokerClient {
+        client_id: "reentry-broker".to_owned(),
+        redirect_uri: Url::parse("https://login.example.test/callback/main").expect("a URL"),
+        backchannel_logout: None,
+    });
+    wired(&admin, &input).await;
+    assert!(errors(&checked(&admin, &input).await).is_empty());
+    let client = realm.client_uuid("reentry-broker").await;
+    for (scope, claim) in [("basic", "auth_time"), ("acr", "acr")] {
+        let path = format!(
+            "clients/{client}/default-client-scopes/{}",
+            scope_id(&realm, scope).await
+        );
+        realm.delete(&path, None).await;
+        let findings = checked(&admin, &input).await;
+        let found = errors(&findings);
+        assert!(
+            found
+                .iter()
+                .any(|f| f.code == "broker-claims" && f.text.contains(&format!("`{claim}`"))),
+            "{findings:#?}"
+        );
+        realm.put(&path, &json!({})).await;
+        assert!(errors(&checked(&admin, &input).await).is_empty());
+    }
+}
+
 /// Finds `code` after `plant`; `wire` mends it when `mends`, else `repair` does; then the check passes.
 async fn expect_drift(realm: &Realm, code: &str, mends: bool) {
     let admin = administrator(realm);

@@ -5,7 +5,7 @@
 //! seconds; when it falls behind, a refresh asks about its own account, as a log-in does (contract section 3).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +27,14 @@ const MOST: usize = 4_096;
 #[derive(Debug, Default)]
 pub struct Watch {
     logs: BTreeMap<UpstreamId, Log>,
-    asked: Mutex<BTreeMap<SubjectKey, Arc<Turn<Option<Asked>>>>>,
+    asked: Mutex<BTreeMap<SubjectKey, Arc<Seat>>>,
+}
+
+/// Where those wait that want to know about one account.
+#[derive(Debug, Default)]
+struct Seat {
+    answered: AtomicU64,
+    last: Turn<Option<Asked>>,
 }
 
 #[derive(Debug)]
@@ -106,7 +113,7 @@ impl Watch {
     }
 
     /// Asks about an account, once for all that want to know it at the same time: an answer to a question that was put
-    /// at or after `since` serves.
+    /// at or after `since` serves. That there was no answer serves those who waited for it, and nobody else.
     pub(super) async fn once(
         &self,
         key: &SubjectKey,
@@ -114,25 +121,32 @@ impl Watch {
         now: impl Fn() -> Timestamp,
         ask: impl Future<Output = Answer>,
     ) -> Answer {
-        let turn = self.turn(key);
-        let mut held = turn.lock().await;
-        if let Some(asked) = held.as_ref().filter(|a| a.at >= since && a.at <= now()) {
+        let seat = self.seat(key);
+        let before = seat.answered.load(Ordering::SeqCst);
+        let mut last = seat.last.lock().await;
+        let waited = seat.answered.load(Ordering::SeqCst) != before;
+        let serves = |asked: &&Asked| {
+            let silent = asked.answer == Answer::Silent;
+            (waited && silent) || (!silent && asked.at >= since && asked.at <= now())
+        };
+        if let Some(asked) = last.as_ref().filter(serves) {
             return asked.answer.clone();
         }
         let at = now();
         let answer = ask.await;
-        *held = Some(Asked {
+        *last = Some(Asked {
             at,
             answer: answer.clone(),
         });
+        seat.answered.fetch_add(1, Ordering::SeqCst);
         answer
     }
 
-    fn turn(&self, key: &SubjectKey) -> Arc<Turn<Option<Asked>>> {
+    fn seat(&self, key: &SubjectKey) -> Arc<Seat> {
         let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST {
             // Only those that nobody is waiting for; their answers are asked for again.
-            all.retain(|_, turn| Arc::strong_count(turn) > 1);
+            all.retain(|_, seat| Arc::strong_count(seat) > 1);
         }
         Arc::clone(all.entry(*key).or_default())
     }
@@ -170,17 +184,25 @@ mod tests {
     async fn those_who_ask_at_the_same_time_are_answered_together() {
         let watch = Watch::new([]);
         let key = SubjectKey([1; 16]);
-        let asked = std::sync::atomic::AtomicI64::new(0);
-        let ask = |since: i64| {
-            watch.once(&key, at(since), || at(10), async {
+        let asked = AtomicI64::new(0);
+        let ask = |since: i64, answer: Answer| {
+            let asked = &asked;
+            let question = async move {
                 asked.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                Answer::Silent
-            })
+                answer
+            };
+            watch.once(&key, at(since), || at(10), question)
         };
-        futures_util::future::join3(ask(10), ask(10), ask(10)).await;
+        let silent = |since| ask(since, Answer::Silent);
+        futures_util::future::join3(silent(10), silent(10), silent(10)).await;
         assert_eq!(asked.load(Ordering::SeqCst), 1);
-        ask(11).await;
-        assert_eq!(asked.load(Ordering::SeqCst), 2, "an older answer is none");
+        silent(10).await;
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "who comes later asks again");
+        ask(10, Answer::Gone).await;
+        ask(10, Answer::Gone).await;
+        assert_eq!(asked.load(Ordering::SeqCst), 3, "an answer serves");
+        ask(11, Answer::Gone).await;
+        assert_eq!(asked.load(Ordering::SeqCst), 4, "an older answer is none");
     }
 }

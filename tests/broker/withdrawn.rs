@@ -90,10 +90,11 @@ async fn iss12_a_session_that_the_idp_ended_is_dead_at_once_and_what_outlives_it
         (gone.status, &gone.json()["error"]),
         (400, &json!("invalid_grant"))
     );
+    withdraw(&house, own(true)).await;
     assert_eq!(
         audit(&house, "sessions_withdrawn").await.len(),
-        1,
-        "one session, told once"
+        2,
+        "closed, then ended, and nothing when it is heard again"
     );
 }
 
@@ -407,6 +408,15 @@ async fn p2_an_account_that_was_deleted_while_held_and_made_again_begins_as_rest
             .unwrap()
             .push("username:alice".to_owned());
         tokens(&house, &mut Browser::default(), &[]).await;
+        let made = Line {
+            sub: SUB.to_owned(),
+            heard: Heard::Touched {
+                id: "made".to_owned(),
+            },
+        };
+        ingest::line(&house.flow, &upstream(), &made, ingest::Era::Ours)
+            .await
+            .unwrap();
         house.pass(Span::from_secs(5));
         if frozen {
             house.freeze().await;
