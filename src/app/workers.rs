@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::Wakes;
-use crate::flow::{Flow, deliver, import, mend, poll, rebuild, reconcile, sweep};
+use crate::flow::{Flow, deliver, heads, import, mend, poll, rebuild, reconcile, room, sweep};
 
 /// How often the workers look.
 #[derive(Clone, Debug)]
@@ -62,6 +62,10 @@ pub fn start(
     tasks.spawn(async move { rebuild::run(&store, &name, keep.as_ref(), &token).await });
     let (altered, token) = (Arc::clone(flow), stop.clone());
     tasks.spawn(async move { mend::run(&altered, &token).await });
+    let (watched, token) = (Arc::clone(flow), stop.clone());
+    tasks.spawn(async move { room::run(&watched, &token).await });
+    let (audited, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
+    tasks.spawn(async move { heads::run(&audited, &name, &token).await });
     let (outbox, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
     tasks.spawn(async move { deliver::run(&outbox, &name, &token).await });
     let (counted, token) = (Arc::clone(flow), stop.clone());

@@ -20,6 +20,7 @@ pub struct Answer {
 struct State {
     latched: bool,
     store: Option<String>,
+    room: Option<String>,
     idps: BTreeMap<UpstreamId, Standing>,
 }
 
@@ -38,6 +39,7 @@ impl Readiness {
         Self(Mutex::new(State {
             latched: false,
             store: Some("the store was not checked yet".to_owned()),
+            room: None,
             idps,
         }))
     }
@@ -52,6 +54,11 @@ impl Readiness {
     /// What is wrong with the store, if anything.
     pub fn store(&self, fault: Option<String>) {
         self.change(|state| state.store = fault);
+    }
+
+    /// That the store is nearly full, if it is. Said, and no reason to take no traffic: ends and reports are traffic.
+    pub fn room(&self, fault: Option<String>) {
+        self.change(|state| state.room = fault);
     }
 
     /// The answer now.
@@ -82,6 +89,7 @@ fn reasons(state: &State) -> Vec<String> {
     state
         .store
         .iter()
+        .chain(&state.room)
         .map(|f| format!("store: {f}"))
         .chain(idps)
         .collect()
@@ -112,7 +120,8 @@ mod tests {
             }
         );
         readiness.store(Some("gone".to_owned()));
+        readiness.room(Some("nearly full".to_owned()));
         let later = readiness.answer();
-        assert!(later.ready && later.reasons == ["store: gone"]);
+        assert!(later.ready && later.reasons == ["store: gone", "store: nearly full"]);
     }
 }
