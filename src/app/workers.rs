@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::private;
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::Wakes;
-use crate::flow::{Flow, deliver, mend, poll, rebuild, reconcile, sweep};
+use crate::flow::{Flow, deliver, heads, mend, poll, rebuild, reconcile, room, sweep};
 
 /// How often the workers look.
 #[derive(Clone, Debug)]
@@ -154,7 +154,6 @@ pub fn start(
     let mut tasks = JoinSet::new();
     for (upstream, interval) in &pace.poll {
         crew.poller(&mut tasks, upstream, *interval, report, wakes);
-        crew.importer(&mut tasks, upstream);
     }
     for (upstream, interval) in &pace.reconcile {
         let (upstream, interval) = (upstream.clone(), *interval);
@@ -175,6 +174,12 @@ pub fn start(
     });
     crew.hire(&mut tasks, "mend".to_owned(), Term::Always, |c| async move {
         mend::run(&c.flow, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "room".to_owned(), Term::Always, |c| async move {
+        room::run(&c.flow, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "heads".to_owned(), Term::Always, |c| async move {
+        heads::run(&c.flow, &c.owner, &c.stop).await;
     });
     crew.hire(&mut tasks, "deliver".to_owned(), Term::Always, |c| async move {
         deliver::run(&c.flow, &c.owner, &c.stop).await;

@@ -98,8 +98,8 @@ impl EventKind {
 }
 
 /// Details of audit lines that leave the house. Everything else stays: who reported, which policy answered.
-const SAID: [&str; 10] = [
-    "what", "row", "tier", "allowed", "length", "message", "why", "alarm", "exit", "finding",
+const SAID: [&str; 11] = [
+    "what", "row", "tier", "allowed", "length", "message", "why", "alarm", "exit", "finding", "heads",
 ];
 
 /// Something to announce. Holds no address, no number, no name.
@@ -142,6 +142,19 @@ impl Event {
             case: entry.case.clone(),
             details: said.map(|(k, v)| (k.clone(), v.clone())).collect(),
         })
+    }
+}
+
+impl Event {
+    /// The newest lines of the audit log. The one event that no audit line says: it would be one more to announce.
+    #[must_use]
+    pub fn heads(at: Timestamp, words: &[String]) -> Self {
+        Self {
+            kind: EventKind::AuditHead,
+            at,
+            case: None,
+            details: [("heads".to_owned(), words.join(" "))].into(),
+        }
     }
 }
 

@@ -422,12 +422,17 @@ async fn drift(flow: &Flow, upstream: &UpstreamId) -> Result<usize, FlowError> {
     Ok(faults.len())
 }
 
+/// The name under which the store keeps what is about the whole installation.
+pub(super) fn installation(upstream: &UpstreamId) -> Option<Subject> {
+    Subject::new(upstream.clone(), INSTALLATION)
+}
+
 /// Writes a line about the whole installation down.
 ///
 /// # Errors
 /// [`FlowError::Store`].
 pub(super) async fn write_down(flow: &Flow, upstream: &UpstreamId, entry: &Entry) -> Result<(), FlowError> {
-    if let Some(subject) = Subject::new(upstream.clone(), INSTALLATION) {
+    if let Some(subject) = installation(upstream) {
         let said = |_: &Loaded| Some(Write::saying(&subject, entry.clone()));
         let key = flow.key(&subject);
         flow.store.update(&key, Parts::RECORD, None, &said).await?;

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::audit::{Chain, Entry};
+use crate::domain::audit::{Chain, Entry, Head};
 use crate::domain::event::Event;
 use crate::domain::hold::{Effect, Record};
 use crate::domain::session::Grants;
@@ -42,6 +42,9 @@ pub enum StoreError {
     /// A record of a newer version than this program reads, or one that does not decode. Nothing is overwritten.
     #[error("the store holds what this version cannot read: {0}")]
     Unreadable(String),
+    /// There is no room for it. What is left is kept for holds and reports.
+    #[error("the store has no room: {0}")]
+    Full(String),
     /// Too many writers at once; nothing was stored.
     #[error("too many concurrent changes to one account")]
     Contended,
@@ -378,6 +381,35 @@ pub struct Soundness {
     pub restricted_partitions: Vec<u8>,
 }
 
+/// How much of its room the store has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Octets in use.
+    pub used: u64,
+    /// Octets that it may use.
+    pub most: u64,
+}
+
+impl Room {
+    /// From this part on, in percent, only what tightens, and what costs no room, is stored.
+    pub const TIGHT: u64 = 80;
+
+    /// How much of it is used.
+    #[must_use]
+    pub const fn percent(&self) -> u64 {
+        match self.used.saturating_mul(100).checked_div(self.most) {
+            Some(percent) => percent,
+            None => 0,
+        }
+    }
+
+    /// Whether what is left is kept for what tightens.
+    #[must_use]
+    pub const fn is_tight(&self) -> bool {
+        self.percent() >= Self::TIGHT
+    }
+}
+
 /// State.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -535,6 +567,23 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     async fn chain(&self, partition: u8) -> Result<Chain, StoreError>;
+
+    /// The newest audit line of every partition that has any, by partition.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn heads(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// How much of its room the store has used; nothing where it has no limit. From [`Room::TIGHT`] on, as last asked
+    /// here, it refuses what would fill it: single-use state, and new sessions. Holds, reports and ends find room.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        Ok(None)
+    }
 
     /// Writes one audit line that belongs to no transition (a refused approval, a failed delivery).
     ///

@@ -9,7 +9,7 @@ use crate::domain::audit::Entry;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Lease, Parts, PendingId, Soundness, StoreError};
+use crate::ports::store::{Lease, Parts, PendingId, Room, Soundness, StoreError};
 
 /// A subject's values and what they are judged by, as found in one round trip.
 #[derive(Debug, Default)]
@@ -117,6 +117,18 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// By how many octets grants grow in a step that restricts nobody and deals with nothing that was heard.
+    pub(crate) fn growth(&self) -> usize {
+        let before = match &self.grants.former {
+            Former::Was(octets) => octets.len(),
+            Former::Unseen | Former::Absent => 0,
+        };
+        match &self.grants.put {
+            Put::Set(octets) if !self.decides && self.mark.is_none() => octets.len().saturating_sub(before),
+            _ => 0,
+        }
+    }
+
     /// A step that changes nothing yet.
     pub(crate) fn new(key: SubjectKey, marker: Expected) -> Self {
         Self {
@@ -263,6 +275,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The head of a partition's audit chain.
     async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError>;
+
+    /// The heads of all partitions.
+    async fn heads(&self) -> Result<Vec<Option<ChainHead>>, StoreError>;
+
+    /// How much of its room the store has used, where it has a limit; of the fullest node where there are several.
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        Ok(None)
+    }
 
     /// How long audit lines are kept.
     fn audit_retention(&self) -> Span;

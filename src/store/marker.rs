@@ -159,6 +159,8 @@ pub(crate) struct Seen {
     fingerprint: String,
     incarnation: OnceLock<String>,
     fences: Vec<AtomicU64>,
+    /// How many lines the audit chain of each partition had.
+    lines: Vec<AtomicU64>,
     /// Whether any marker was found wrong since somebody asked for calm.
     alarmed: AtomicBool,
 }
@@ -170,6 +172,7 @@ impl Seen {
             fingerprint,
             incarnation: OnceLock::new(),
             fences: (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect(),
+            lines: (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect(),
             alarmed: AtomicBool::new(false),
         }
     }
@@ -234,6 +237,19 @@ impl Seen {
         }
     }
 
+    /// Audit lines up to this number were written.
+    pub(crate) fn wrote(&self, partition: u8, line: u64) {
+        if let Some(seen) = self.lines.get(usize::from(partition)) {
+            seen.fetch_max(line, Ordering::AcqRel);
+        }
+    }
+
+    /// How many audit lines a partition had.
+    pub(crate) fn lines(&self, partition: u8) -> u64 {
+        let lines = self.lines.get(usize::from(partition));
+        lines.map_or(0, |l| l.load(Ordering::Acquire))
+    }
+
     /// Everything is about to be looked at: only what is found from here on is an alarm.
     pub(crate) fn calm(&self) {
         self.alarmed.store(false, Ordering::Release);
@@ -244,16 +260,17 @@ impl Seen {
         self.alarmed.load(Ordering::Acquire)
     }
 
-    /// What was seen, as one line: version, fingerprint of the keys, installation, and every fence in hexadecimal.
+    /// What was seen, as one line: version, fingerprint of the keys, installation, and in hexadecimal every fence, and
+    /// of every audit chain the number of lines.
     pub(crate) fn witness(&self) -> Option<String> {
         let incarnation = self.incarnation.get()?;
-        let fences: Vec<String> = self
-            .fences
-            .iter()
-            .map(|f| format!("{:x}", f.load(Ordering::Acquire)))
-            .collect();
-        let keys = keys_of(&self.fingerprint);
-        Some(format!("{WITNESS} {keys} {incarnation} {}", fences.join(",")))
+        let spelt = |numbers: &[AtomicU64]| {
+            let each = numbers.iter().map(|n| format!("{:x}", n.load(Ordering::Acquire)));
+            each.collect::<Vec<String>>().join(",")
+        };
+        let (keys, fences) = (keys_of(&self.fingerprint), spelt(&self.fences));
+        let lines = spelt(&self.lines);
+        Some(format!("{WITNESS} {keys} {incarnation} {fences} {lines}"))
     }
 
     /// Takes such a line in. One of another installation or of other keys says nothing about this one.
@@ -272,6 +289,12 @@ impl Seen {
         for (partition, fence) in (0..=u8::MAX).zip(fences.split(',')) {
             if let Ok(fence) = u64::from_str_radix(fence, 16) {
                 self.moved(partition, fence);
+            }
+        }
+        // A witness of before chains were counted has no such word.
+        for (partition, lines) in (0..=u8::MAX).zip(words.next().unwrap_or_default().split(',')) {
+            if let Ok(lines) = u64::from_str_radix(lines, 16) {
+                self.wrote(partition, lines);
             }
         }
     }
@@ -382,12 +405,14 @@ mod tests {
         let seen = Seen::new("f:a".to_owned());
         assert_eq!(seen.witness(), None);
         seen.judge(200, &seen.expected(200), Some(&marker(70))).unwrap();
+        seen.wrote(9, 300);
         let line = seen.witness().unwrap();
         let next = Seen::new("f:a,b".to_owned());
         next.remember(&line);
         let answer = next.expected(200).fault(Some(&marker(69)));
         assert_eq!(answer, Some(Loss::RolledBack));
         assert_eq!(next.incarnation(), Some("i"));
+        assert_eq!((next.lines(9), next.lines(8)), (300, 0));
         let stranger = Seen::new("g:a".to_owned());
         stranger.remember(&line);
         stranger.remember("nonsense");

@@ -36,7 +36,7 @@ use crate::config::store::url::RedisUrl;
 use crate::config::store::{CONNECT_TIMEOUT, Credentials, Durability, TIMEOUT};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError};
+use crate::ports::store::{Lease, Parts, PendingId, Room, Soundness, Store, StoreError};
 
 /// How to reach Redis.
 #[derive(Clone, Debug)]
@@ -394,6 +394,14 @@ impl Backend for Server {
 
     async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError> {
         audit::newest(&self.link, partition).await
+    }
+
+    async fn heads(&self) -> Result<Vec<Option<ChainHead>>, StoreError> {
+        audit::heads(&self.link).await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        check::room(&self.link).await
     }
 
     fn audit_retention(&self) -> Span {

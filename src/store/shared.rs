@@ -26,17 +26,20 @@ use self::memory::Memory;
 use super::backend::{Backend, Batch, ChainHead, Committed};
 use super::marker::{Expected, PARTITIONS, Seen};
 use super::seal::{Keys, Kind};
-use crate::domain::audit::{Chain, Entry};
+use crate::domain::audit::{Chain, Entry, Head};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Altered, Change, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store,
+    Altered, Change, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Room, Soundness, Store,
     StoreError, Updated,
 };
 
 /// How often an update runs again because another process was faster.
 const ATTEMPTS: u32 = 32;
+/// Grants that grow by more octets than this begin something: a session, or what a code gave. Ends and revocations are
+/// far below.
+const GROWTH: usize = 256;
 /// How often partitions are looked at to which this process committed nothing.
 const FULL_SCAN: Duration = Duration::from_secs(1);
 /// How long an outbox entry that cannot be read steps aside.
@@ -63,6 +66,8 @@ pub(crate) struct Shared<B> {
     memory: Memory,
     /// The highest number of each account's commits that it has seen.
     floors: Floors,
+    /// Whether what is left of the store's room is kept for what tightens.
+    tight: AtomicBool,
     /// Accounts whose values it found altered.
     altered: mend::Suspects,
 }
@@ -91,6 +96,7 @@ impl<B: Backend> Shared<B> {
             sound: StdMutex::default(),
             memory: Memory::default(),
             floors: Floors::default(),
+            tight: AtomicBool::new(false),
             altered: mend::Suspects::default(),
             backend,
             keys,
@@ -133,6 +139,9 @@ impl<B: Backend> Shared<B> {
         let known = records.into_iter().flatten().map(|r| &r.subject).next();
         let subject = known.or(write.subject.as_ref()).cloned();
         let mut batch = self.batch(key, *parts, look, &write, subject.as_ref())?;
+        if batch.growth() > GROWTH {
+            self.has_room()?;
+        }
         batch.mark = mark.cloned();
         Ok(match self.commit(batch).await? {
             Committed::Duplicate => Some(Updated::Duplicate),
@@ -173,6 +182,18 @@ impl<B: Backend> Shared<B> {
             Committed::Duplicate | Committed::Conflict | Committed::Behind(_) => {}
         }
         Ok(committed)
+    }
+
+    /// Whether there is room for what only fills the store.
+    fn has_room(&self) -> Result<(), StoreError> {
+        if self.tight.load(Ordering::Acquire) {
+            let why = format!(
+                "more than {} % of it is used, and the rest is kept for holds and reports",
+                Room::TIGHT
+            );
+            return Err(StoreError::Full(why));
+        }
+        Ok(())
     }
 
     fn look_at(&self, partition: u8) {
@@ -327,6 +348,7 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn put_state(&self, name: &str, value: &[u8], keep: Span) -> Result<(), StoreError> {
+        self.has_room()?;
         let name = self.keys.name("state", name);
         let sealed = self.keys.seal(Kind::State, &name, value)?;
         self.backend.put_state(&name, &sealed, keep).await
@@ -369,6 +391,17 @@ impl<B: Backend> Store for Shared<B> {
 
     async fn chain(&self, partition: u8) -> Result<Chain, StoreError> {
         self.verified(partition, wall_clock()).await
+    }
+
+    async fn heads(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        self.every_head().await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        let room = self.backend.room().await?;
+        let tight = room.is_some_and(|room| room.is_tight());
+        self.tight.store(tight, Ordering::Release);
+        Ok(room)
     }
 
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {

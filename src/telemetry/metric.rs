@@ -122,6 +122,14 @@ pub const METRICS: &[Metric] = &[
         "reentry_poll_refusals_total",
         "Polls that the identity provider refused: a role or the secret of our account is gone. Alarm.",
     ),
+    gauge(
+        "reentry_store_used_bytes",
+        "Memory that the fullest Redis node uses, where it has a limit. From 80 % of it on log-ins are refused. Alarm.",
+    ),
+    gauge(
+        "reentry_store_limit_bytes",
+        "The limit (`maxmemory`) of that node.",
+    ),
     counter(
         "reentry_accounts_altered_total",
         "Accounts whose values were altered, taken away or put back in the store behind our back: restricted and made anew. Alarm.",

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use reentry::app::clock::SystemEntropy;
 use reentry::app::farewell::Farewells;
 use reentry::app::listener::{self, Bounds};
-use reentry::domain::audit::{Chain, Entry};
+use reentry::domain::audit::{Chain, Entry, Head};
 use reentry::domain::ceiling::Class;
 use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::policy::{Choice, Policy};
@@ -33,8 +33,8 @@ use reentry::ports::notifier::{Notifier, NotifyError, Outgoing};
 use reentry::ports::seal::SubjectKey;
 use reentry::ports::signer::Algorithm;
 use reentry::ports::store::{
-    Change as StoreChange, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store,
-    StoreError, Updated,
+    Change as StoreChange, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Room, Soundness,
+    Store, StoreError, Updated,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -288,6 +288,12 @@ impl Store for Fickle {
     }
     async fn init(&self) -> Result<bool, StoreError> {
         self.up()?.init().await
+    }
+    async fn heads(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        self.up()?.heads().await
+    }
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        self.up()?.room().await
     }
     async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError> {
         self.up()?.moved(upstream).await
