@@ -29,6 +29,12 @@ pub const SECRET: &str = "shop-secret-of-the-test";
 pub const PASSWORD: &str = "a long first password";
 /// How many people there are.
 pub const PEOPLE: usize = 8;
+/// A role that goes out in tokens and may be taken away.
+pub const ROLE: &str = "teller";
+/// How long an access token lives, in milliseconds.
+pub const ACCESS: u64 = 8_000;
+/// How far the clock of the second replica is ahead.
+const AHEAD: &str = "+0.4s";
 
 /// The name of a person at Keycloak.
 pub fn name(person: usize) -> String {
@@ -152,11 +158,12 @@ fn realm(mails: &MailSink) -> Value {
     let people = (0..PEOPLE).map(|person| {
         json!({
             "username": name(person), "email": address(person), "emailVerified": true, "enabled": true,
-            "firstName": name(person), "lastName": "Tester", "createdTimestamp": long_ago,
+            "firstName": name(person), "lastName": "Tester", "createdTimestamp": long_ago, "realmRoles": [ROLE],
             "credentials": [old_password(long_ago)],
         })
     });
     realm["users"] = people.collect();
+    realm["roles"] = json!({ "realm": [{ "name": ROLE }] });
     realm
 }
 
@@ -247,7 +254,9 @@ tiers:
       intermediary_changed: notice
       credential_initialised: notice
     contested: { exits: [thaw, lapse], at_idp: issue_none }
+lifetimes: { access: 8s, restricted: 8s }
 claims: [email]
+roles: { write: [teller] }
 scopes:
   read: ["accounts:read"]
   write: ["payees:write"]

@@ -37,7 +37,8 @@ pub struct Town {
 }
 
 impl Town {
-    fn write(&self, what: impl FnOnce(&mut Chronicle)) {
+    /// Writes something down.
+    pub fn write(&self, what: impl FnOnce(&mut Chronicle)) {
         what(&mut self.chronicle.lock().expect("nobody panics while writing"));
     }
 }
@@ -325,6 +326,13 @@ impl Person {
             recovery_scope: text("recovery_scope"),
             scopes: text("scope").split_whitespace().map(str::to_owned).collect(),
             epoch: says["recovery_epoch"].as_i64(),
+            roles: says["roles"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
         };
         self.town.write(|c| c.said.push(said));
     }
