@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 use crate::chronicle::{Change, Chronicle, Millis, Report, Said, Session, Way};
-use crate::company::{ASKED, REDIRECT, SECRET, address, name};
+use crate::company::{ASKED, REDIRECT, RESIDENT, SECRET, address, name};
 
 /// How long a relying party waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -103,7 +103,7 @@ impl Person {
             10..62 => self.renew().await,
             62..80 => self.introspect().await,
             80..90 => self.userinfo().await,
-            _ if self.frozen || Instant::now() < self.rests_until => {}
+            _ if self.frozen || self.index == RESIDENT || Instant::now() < self.rests_until => {}
             _ => self.change().await,
         }
     }
