@@ -11,6 +11,8 @@ pub mod serving;
 pub mod wire;
 pub mod workers;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +20,12 @@ use tokio_util::sync::CancellationToken;
 use crate::app::clock::SystemClock;
 use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
+use crate::app::workers::{Term, supervised};
 use crate::config::Config;
 use crate::config::server::Server;
+use crate::domain::policy::Policy;
+use crate::domain::subject::UpstreamId;
+use crate::flow::{Flow, inforce};
 use crate::http::peer::Proxies;
 use crate::oidc::settings::SecretHash;
 use crate::ports::clock::Clock as _;
@@ -31,6 +37,10 @@ use crate::telemetry::metric::Metrics;
 const FOLD: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often the keys directory is read again.
 const RELOAD: std::time::Duration = std::time::Duration::from_mins(1);
+/// How often a policy that waits is looked at.
+const WAITING: std::time::Duration = std::time::Duration::from_secs(15);
+/// The same while the store does not say what was in force.
+const UNANSWERED: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Serves until `stop` is cancelled. An IdP or a Redis that is not there yet is waited for: until then tokens are
 /// restricted and `/ready` says why.
@@ -40,7 +50,7 @@ const RELOAD: std::time::Duration = std::time::Duration::from_mins(1);
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let broker = assemble::broker(&config)?;
     let flow = assemble::flow(&config, &broker).await?;
-    let keys = std::sync::Arc::clone(&broker.keys);
+    let keys = Arc::clone(&broker.keys);
     let (server, pace) = (&config.server, assemble::pace(&config));
     let listen = |at| async move {
         TcpListener::bind(at)
@@ -59,7 +69,15 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         .read_key
         .map(|hash| SecretHash::from_digest(hash.as_bytes()));
     let metrics = Metrics::install()?;
-    tokio::spawn(keep_metrics(metrics.clone(), stop.clone()));
+    let watch = serving::watch(&context);
+    let (kept, token) = (metrics.clone(), stop.clone());
+    tokio::spawn(supervised(
+        "metrics".to_owned(),
+        Term::Always,
+        Arc::clone(&watch),
+        stop.clone(),
+        move || keep_metrics(kept.clone(), token.clone()),
+    ));
     context.metrics = Some(metrics);
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
@@ -77,11 +95,36 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     tracing::info!(issuer = server.issuer.as_str(), listen = %server.listen, operations = %server.operations, "reentry serves");
     let tending = keys::Tending {
         keys,
-        store: std::sync::Arc::clone(&context.flow.store),
+        store: Arc::clone(&context.flow.store),
         owner: context.flow.random::<12>(),
         schedule: assemble::schedule(&config),
     };
-    tokio::spawn(keep_keys(tending, stop.clone()));
+    let (tending, token) = (Arc::new(tending), stop.clone());
+    tokio::spawn(supervised(
+        "keys".to_owned(),
+        Term::Always,
+        Arc::clone(&watch),
+        stop.clone(),
+        move || keep_keys(Arc::clone(&tending), token.clone()),
+    ));
+    if let Some(upstream) = config.upstreams.first() {
+        let (flow, upstream) = (Arc::clone(&context.flow), upstream.id.clone());
+        let (today, token) = (Arc::new(config.policy.clone()), stop.clone());
+        tokio::spawn(supervised(
+            "policy".to_owned(),
+            Term::Always,
+            watch,
+            stop.clone(),
+            move || {
+                keep_policy(
+                    Arc::clone(&flow),
+                    upstream.clone(),
+                    Arc::clone(&today),
+                    token.clone(),
+                )
+            },
+        ));
+    }
     serving::run(
         Serving {
             context,
@@ -114,7 +157,7 @@ fn bounds(server: &Server) -> Bounds {
 
 /// Rotates keys when it is time, and reads their directory now and then: a new key is published and a retired one stops
 /// signing without a restart. A directory that no longer loads leaves the keys as they were.
-async fn keep_keys(tending: keys::Tending, stop: CancellationToken) {
+async fn keep_keys(tending: Arc<keys::Tending>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(RELOAD) => {}
@@ -124,12 +167,37 @@ async fn keep_keys(tending: keys::Tending, stop: CancellationToken) {
     }
 }
 
+/// Brings a policy that waits into force when its time has come (P14), and asks again where the store did not answer at
+/// the start.
+async fn keep_policy(flow: Arc<Flow>, upstream: UpstreamId, today: Arc<Policy>, stop: CancellationToken) {
+    loop {
+        let (store, seal) = (flow.store.as_ref(), flow.seal.as_ref());
+        let pause = match inforce::settle(store, seal, &upstream, &today, flow.clock.now()).await {
+            Ok(settled) => {
+                flow.policy.store(Arc::new(settled.policy));
+                if settled.until.is_none() {
+                    return stop.cancelled().await;
+                }
+                WAITING
+            }
+            Err(_) => UNANSWERED,
+        };
+        if stop
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
 /// Creates the store's keys, if there are none, and the markers of a new installation. Says whether markers were
 /// created (`false`: they were there and are ours).
 ///
 /// # Errors
 /// When the keys cannot be made or read, or the store has markers of another installation.
-pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
+pub async fn store_init(config: &Config, moved: Option<&UpstreamId>) -> anyhow::Result<bool> {
     let path = &config.store.keys_file;
     let keys = if path.exists() {
         Keys::load(path)
@@ -138,9 +206,17 @@ pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
     };
     let keys = keys
         .with_context(|| format!("the key file {}", path.display()))?
-        .of(config.upstreams.iter().map(|u| &u.id));
-    let store = assemble::store(config, std::sync::Arc::new(keys)).await?;
-    Ok(store.init().await?)
+        .identified(config.upstreams.iter().map(|u| (&u.id, u.identity())));
+    let keys = Arc::new(keys);
+    let store = assemble::store(config, Arc::clone(&keys)).await?;
+    if let Some(moved) = moved {
+        store.moved(moved).await?;
+    }
+    let created = store.init().await?;
+    for upstream in &config.upstreams {
+        crate::flow::holders::found(store.as_ref(), keys.as_ref(), &upstream.id).await?;
+    }
+    Ok(created)
 }
 
 /// Marks every partition as lost, so that a running `serve` rebuilds it.
@@ -169,10 +245,10 @@ pub async fn store_reconcile(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn opened(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
+async fn opened(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let path = &config.store.keys_file;
     let keys = Keys::load(path)
         .with_context(|| format!("the key file {}", path.display()))?
-        .of(config.upstreams.iter().map(|u| &u.id));
-    assemble::store(config, std::sync::Arc::new(keys)).await
+        .identified(config.upstreams.iter().map(|u| (&u.id, u.identity())));
+    assemble::store(config, Arc::new(keys)).await
 }

@@ -9,6 +9,7 @@ pub mod change;
 pub mod entitlement;
 pub mod event;
 pub mod hold;
+pub mod holders;
 pub mod json;
 pub mod notice;
 pub mod pace;

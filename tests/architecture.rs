@@ -162,8 +162,8 @@ const CRATES: &[(&str, &[&str])] = &[
         "rustls",
         &["store", "notify", "idp", "oidc", "http", "app", "demo"],
     ),
-    // The limit of open files, where connections are accepted.
-    ("rustix", &["app::listener"]),
+    // The limit of open files, where connections are accepted; our groups, by which private files are judged.
+    ("rustix", &["app::listener", "config::private"]),
     ("schemars", &["config"]),
     (
         "secrecy",

@@ -49,3 +49,5 @@ mod traces;
 mod trouble;
 #[path = "broker/upstreams.rs"]
 mod upstreams;
+#[path = "broker/withdrawn.rs"]
+mod withdrawn;

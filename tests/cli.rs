@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -36,7 +37,9 @@ fn installed() -> TempDir {
     let default = out(&reentry(directory.path(), &["config", "default"]));
     fs::write(directory.path().join("reentry.yaml"), default).unwrap();
     for name in ["keycloak-admin-secret", "keycloak-broker-secret", "bank-secret"] {
-        fs::write(directory.path().join(name), "a-long-enough-secret-for-tests").unwrap();
+        let path = directory.path().join(name);
+        fs::write(&path, "a-long-enough-secret-for-tests").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
     directory
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -16,9 +17,16 @@ use tempfile::TempDir;
 fn files() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for name in ["keycloak-admin-secret", "keycloak-broker-secret", "bank-secret"] {
-        fs::write(directory.path().join(name), "a-long-enough-secret-for-tests\n").unwrap();
+        private(directory.path(), name, "a-long-enough-secret-for-tests\n");
     }
     directory
+}
+
+/// A file for its owner alone.
+fn private(directory: &Path, name: &str, text: &str) {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn no_environment() -> Vec<(String, String)> {
@@ -120,6 +128,7 @@ fn the_default_policy_is_the_table_of_the_domain() {
             file.report_window,
             file.thaw_wait,
             file.lapse_after,
+            file.loosening_wait,
             file.rolling
         ),
         (
@@ -127,6 +136,7 @@ fn the_default_policy_is_the_table_of_the_domain() {
             code.report_window,
             code.thaw_wait,
             code.lapse_after,
+            code.loosening_wait,
             code.rolling
         )
     );
@@ -205,6 +215,48 @@ fn reserved_claims_are_refused() {
         );
     }
     assert!(!shown.contains("claims[0]"), "{shown}");
+}
+
+// ISS-13: what somebody may do is never passed on whole, however it is spelt.
+#[test]
+fn iss13_rights_are_no_claims_about_a_person() {
+    for name in [
+        "roles",
+        "groups",
+        "realm_access",
+        "resource_access",
+        "permissions",
+        "entitlements",
+        "scp",
+        "Roles",
+        "GROUPS",
+        "https://shop.example/roles",
+        "https://shop.example/claims/Groups",
+        "realm_access.roles",
+        "resource_access.shop.roles",
+        "cognito:groups",
+        "app_roles",
+        "realm-access",
+        "urn:shop:permissions",
+    ] {
+        let shown = policy_faults(&policy_with("claims: []", &format!("claims: [name, \"{name}\"]")));
+        let wanted = format!("is `{name}`, which says what somebody may do");
+        assert!(shown.contains(&wanted), "{name}: {shown}");
+        assert!(shown.contains("maps `roles:` and `groups:`"), "{name}: {shown}");
+    }
+    let harmless = "claims: [name, department, \"https://shop.example/plan\", role_description]";
+    assert!(config::load_policy(&policy_with("claims: []", harmless)).is_ok());
+}
+
+#[test]
+fn iss13_our_own_roles_and_groups_never_go_out() {
+    for (key, word) in [("roles", "reentry-admin"), ("groups", "/reentry/hold.read")] {
+        let shown = policy_faults(&policy_with(
+            &format!("{key}: {{}}"),
+            &format!("{key}: {{read: [{word}]}}"),
+        ));
+        assert!(shown.contains("which is ours and never goes out"), "{shown}");
+    }
 }
 
 #[test]
@@ -617,6 +669,12 @@ fn warnings_are_told_and_the_configuration_is_used() {
     let start = DEFAULT.find("mail:").unwrap();
     let end = DEFAULT.find("#branding:").unwrap();
     let without = format!("{}{}", &DEFAULT[..start], &DEFAULT[end..]);
+    let shown = faults(&without);
+    assert!(
+        shown.contains("`branding.support` is missing") && shown.contains("nobody to turn to"),
+        "{shown}"
+    );
+    let without = without.replace("#branding:", "branding: {support: help@example.com}\n#branding:");
     let loaded = load(&without).unwrap();
     let shown: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert!(
@@ -832,7 +890,7 @@ const REFUSED_POLICIES: &[(&str, &str, &str)] = &[
     (
         "roles: {}",
         "roles: {read: [reentry-full]}",
-        "which holds are made of",
+        "which is ours and never goes out",
     ),
     ("enforce: on", "enforce: {cohort: 110%}", "more than everybody"),
     ("enforce: on", "enforce: {cohort: ten}", "not a share"),
@@ -910,9 +968,9 @@ fn a_policy_may_stand_in_the_configuration_or_in_a_file() {
         shown.contains("`policy_file` is given beside `policy`"),
         "{shown}"
     );
-    let changed = [("REENTRY__POLICY__THAW_WAIT".to_owned(), "1s".to_owned())];
+    let changed = [("REENTRY__POLICY__THAW_WAIT".to_owned(), "26h".to_owned())];
     let loaded = config::load(&inline, changed, directory.path()).unwrap();
-    assert_eq!(loaded.config.policy.thaw_wait.to_string(), "1s");
+    assert_eq!(loaded.config.policy.thaw_wait.to_string(), "26h");
 }
 
 /// Lines that show a default are commented `#key: value`; explanations are `# text`.
@@ -1140,7 +1198,7 @@ fn load_webhooks(
     secret: &str,
 ) -> Result<config::Loaded, config::fault::Faults> {
     let directory = files();
-    fs::write(directory.path().join("crm-webhook-secret"), secret).unwrap();
+    private(directory.path(), "crm-webhook-secret", secret);
     let text = with("#webhooks:", &format!("webhooks: [{webhooks}]"));
     let text = text.replacen("#outbound:", &format!("outbound: {{{outbound}}}"), 1);
     config::load(&text, no_environment(), directory.path())
@@ -1376,4 +1434,89 @@ fn addresses_of_clients_that_are_not_public_need_leave() {
     assert!(
         faults(&logout).contains("`clients[0].backchannel_logout_uri` names an address that is not public")
     );
+}
+
+// P14: a guard that lasts a moment guards nothing.
+#[test]
+fn clocks_of_guards_have_sane_bounds_unless_things_are_only_tried_out() {
+    for (usual, wrong, problem) in [
+        (
+            "thaw_wait: 24h",
+            "thaw_wait: 10s",
+            "`thaw_wait` is 10s; the least is 1h",
+        ),
+        (
+            "thaw_wait: 24h",
+            "thaw_wait: 60d",
+            "`thaw_wait` is 60d; the most is 30d",
+        ),
+        (
+            "report_window: 30d",
+            "report_window: 1s",
+            "`report_window` is 1s; the least is 1d",
+        ),
+        (
+            "link_validity: 30d",
+            "link_validity: 365d",
+            "`link_validity` is 365d; the most is 90d",
+        ),
+        (
+            "link_validity: 30d",
+            "link_validity: 1h",
+            "`link_validity` is 1h; the least is 7d",
+        ),
+        (
+            "lapse_after: 72h",
+            "lapse_after: 1s",
+            "`lapse_after` is 1s; the least is 1d",
+        ),
+        (
+            "probation: 7d",
+            "probation: 1s",
+            "`probation` is 1s; the least is 1d",
+        ),
+        (
+            "loosening_wait: 24h",
+            "loosening_wait: 1s",
+            "`loosening_wait` is 1s; the least is 1h",
+        ),
+    ] {
+        let shown = policy_faults(&policy_with(usual, wrong));
+        assert!(shown.contains(problem), "{wrong}: {shown}");
+    }
+    let text = policy_with("thaw_wait: 24h", "thaw_wait: 10s")
+        .replace("unsafe_short_clocks: false", "unsafe_short_clocks: true");
+    let loaded = config::load_policy(&text).unwrap();
+    assert_eq!(loaded.policy.thaw_wait.to_string(), "10s");
+    let warned = loaded
+        .warnings
+        .iter()
+        .any(|w| w.to_string().contains("unsafe_short_clocks"));
+    assert!(warned, "{:?}", loaded.warnings);
+}
+
+// One rule for everything private: secrets, store keys, signing keys.
+#[test]
+fn what_others_can_read_is_refused_whatever_it_is() {
+    let directory = files();
+    fs::create_dir(directory.path().join("keys")).unwrap();
+    for name in ["store-keys", "keys/a.json"] {
+        private(directory.path(), name, "{}");
+    }
+    let load = || config::load(DEFAULT, no_environment(), directory.path());
+    assert!(load().is_ok());
+    for (name, key) in [
+        ("bank-secret", "clients[0].secret_file"),
+        ("store-keys", "store.keys_file"),
+        ("keys/a.json", "keys.directory"),
+    ] {
+        let path = directory.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let shown = load().unwrap_err().to_string();
+        assert!(shown.contains(&format!("`{key}` names")), "{shown}");
+        assert!(shown.contains("which others can read (mode 0644)"), "{shown}");
+        assert!(shown.contains("chmod 600"), "{shown}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(load().is_ok());
+    }
 }

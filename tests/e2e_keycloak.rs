@@ -10,6 +10,9 @@
 #[expect(dead_code, reason = "each suite uses its part of the world")]
 mod world;
 
+#[path = "e2e/withdrawn.rs"]
+mod withdrawn;
+
 use std::time::Duration;
 
 use reentry_test_support::clock::eventually;
@@ -555,4 +558,53 @@ async fn wire_is_idempotent_and_undo_takes_back_exactly_what_it_made() {
     let gone: Vec<&String> = before.iter().filter(|l| !after.contains(l)).collect();
     let new: Vec<&String> = after.iter().filter(|l| !before.contains(l)).collect();
     assert!(undone == world.before, "gone: {gone:#?} new: {new:#?}");
+}
+
+// Relying parties stay at Keycloak: no broker, no clients of ours. Holds come to Keycloak's own tokens all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn token_mode_alone_starts_and_holds_at_keycloak() {
+    let world = World::start(Setup {
+        token_mode_alone: true,
+        ..Setup::default()
+    })
+    .await;
+    let checked = world.run(&["config", "check", "--config", "reentry.yaml"]);
+    assert!(checked.contains("can be used"), "{checked}");
+    let (_, doctor) = world.try_run(&["doctor", "--config", "reentry.yaml", "--json"]);
+    assert!(!doctor.contains("\"bad\""), "{doctor}");
+
+    let spa = world.keycloak_client("spa").await;
+    let before = sign_in(&mut browser(), &spa, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    assert_eq!(before.access_claims()["recovery_scope"], "full");
+    recover(&world, &spa, "ana", CHANGED).await;
+    eventually("the hold at Keycloak", MAIL, || async {
+        let reply = sign_in(&mut browser(), &spa, ASKED, "ana", CHANGED)
+            .await
+            .expect_status(200);
+        (reply.access_claims()["recovery_scope"] == "read write").then_some(())
+    })
+    .await;
+
+    // The link of the message works, and pages say where the owner has to go.
+    let mail = eventually("the notice", MAIL, || async {
+        let mails = world.mails.to("ana@example.com");
+        mails
+            .into_iter()
+            .rev()
+            .find(|mail| mail.text.contains("/cancel/"))
+    })
+    .await;
+    let http = reqwest::Client::new();
+    let link = mail.link("/cancel/");
+    assert_eq!(http.get(&link).send().await.unwrap().status(), 200);
+    let account = http
+        .get(format!("{}/account", world.issuer))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(account.status(), 404);
+    assert!(account.text().await.unwrap().contains("There is no sign-in here"));
+    assert_eq!(http.post(&link).send().await.unwrap().status(), 200, "frozen");
 }

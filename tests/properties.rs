@@ -11,13 +11,25 @@ mod contest;
 mod grants;
 #[path = "properties/histories.rs"]
 mod histories;
+#[path = "properties/holders.rs"]
+mod holders;
+#[path = "properties/inforce.rs"]
+mod inforce;
 #[path = "properties/rebuild.rs"]
 mod rebuild;
 #[path = "properties/rooms.rs"]
 mod rooms;
+#[path = "properties/sentences.rs"]
+mod sentences;
 #[path = "properties/table.rs"]
 mod table;
 #[path = "properties/tokens.rs"]
 mod tokens;
+#[path = "properties/unreadable.rs"]
+mod unreadable;
+#[path = "properties/withdrawn.rs"]
+mod withdrawn;
+#[path = "properties/versions.rs"]
+mod versions;
 #[path = "properties/world.rs"]
 mod world;

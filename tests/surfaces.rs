@@ -10,6 +10,8 @@
 mod account;
 #[path = "surfaces/admin.rs"]
 mod admin;
+#[path = "surfaces/guards.rs"]
+mod guards;
 #[path = "surfaces/ops.rs"]
 mod ops;
 #[path = "surfaces/pages.rs"]

@@ -21,7 +21,7 @@ use crate::config::webhook::Webhook;
 use crate::domain::policy::Policy;
 use crate::domain::time::Span;
 use crate::domain::wording::Wording;
-use crate::flow::Flow;
+use crate::flow::{Flow, inforce};
 use crate::http::pages::{Brand, Logo};
 use crate::idp::keycloak::hook::HookSettings;
 use crate::idp::keycloak::{CannotHold, Keycloak, KeycloakSettings};
@@ -34,6 +34,7 @@ use crate::oidc::Broker;
 use crate::oidc::keys::rotation::Schedule;
 use crate::oidc::keys::{KEEP_RETIRED, KeyRing};
 use crate::oidc::settings::BrokerSettings;
+use crate::ports::clock::Clock as _;
 use crate::ports::idp::IdentityProvider;
 use crate::ports::notifier::{Notifier, NotifyError, Outgoing};
 use crate::ports::outbound::Outbound;
@@ -54,23 +55,42 @@ pub async fn flow(config: &Config, broker: &Broker) -> anyhow::Result<Arc<Flow>>
     let keys = Arc::new(
         Keys::load(&config.store.keys_file)
             .context("the store's keys cannot be used; `reentry store init` makes them")?
-            .of(config.upstreams.iter().map(|u| &u.id)),
+            .identified(config.upstreams.iter().map(|u| (&u.id, u.identity()))),
     );
     let store = store(config, Arc::clone(&keys)).await?;
+    let policy = in_force(config, store.as_ref(), &keys).await;
     let upstreams = config
         .upstreams
         .iter()
-        .map(|u| Ok((u.id.clone(), provider(u, &config.policy)?)));
+        .map(|u| Ok((u.id.clone(), provider(u, &policy)?)));
+    let upstreams = upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
     Ok(Arc::new(Flow {
+        watch: Flow::watching(&upstreams),
         store,
         seal: keys,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
-        policy: ArcSwap::from_pointee(config.policy.clone()),
-        upstreams: upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
+        policy: ArcSwap::from_pointee(policy),
+        upstreams,
         notifier: notifier(config, broker)?,
         issuer: config.server.issuer.as_str().to_owned(),
     }))
+}
+
+/// The policy that holds now: today's, or what was in force where that is stricter (P14). While the store cannot be
+/// reached nothing is decided anyway; `workers` asks again.
+async fn in_force(config: &Config, store: &dyn Store, keys: &Keys) -> Policy {
+    let Some(upstream) = config.upstreams.first() else {
+        return config.policy.clone();
+    };
+    let now = SystemClock.now();
+    match inforce::settle(store, keys, &upstream.id, &config.policy, now).await {
+        Ok(settled) => settled.policy,
+        Err(error) => {
+            tracing::warn!(%error, "which policy was in force before is not known yet");
+            config.policy.clone()
+        }
+    }
 }
 
 /// The store that the configuration names.

@@ -13,6 +13,7 @@ use crate::app::clock::SystemClock;
 use crate::config::Config;
 use crate::config::upstream::Upstream;
 use crate::domain::time::{Span, Timestamp};
+use crate::flow::holders;
 use crate::oidc::keys::KeyRing;
 use crate::ports::clock::Clock as _;
 use crate::ports::signer::Signer as _;
@@ -103,7 +104,7 @@ fn signing_keys(config: &Config) -> Vec<Finding> {
 
 async fn store(config: &Config) -> Vec<Finding> {
     let keys = match Keys::load(&config.store.keys_file) {
-        Ok(keys) => Arc::new(keys.of(config.upstreams.iter().map(|u| &u.id))),
+        Ok(keys) => Arc::new(keys.identified(config.upstreams.iter().map(|u| (&u.id, u.identity())))),
         Err(fault) => {
             let advice = "run `reentry store init` for a new installation, or restore the file from a copy";
             return vec![finding("store", Level::Bad, fault.to_string(), advice)];
@@ -146,7 +147,30 @@ async fn store(config: &Config) -> Vec<Finding> {
         .map(|fact| finding("store", Level::Good, fact, ""));
     findings.extend(facts);
     findings.extend(store_clock(store.as_ref(), &keys).await);
+    findings.extend(administrators(config, store.as_ref(), &keys).await);
     findings
+}
+
+/// Whether two people could end a freeze, by what was seen of their roles (P11).
+async fn administrators(config: &Config, store: &dyn Store, keys: &Keys) -> Vec<Finding> {
+    let roles: Vec<&str> = config.policy.admin_roles.iter().map(String::as_str).collect();
+    let roles = roles.join(" or ");
+    let mut known = 0;
+    for upstream in &config.upstreams {
+        let Ok(holders) = holders::known(store, keys, &upstream.id).await else {
+            return Vec::new();
+        };
+        known += holders.len();
+    }
+    if known >= 2 {
+        let text = format!("{known} accounts hold {roles} and may end a freeze, two together");
+        return vec![finding("administrators", Level::Good, text, "")];
+    }
+    let text = format!(
+        "{known} of the 2 accounts that it takes are known to hold {roles}: nobody could end a freeze"
+    );
+    let advice = "give two people the role, and let `reentry serve` run once; `reentry wire keycloak --check` says whether the role is there";
+    vec![finding("administrators", Level::Warn, text, advice)]
 }
 
 /// Our clock against the store's, which every decision is taken with (P6).

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::listener::{self, Bounds};
-use crate::app::workers::{self, Pace};
+use crate::app::workers::{self, Pace, Term, Watch};
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
 use crate::flow::poll;
@@ -48,8 +48,13 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     } = serving;
     let readiness = Arc::clone(&context.readiness);
     let report: poll::Report = Arc::new(move |upstream, standing| readiness.polled(upstream, standing));
-    let watched = tokio::spawn(watch_store(context.clone(), stop.clone()));
-    let mut tasks = workers::start(&context.flow, &pace, &report, &context.wakes, &stop);
+    let watch = watch(&context);
+    let (seen, token) = (context.clone(), stop.clone());
+    let mut tasks = workers::start(&context.flow, &pace, &report, &context.wakes, &watch, &stop);
+    let store = workers::supervised("store".to_owned(), Term::Always, watch, stop.clone(), move || {
+        watch_store(seen.clone(), token.clone())
+    });
+    tasks.spawn(store);
     let (outer, inner) = (http::public(context.clone()), http::operations(context));
     let ends = async {
         tokio::join!(
@@ -67,14 +72,18 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
         () = deadline => tracing::warn!("requests were still under way at the end of the drain"),
     }
     stop.cancel();
-    let rest = async {
-        while tasks.join_next().await.is_some() {}
-        watched.await.ok();
-    };
+    let rest = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, rest).await.is_err() {
         tracing::warn!("a worker did not stop in time; what it was doing comes again at the next start");
     }
     Ok(())
+}
+
+/// Lets `/ready` say how the workers stand.
+#[must_use]
+pub fn watch(context: &Context) -> Watch {
+    let readiness = Arc::clone(&context.readiness);
+    Arc::new(move |name, fault| readiness.worker(name, fault))
 }
 
 /// Asks the store how it stands, for readiness and for the log: often until it is sound, then now and then.
@@ -104,6 +113,11 @@ async fn watch_store(context: Context, stop: CancellationToken) {
             Duration::from_secs(30)
         };
         context.readiness.store(fault);
+        let room = context.flow.store.room().await.ok().flatten();
+        context.readiness.room(
+            room.filter(|r| r.is_tight())
+                .map(|room| format!("{} % of its room is used: log-ins are refused", room.percent())),
+        );
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}

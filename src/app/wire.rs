@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -120,6 +119,10 @@ pub fn job(
     input.runtime_client = target.runtime_client;
     input.force_login_after_reset = options.force_login;
     input.view_clients = options.view_clients;
+    input.admin_roles.clone_from(&policy.admin_roles);
+    let choices = policy.choices.iter();
+    let named = choices.flat_map(|c| c.when.roles().into_iter().map(|role| (role, c.tier.0.clone())));
+    input.tier_roles = named.collect();
     input.broker = target
         .broker
         .map(|(client_id, redirect)| broker(client_id, &redirect))
@@ -210,11 +213,7 @@ fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let _ = std::fs::remove_file(&beside);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
+    let mut file = crate::config::private::create(&beside)?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(beside, path)

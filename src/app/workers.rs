@@ -1,16 +1,26 @@
-//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, the first import.
+//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, reconciling (which takes the first
+//! snapshots).
+//!
+//! Each is watched: one that panics, or ends before the program does, is started again after a pause, and that is logged,
+//! counted, and said by `/ready`. Nothing it was doing is lost by it, because every step is stored before it counts.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::private;
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::Wakes;
-use crate::flow::{Flow, deliver, import, poll, rebuild, reconcile, sweep};
+use crate::flow::{Flow, deliver, heads, mend, poll, rebuild, reconcile, room, sweep};
 
 /// How often the workers look.
 #[derive(Clone, Debug)]
@@ -25,64 +35,205 @@ pub struct Pace {
     pub witness: Option<PathBuf>,
 }
 
+/// Told how a worker stands: what went wrong with it, until it has run for a while again.
+pub type Watch = Arc<dyn Fn(&str, Option<String>) + Send + Sync>;
+
+/// How a worker that stopped is started again.
+#[derive(Clone, Copy, Debug)]
+struct Restarts {
+    /// Between its end and its next start, the first time; twice as long every further time.
+    first: Duration,
+    /// The longest such pause.
+    longest: Duration,
+    /// One that has run for so long is well again.
+    well: Duration,
+}
+
+const RESTARTS: Restarts = Restarts {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+    well: Duration::from_mins(1),
+};
+
+/// How long a worker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// As long as the program runs.
+    Always,
+    /// Until its work is done.
+    Once,
+}
+
+/// Runs what `make` gives, and again whenever that panics, or ends too early.
+pub async fn supervised<F, R>(name: String, term: Term, watch: Watch, stop: CancellationToken, make: F)
+where
+    F: Fn() -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let watch = |fault: Option<String>| watch(&name, fault);
+    restarted(&name, term, &watch, &stop, &make, RESTARTS).await;
+}
+
+async fn restarted<R: Future<Output = ()>>(
+    name: &str,
+    term: Term,
+    watch: &(dyn Fn(Option<String>) + Sync),
+    stop: &CancellationToken,
+    make: &(dyn Fn() -> R + Sync),
+    how: Restarts,
+) {
+    let (mut pause, mut restarts) = (how.first, 0_u32);
+    loop {
+        let began = Instant::now();
+        let mut running = std::pin::pin!(AssertUnwindSafe(make()).catch_unwind());
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = tokio::time::sleep(how.well), if restarts > 0 => {
+                watch(None);
+                running.await
+            }
+        };
+        if stop.is_cancelled() {
+            return;
+        }
+        let why = match ended {
+            Ok(()) if term == Term::Once => {
+                watch(None);
+                return;
+            }
+            Ok(()) => "it ended by itself".to_owned(),
+            Err(panic) => format!("it panicked: {}", words_of(panic.as_ref())),
+        };
+        restarts += 1;
+        metrics::counter!("reentry_worker_restarts_total", "worker" => name.to_owned()).increment(1);
+        tracing::error!(
+            worker = name,
+            why,
+            restarts,
+            "a worker stopped; it is started again"
+        );
+        watch(Some(format!("{why}; it is started again")));
+        if began.elapsed() >= how.well {
+            pause = how.first;
+        }
+        if stop
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
+            return;
+        }
+        pause = (pause * 2).min(how.longest);
+    }
+}
+
+/// What a panic says.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a word")
+}
+
 /// Starts every worker. They end by themselves when `stop` is cancelled, each after the step it is in.
 pub fn start(
     flow: &Arc<Flow>,
     pace: &Pace,
     report: &poll::Report,
     wakes: &Arc<Wakes>,
+    watch: &Watch,
     stop: &CancellationToken,
 ) -> JoinSet<()> {
     let owner: Arc<str> = flow.random::<12>().into();
+    let crew = Crew {
+        flow: Arc::clone(flow),
+        owner,
+        watch: Arc::clone(watch),
+        stop: stop.clone(),
+    };
     let mut tasks = JoinSet::new();
     for (upstream, interval) in &pace.poll {
-        let (flow, upstream, interval) = (Arc::clone(flow), upstream.clone(), *interval);
-        let (owner, report, stop) = (Arc::clone(&owner), Arc::clone(report), stop.clone());
-        let wakes = Arc::clone(wakes);
-        tasks.spawn(async move {
-            poll::run(&flow, &upstream, interval, &owner, (&report, &wakes), &stop).await;
-        });
-    }
-    for upstream in pace.poll.keys() {
-        let (flow, upstream, stop) = (Arc::clone(flow), upstream.clone(), stop.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = import_all(&flow, &upstream) => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        crew.poller(&mut tasks, upstream, *interval, report, wakes);
     }
     for (upstream, interval) in &pace.reconcile {
-        let (flow, upstream, interval) = (Arc::clone(flow), upstream.clone(), *interval);
-        let (owner, stop) = (Arc::clone(&owner), stop.clone());
-        tasks.spawn(async move { reconcile::run(&flow, &upstream, interval, &owner, &stop).await });
+        let (upstream, interval) = (upstream.clone(), *interval);
+        crew.hire(
+            &mut tasks,
+            format!("reconcile {upstream}"),
+            Term::Always,
+            move |c| {
+                let upstream = upstream.clone();
+                async move { reconcile::run(&c.flow, &upstream, interval, &c.owner, &c.stop).await }
+            },
+        );
     }
-    let (store, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
     let keep = pace.witness.clone().map(|path| witness(flow, path));
-    tasks.spawn(async move { rebuild::run(&store, &name, keep.as_ref(), &token).await });
-    let (outbox, token, name) = (Arc::clone(flow), stop.clone(), Arc::clone(&owner));
-    tasks.spawn(async move { deliver::run(&outbox, &name, &token).await });
-    let (counted, token) = (Arc::clone(flow), stop.clone());
-    tasks.spawn(async move { deliver::gauge::run(&counted, &token).await });
-    let (sweeper, token, pause) = (Arc::clone(flow), stop.clone(), pace.sweep);
-    tasks.spawn(async move { sweep::run(&sweeper, pause, &token).await });
+    crew.hire(&mut tasks, "rebuild".to_owned(), Term::Always, move |c| {
+        let keep = keep.clone();
+        async move { rebuild::run(&c.flow, &c.owner, keep.as_ref(), &c.stop).await }
+    });
+    crew.hire(&mut tasks, "mend".to_owned(), Term::Always, |c| async move {
+        mend::run(&c.flow, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "room".to_owned(), Term::Always, |c| async move {
+        room::run(&c.flow, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "heads".to_owned(), Term::Always, |c| async move {
+        heads::run(&c.flow, &c.owner, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "deliver".to_owned(), Term::Always, |c| async move {
+        deliver::run(&c.flow, &c.owner, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "gauge".to_owned(), Term::Always, |c| async move {
+        deliver::gauge::run(&c.flow, &c.stop).await;
+    });
+    let pause = pace.sweep;
+    crew.hire(
+        &mut tasks,
+        "sweep".to_owned(),
+        Term::Always,
+        move |c| async move {
+            sweep::run(&c.flow, pause, &c.stop).await;
+        },
+    );
     tasks
 }
 
-/// Imports snapshots until it succeeds once.
-async fn import_all(flow: &Flow, upstream: &UpstreamId) {
-    let said = |n: u32| tracing::info!(%upstream, accounts = n, "importing contacts and factors");
-    let mut pause = Duration::from_secs(1);
-    loop {
-        match import::run(flow, upstream, &said).await {
-            Ok(count) => {
-                tracing::info!(%upstream, new = count, "contacts and factors of every account are known");
-                return;
+/// What every worker has.
+#[derive(Clone)]
+struct Crew {
+    flow: Arc<Flow>,
+    owner: Arc<str>,
+    watch: Watch,
+    stop: CancellationToken,
+}
+
+impl Crew {
+    fn hire<F, R>(&self, tasks: &mut JoinSet<()>, name: String, term: Term, work: F)
+    where
+        F: Fn(Self) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let crew = self.clone();
+        let (watch, stop) = (Arc::clone(&self.watch), self.stop.clone());
+        tasks.spawn(supervised(name, term, watch, stop, move || work(crew.clone())));
+    }
+
+    fn poller(
+        &self,
+        tasks: &mut JoinSet<()>,
+        upstream: &UpstreamId,
+        interval: Duration,
+        report: &poll::Report,
+        wakes: &Arc<Wakes>,
+    ) {
+        let (upstream, report, wakes) = (upstream.clone(), Arc::clone(report), Arc::clone(wakes));
+        self.hire(tasks, format!("poll {upstream}"), Term::Always, move |c| {
+            let (upstream, report, wakes) = (upstream.clone(), Arc::clone(&report), Arc::clone(&wakes));
+            async move {
+                poll::run(&c.flow, &upstream, interval, &c.owner, (&report, &wakes), &c.stop).await;
             }
-            Err(error) => tracing::warn!(%upstream, %error, "the import is tried again"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_mins(1));
+        });
     }
 }
 
@@ -105,6 +256,91 @@ fn witness(flow: &Flow, path: PathBuf) -> rebuild::Keep {
 /// Wholly or not at all.
 fn replace(path: &Path, line: &str) -> std::io::Result<()> {
     let next = path.with_extension("next");
-    std::fs::write(&next, format!("{line}\n"))?;
+    let _ = std::fs::remove_file(&next);
+    private::create(&next)?.write_all(format!("{line}\n").as_bytes())?;
     std::fs::rename(next, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const SOON: Restarts = Restarts {
+        first: Duration::from_millis(10),
+        longest: Duration::from_millis(80),
+        well: Duration::from_millis(200),
+    };
+
+    #[tokio::test]
+    async fn a_worker_that_panics_or_ends_is_started_again_and_that_is_said() {
+        let (stop, runs, heard) = (
+            CancellationToken::new(),
+            AtomicU32::new(0),
+            Mutex::new(Vec::new()),
+        );
+        let watch = |fault: Option<String>| heard.lock().unwrap().push(fault);
+        let make = || {
+            let run = runs.fetch_add(1, Ordering::SeqCst);
+            let stop = stop.clone();
+            async move {
+                assert!(run != 0, "of the first run");
+                if run > 1 {
+                    stop.cancelled().await;
+                }
+            }
+        };
+        let worker = restarted("poll kc", Term::Always, &watch, &stop, &make, SOON);
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+        };
+        tokio::join!(worker, ends);
+        assert_eq!(
+            runs.load(Ordering::SeqCst),
+            3,
+            "once by a panic, once because it ended"
+        );
+        let said = heard.lock().unwrap().clone();
+        assert!(
+            said[0]
+                .as_ref()
+                .unwrap()
+                .contains("it panicked: of the first run"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].as_ref().unwrap().contains("it ended by itself"),
+            "{said:?}"
+        );
+        assert_eq!(said[2..], [None], "well again after a while");
+    }
+
+    #[tokio::test]
+    async fn one_that_panics_for_ever_is_started_ever_more_slowly() {
+        let (stop, runs) = (CancellationToken::new(), AtomicU32::new(0));
+        let make = || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            async { panic!("for ever") }
+        };
+        let worker = restarted("sweep", Term::Always, &|_| {}, &stop, &make, SOON);
+        tokio::time::timeout(Duration::from_secs(1), worker)
+            .await
+            .unwrap_err();
+        let runs = runs.load(Ordering::SeqCst);
+        assert!((3..=16).contains(&runs), "{runs}");
+    }
+
+    #[tokio::test]
+    async fn one_whose_work_is_done_is_not_started_again() {
+        let (stop, runs) = (CancellationToken::new(), AtomicU32::new(0));
+        let make = || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            async {}
+        };
+        restarted("import kc", Term::Once, &|_| {}, &stop, &make, SOON).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
 }

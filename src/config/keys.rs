@@ -1,6 +1,6 @@
 //! `keys`: signing keys and which algorithm signs what.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::reader::Section;
 use super::values::{span, span_between};
@@ -40,6 +40,15 @@ pub struct KeySettings {
     pub publish_ahead: Span,
 }
 
+/// The key files of a directory that is there.
+fn key_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect()
+}
+
 impl KeySettings {
     pub(super) fn read(s: &Section<'_>) -> Option<Self> {
         let directory = s.file("directory").and_then(|f| {
@@ -52,6 +61,9 @@ impl KeySettings {
             }
             f
         });
+        for key in directory.iter().flat_map(|d| key_files(d)) {
+            s.kept_private("directory", &key);
+        }
         let access_token = s.choice("access_token", Jws::Es256, &Jws::CHOICES);
         let id_token = s.choice("id_token", Jws::Rs256, &Jws::CHOICES);
         let rotate_every = s.or("rotate_every", Span::ZERO, |text| match span(text)? {

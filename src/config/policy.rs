@@ -18,7 +18,7 @@ use super::reader::{Findings, Section};
 use super::values::span_between;
 use super::words::filled;
 use crate::domain::ceiling::{Class, STANDARD};
-use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy, RESERVED_CLAIMS};
+use crate::domain::policy::{IDENTITY_SCOPES, Lifetimes, Policy, claims};
 use crate::domain::time::Span;
 
 const YEAR: Span = Span::from_days(366);
@@ -80,7 +80,7 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
     let scopes = scopes(s);
     let roles = words(s, "roles");
     let groups = words(s, "groups");
-    let claims = s.list("claims", claim);
+    let passing = s.list("claims", claim);
     let admin_roles = match s.node("admin_roles") {
         None => Some(usual.admin_roles.iter().cloned().collect()),
         Some(_) => s.list("admin_roles", filled),
@@ -104,7 +104,7 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
         scopes: scopes?,
         roles: roles?,
         groups: groups?,
-        claims: claims?.into_iter().collect(),
+        claims: passing?.into_iter().collect(),
         admin_roles: admin_roles?.into_iter().collect(),
         lifetimes: lifetimes?,
         rolling: rolling?,
@@ -116,27 +116,39 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
 
 /// The standard policy with the times of this one.
 fn times(s: &Section<'_>, usual: &Policy) -> Option<Policy> {
+    let short = s.flag("unsafe_short_clocks", false)?;
+    if short {
+        let problem =
+            "is set: guards may last a second, so whoever holds an account need not wait for anybody";
+        s.warn("unsafe_short_clocks", problem, "take it away where people live");
+    }
     let time = |key: &str, usual: Span, least: Span, most: Span| s.or(key, usual, span_between(least, most));
-    let quarter = Span::from_days(90);
-    let probation = time("probation", usual.probation, Span::ZERO, quarter);
+    // A guard that lasts a moment guards nothing; what tries things out says so.
+    let guard = |key: &str, usual: Span, least: Span, most: Span| {
+        time(key, usual, if short { least.min(INSTANT) } else { least }, most)
+    };
+    let (hour, day, month, quarter) = (
+        Span::from_hours(1),
+        Span::from_days(1),
+        Span::from_days(30),
+        Span::from_days(90),
+    );
+    let probation = guard("probation", usual.probation, day, quarter);
     let enrolment_window = time("enrolment_window", usual.enrolment_window, Span::ZERO, quarter);
     let told_min = time("told_min", usual.told_min, INSTANT, Span::from_days(7));
     let veto_min = time("veto_min", usual.veto_min, INSTANT, YEAR);
     let veto_after_hold = time("veto_after_hold", usual.veto_after_hold, INSTANT, YEAR);
-    let link_validity = time("link_validity", usual.link_validity, Span::from_mins(1), YEAR);
-    let report_window = time("report_window", usual.report_window, INSTANT, YEAR);
-    let thaw_wait = time("thaw_wait", usual.thaw_wait, INSTANT, Span::from_days(30));
-    let lapse_after = time("lapse_after", usual.lapse_after, INSTANT, Span::from_days(30));
+    let link_validity = guard("link_validity", usual.link_validity, Span::from_days(7), quarter);
+    let report_window = guard("report_window", usual.report_window, day, YEAR);
+    let thaw_wait = guard("thaw_wait", usual.thaw_wait, hour, month);
+    let lapse_after = guard("lapse_after", usual.lapse_after, day, month);
+    let loosening_wait = guard("loosening_wait", usual.loosening_wait, hour, month);
     if let (Some(veto), Some(probation)) = (veto_min, probation)
         && veto <= probation
     {
         let problem = format!("is {veto}, not longer than the probation ({probation})");
         let advice = "a removed address must keep its word for longer than a new one waits for its own";
         s.fault("veto_min", problem, advice);
-    }
-    if probation.is_some_and(|p| p < Span::from_days(1)) {
-        let problem = "is shorter than a day: what an attacker enrols soon speaks for the owner";
-        s.warn("probation", problem, "set 7d");
     }
     Some(Policy {
         probation: probation?,
@@ -148,6 +160,7 @@ fn times(s: &Section<'_>, usual: &Policy) -> Option<Policy> {
         report_window: report_window?,
         thaw_wait: thaw_wait?,
         lapse_after: lapse_after?,
+        loosening_wait: loosening_wait?,
         ..usual.clone()
     })
 }
@@ -176,9 +189,15 @@ pub(super) fn class(text: &str) -> Result<Class, String> {
 }
 
 fn claim(text: &str) -> Result<String, String> {
-    if RESERVED_CLAIMS.contains(&text) || text.ends_with("/recovery_scope") {
+    if claims::is_reserved(text) {
         return Err(format!(
             "is `{text}`, which no identity provider may set in our tokens; leave it out"
+        ));
+    }
+    if claims::is_right(text) {
+        return Err(format!(
+            "is `{text}`, which says what somebody may do and would go out whole in a hold; roles and groups go out by \
+             themselves, name in the maps `roles:` and `groups:` those that stay in a hold, and leave it out here"
         ));
     }
     filled(text)
@@ -205,8 +224,10 @@ fn scopes(s: &Section<'_>) -> Option<Classes> {
 /// The maps `roles` and `groups`.
 fn words(s: &Section<'_>, key: &str) -> Option<Classes> {
     classes(s, key, |text| {
-        if text.starts_with("reentry-hold.") || text == "reentry-full" {
-            return Err(format!("is `{text}`, which holds are made of; leave it out"));
+        if claims::is_own_role(text) || claims::is_own_group(text) {
+            return Err(format!(
+                "is `{text}`, which is ours and never goes out; leave it out"
+            ));
         }
         filled(text)
     })
@@ -270,12 +291,18 @@ fn lifetimes(s: &Section<'_>, usual: &Lifetimes) -> Option<Lifetimes> {
         span_between(Span::from_mins(1), Span::from_days(90)),
     );
     let offline = s.or("offline", usual.offline, span_between(Span::from_mins(1), YEAR));
+    let refresh_grace = s.or(
+        "refresh_grace",
+        usual.refresh_grace,
+        span_between(Span::ZERO, Span::from_mins(2)),
+    );
     Some(Lifetimes {
         restricted: restricted?,
         access: access?,
         id: id?,
         session: session?,
         offline: offline?,
+        refresh_grace: refresh_grace?,
     })
 }
 

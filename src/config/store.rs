@@ -158,7 +158,13 @@ impl StoreSettings {
             }
             f
         });
+        if let Some(file) = &keys_file {
+            s.kept_private("keys_file", file);
+        }
         let path = s.file("path");
+        if let Some(Some(file)) = &path {
+            s.kept_private("path", file);
+        }
         let witness_file = s.file("witness_file");
         let redis = redis(s, is_redis == Some(true));
         let kind = if is_redis? {

@@ -3,6 +3,8 @@
 //! `config` reads the policy file into these types; [`Policy::standard`] is the table of the domain in code and
 //! the embedded default file is held equal to it by a test.
 
+pub mod claims;
+pub mod inforce;
 mod standard;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +73,8 @@ pub enum AtEnd {
 pub enum Exit {
     /// Two different administrators, a finding, a wait.
     Thaw,
-    /// A freeze by one bearer channel that nobody confirmed for 72 h turns into a `read` hold.
+    /// The freeze of a channel that was gone before the contested change, and that nobody confirmed for 72 h, turns into a
+    /// `read` hold.
     Lapse,
     /// m of n trusted intermediaries.
     Quorum,
@@ -141,6 +144,8 @@ pub struct Lifetimes {
     pub session: Span,
     /// An offline refresh family (`offline_access` granted outside any hold).
     pub offline: Span,
+    /// How long a client that lost the answer to a refresh may send the former refresh token again.
+    pub refresh_grace: Span,
 }
 
 /// The whole policy.
@@ -182,10 +187,12 @@ pub struct Policy {
     pub report_window: Span,
     /// Between the second administrator's word and the thaw (24 h).
     pub thaw_wait: Span,
-    /// A freeze by one bearer channel lapses into a hold after this without confirmation (72 h).
+    /// The freeze of a former channel lapses into a hold after this without confirmation (72 h).
     pub lapse_after: Span,
     /// Whether a further change extends a hold that is under way; `false` is npm's way.
     pub rolling: bool,
+    /// How long a policy that became looser waits before it is in force (24 h).
+    pub loosening_wait: Span,
 }
 
 /// Scopes that say who somebody is and allow nothing (ISS-4).
@@ -193,38 +200,6 @@ pub const IDENTITY_SCOPES: [&str; 5] = ["openid", "profile", "email", "address",
 
 /// Asks for a refresh token that outlives the session: never in a hold, whatever class a policy puts it in (ISS-4).
 pub const OFFLINE_ACCESS: &str = "offline_access";
-
-/// Claims an upstream may never decide (contract section 3, "Broker claims").
-pub const RESERVED_CLAIMS: [&str; 28] = [
-    "iss",
-    "aud",
-    "exp",
-    "iat",
-    "nbf",
-    "jti",
-    "nonce",
-    "azp",
-    "client_id",
-    "scope",
-    "sid",
-    "acr",
-    "amr",
-    "auth_time",
-    "at_hash",
-    "c_hash",
-    "s_hash",
-    "cnf",
-    "act",
-    "may_act",
-    "events",
-    "typ",
-    "sub",
-    "recovery_scope",
-    "recovery_lift",
-    "recovery_until",
-    "recovery_epoch",
-    "recovery_ref",
-];
 
 impl Policy {
     /// The rule set by its name; the strictest when there is none of that name any more.
@@ -280,16 +255,20 @@ impl Policy {
         }
     }
 
-    /// The part of `roles` that `ceiling` leaves; a role in no class needs `full`.
+    /// The part of `roles` that `ceiling` leaves; a role in no class needs `full`, and ours never stay.
     #[must_use]
     pub fn reduce_roles(&self, roles: &BTreeSet<String>, ceiling: &Ceiling) -> BTreeSet<String> {
-        reduce(&self.roles, roles, ceiling)
+        let mut left = reduce(&self.roles, roles, ceiling);
+        left.retain(|role| !claims::is_own_role(role));
+        left
     }
 
-    /// The part of `groups` that `ceiling` leaves; a group in no class needs `full`.
+    /// The part of `groups` that `ceiling` leaves; a group in no class needs `full`, and ours never stay.
     #[must_use]
     pub fn reduce_groups(&self, groups: &BTreeSet<String>, ceiling: &Ceiling) -> BTreeSet<String> {
-        reduce(&self.groups, groups, ceiling)
+        let mut left = reduce(&self.groups, groups, ceiling);
+        left.retain(|group| !claims::is_own_group(group));
+        left
     }
 
     /// The first OAuth scope of a class, for a step-up challenge.

@@ -81,6 +81,21 @@ impl Expression {
         &self.source
     }
 
+    /// Roles that it asks for by name, as `'name' in roles`.
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut before = "";
+        for part in self.source.split_inclusive(['\'', '"']) {
+            let text = part.trim_end_matches(['\'', '"']);
+            if text.trim_start().starts_with("in roles") && !before.is_empty() {
+                found.push(before.to_owned());
+            }
+            before = text;
+        }
+        found
+    }
+
     /// Whether it names any fact; otherwise it gives everybody the same answer.
     #[must_use]
     pub fn reads_facts(&self) -> bool {
@@ -195,6 +210,13 @@ mod tests {
         let admin = Expression::compile("roles.exists(r, r == 'admin')").unwrap();
         assert_eq!(admin.matches(&facts(&["admin"])), Some(true));
         assert_eq!(admin.matches(&facts(&["user"])), Some(false));
+    }
+
+    #[test]
+    fn an_expression_knows_the_roles_that_it_names() {
+        let text = "'a' in roles || \"b/c\" in roles || roles.exists(r, r.startsWith('x/')) || 'g' in groups";
+        assert_eq!(Expression::compile(text).unwrap().roles(), ["a", "b/c"]);
+        assert!(Expression::compile("size(roles) > 3").unwrap().roles().is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the owner sees and may do: look, end sessions, remove what was added in the hold. Nothing here shortens
 //! anything (P4).
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::domain::audit::{Actor, Entry};
@@ -29,6 +30,8 @@ pub struct View {
     pub added: Vec<Factor>,
     /// Who was told: audit lines of accepted notices, newest first.
     pub told: Vec<Entry>,
+    /// When each case was contested, by its reference.
+    pub frozen: BTreeMap<String, Timestamp>,
     /// What time it is.
     pub now: Now,
 }
@@ -53,6 +56,10 @@ pub async fn view(flow: &Flow, subject: &Subject) -> Result<View, FlowError> {
         .store
         .audit(Some(&key), Timestamp::from_millis(i64::MAX), 200)
         .await?;
+    let contested = audit.iter().filter(|(_, e)| e.action == "contested");
+    let frozen = contested
+        .filter_map(|(_, e)| Some((e.case.clone()?, e.at)))
+        .collect();
     let told = audit
         .into_iter()
         .map(|(_, e)| e)
@@ -83,6 +90,7 @@ pub async fn view(flow: &Flow, subject: &Subject) -> Result<View, FlowError> {
         idp_sessions: sessions.ok(),
         added,
         told,
+        frozen,
         now,
     })
 }
@@ -106,35 +114,44 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
         .factors
         .iter()
         // A password that was set anew is no addition: it can be changed, and without one nobody signs in.
-        .filter(|f| f.gone.is_none() && f.created >= began && f.class != FactorClass::Password)
+        .filter(|f| {
+            f.gone.is_none() && f.is_dated() && f.created >= began && f.class != FactorClass::Password
+        })
         .cloned()
         .collect()
+}
+
+fn no_session() -> FlowError {
+    FlowError::Unknown("there is no such session of this account".to_owned())
 }
 
 /// Ends one session at the IdP, and ours that came from it.
 ///
 /// # Errors
-/// [`FlowError`].
+/// [`FlowError::Unknown`] when neither is there.
 pub async fn end_idp_session(flow: &Flow, subject: &Subject, session: &str) -> Result<(), FlowError> {
-    flow.idp(&subject.upstream)?
-        .end_session(&subject.sub, session)
-        .await?;
-    end_where(flow, subject, &|s| s.upstream_sid.as_deref() == Some(session)).await
+    let idp = flow.idp(&subject.upstream)?;
+    let there = idp.sessions(&subject.sub).await?.iter().any(|s| s.id == session);
+    idp.end_session(&subject.sub, session).await?;
+    let here = end_where(flow, subject, &|s| s.upstream_sid.as_deref() == Some(session)).await?;
+    (there || here).then_some(()).ok_or_else(no_session)
 }
 
 /// Ends one of our sessions with all its refresh families.
 ///
 /// # Errors
-/// [`FlowError::Store`].
+/// [`FlowError::Unknown`] when it is not there (any more).
 pub async fn end_session(flow: &Flow, subject: &Subject, session: &str) -> Result<(), FlowError> {
-    end_where(flow, subject, &|s| s.id == session).await
+    let ended = end_where(flow, subject, &|s| s.id == session).await?;
+    ended.then_some(()).ok_or_else(no_session)
 }
 
+/// Ends the living sessions for which `which` holds; says whether there were any.
 async fn end_where(
     flow: &Flow,
     subject: &Subject,
     which: &(dyn Fn(&Session) -> bool + Sync),
-) -> Result<(), FlowError> {
+) -> Result<bool, FlowError> {
     let ended = Mutex::new(Vec::new());
     flow.store
         .update(&flow.key(subject), Parts::GRANTS, None, &|loaded| {
@@ -143,7 +160,7 @@ async fn end_where(
             let ids: Vec<String> = grants
                 .sessions
                 .iter()
-                .filter(|s| which(s))
+                .filter(|s| s.ended.is_none() && which(s))
                 .map(|s| s.id.clone())
                 .collect();
             let mut effects = Vec::new();
@@ -165,12 +182,13 @@ async fn end_where(
         .await?;
     // An account to which nothing ever happened has no record that the lines could be stored with.
     let at = flow.clock.now();
-    for id in ended.into_inner().unwrap_or_default() {
+    let ended = ended.into_inner().unwrap_or_default();
+    for id in &ended {
         let entry = Entry::system(format!("ended:{id}"), at, "session_ended", None);
-        let entry = entry.by(Actor::Owner).with("sid", &id);
+        let entry = entry.by(Actor::Owner).with("sid", id);
         flow.store.note(subject, &flow.key(subject), &entry).await?;
     }
-    Ok(())
+    Ok(!ended.is_empty())
 }
 
 /// Removes a factor, if it was added in the hold that runs.

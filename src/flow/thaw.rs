@@ -1,13 +1,15 @@
 //! Two different administrators end a freeze. Each is checked live at the IdP at the moment of approving, and
-//! both again at the moment of use (P11).
+//! both again at the moment of use; each has held the role for the probation, and the others were told of it (P11).
 
 use std::sync::Mutex;
 
 use crate::domain::audit::{Actor, Entry};
-use crate::domain::hold::contest::{self, Finding, ThawRefusal};
+use crate::domain::hold::Record;
+use crate::domain::hold::contest::{self, Contest, Finding, ThawRefusal};
+use crate::domain::holders::Weight;
 use crate::domain::subject::Subject;
-use crate::domain::time::Timestamp;
-use crate::flow::{Flow, FlowError};
+use crate::domain::time::{Span, Timestamp};
+use crate::flow::{Flow, FlowError, holders};
 use crate::ports::idp::IdpError;
 use crate::ports::store::{Parts, Write};
 
@@ -17,6 +19,9 @@ pub enum ThawError {
     /// The person is no administrator (any more).
     #[error("you do not have a role that may approve this")]
     NotEligible,
+    /// The person has the role for too short a time.
+    #[error("you have this role for too short a time")]
+    TooNew(Timestamp),
     /// The domain refused.
     #[error(transparent)]
     Refused(#[from] ThawRefusal),
@@ -32,20 +37,21 @@ pub struct Approved {
     pub approvals: usize,
     /// When the thaw takes effect, once two have.
     pub ready: Option<Timestamp>,
+    /// What the administrator found whose word this one replaced: they do not agree.
+    pub instead_of: Option<Finding>,
 }
 
-/// Whether somebody may approve now, by the roles the IdP gives them at this moment.
+/// Whether somebody's word counts now, by the roles the IdP gives them at this moment and by how long they have them.
+/// `probation` is the one that the freeze began with.
 ///
 /// # Errors
 /// [`FlowError::Idp`] when the IdP cannot say: nobody approves then.
-pub async fn eligible(flow: &Flow, approver: &Subject) -> Result<bool, FlowError> {
+pub async fn eligible(flow: &Flow, approver: &Subject, probation: Span) -> Result<Weight, FlowError> {
     let reading = match flow.reading(approver).await {
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(false),
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Weight::Nothing),
         other => other?,
     };
-    let policy = flow.policy.load();
-    let roles = reading.facts.map(|f| f.roles).unwrap_or_default();
-    let has_role = roles.iter().any(|r| policy.admin_roles.contains(r));
+    let held = holders::counting(flow, reading.facts.as_ref());
     let key = flow.key(approver);
     let loaded = flow.store.read(&key, Parts::RECORD).await?;
     let now = flow.now(loaded.store_time);
@@ -53,7 +59,17 @@ pub async fn eligible(flow: &Flow, approver: &Subject) -> Result<bool, FlowError
     let free = loaded.record.and_then(|r| r.restriction(now)).is_none_or(|r| {
         crate::domain::ceiling::Class::parse("admin").is_some_and(|admin| r.allowed.allows(&admin))
     });
-    Ok(has_role && reading.account.enabled && free)
+    if !free || !reading.account.enabled {
+        return Ok(Weight::Nothing);
+    }
+    holders::weight(flow, approver, &held, probation, now).await
+}
+
+/// The probation that the freeze of an account began with.
+async fn probation(flow: &Flow, subject: &Subject) -> Result<Span, FlowError> {
+    let loaded = flow.store.read(&flow.key(subject), Parts::RECORD).await?;
+    let contest = loaded.record.and_then(|record| record.contest);
+    Ok(contest.map_or(Span::ZERO, |contest| contest.clocks.probation))
 }
 
 /// An administrator approves the thaw of `subject`.
@@ -67,9 +83,17 @@ pub async fn approve(
     finding: Finding,
 ) -> Result<Approved, ThawError> {
     let key = flow.key(subject);
-    if !eligible(flow, approver).await? {
-        refused(flow, subject, approver, "not eligible").await?;
-        return Err(ThawError::NotEligible);
+    let began_with = probation(flow, subject).await?;
+    match eligible(flow, approver, began_with).await? {
+        Weight::Counts => {}
+        Weight::From(at) => {
+            refused(flow, subject, approver, "role too new").await?;
+            return Err(ThawError::TooNew(at));
+        }
+        Weight::Nothing => {
+            refused(flow, subject, approver, "not eligible").await?;
+            return Err(ThawError::NotEligible);
+        }
     }
     if subject == approver {
         refused(flow, subject, approver, "own account").await?;
@@ -89,10 +113,16 @@ pub async fn approve(
                 .and_then(|record| contest::approve_thaw(record, &account, &name, finding, now, &policy));
             let (answer, write) = match result {
                 Ok(t) => {
-                    let thaw = t.record.contest.as_ref().and_then(|c| c.thaw.as_ref());
+                    let thaw = t.record.disputed().and_then(|c| c.thaw.as_ref());
                     let approvals = thaw.map_or(0, |t| t.approvals.len());
                     let ready = thaw.and_then(|t| t.ready);
-                    (Ok(Approved { approvals, ready }), Some(Write::from(t)))
+                    let instead_of = loaded.record.as_ref().and_then(|r| overruled(r, &name, finding));
+                    let approved = Approved {
+                        approvals,
+                        ready,
+                        instead_of,
+                    };
+                    (Ok(approved), Some(Write::from(t)))
                 }
                 Err(refusal) => (Err(refusal), None),
             };
@@ -111,6 +141,13 @@ pub async fn approve(
     Ok(outcome?)
 }
 
+/// What another administrator had found, when this one finds otherwise.
+fn overruled(before: &Record, approver: &str, finding: Finding) -> Option<Finding> {
+    let thaw = before.disputed()?.thaw.as_ref()?;
+    let another = thaw.approvals.iter().any(|a| a != approver);
+    (another && thaw.finding != finding).then_some(thaw.finding)
+}
+
 /// Writes down that somebody was refused.
 async fn refused(flow: &Flow, subject: &Subject, approver: &Subject, why: &str) -> Result<(), FlowError> {
     let now = flow.clock.now();
@@ -126,18 +163,20 @@ async fn refused(flow: &Flow, subject: &Subject, approver: &Subject, why: &str) 
     Ok(())
 }
 
-/// Checks the approvers of a thaw again, at the moment of use.
+/// Checks the approvers of a freeze's thaw again, at the moment of use.
 ///
 /// # Errors
 /// [`FlowError`] when the IdP cannot say: the thaw waits.
-pub async fn recheck(flow: &Flow, approvals: &[String]) -> Result<Vec<(String, bool)>, FlowError> {
+pub async fn recheck(flow: &Flow, contest: &Contest) -> Result<Vec<(String, bool)>, FlowError> {
+    let approvals = contest.thaw.as_ref().map(|t| t.approvals.as_slice());
+    let began_with = contest.clocks.probation;
     let mut checked = Vec::new();
-    for name in approvals {
+    for name in approvals.unwrap_or_default() {
         let subject = name.split_once('/').and_then(|(upstream, sub)| {
             crate::domain::subject::UpstreamId::parse(upstream).and_then(|u| Subject::new(u, sub))
         });
         let ok = match subject {
-            Some(subject) => eligible(flow, &subject).await?,
+            Some(subject) => eligible(flow, &subject, began_with).await? == Weight::Counts,
             None => false,
         };
         checked.push((name.clone(), ok));

@@ -84,7 +84,16 @@ async fn log_in(context: &Context, headers: &HeaderMap, wanted: Option<&str>) ->
             )
             .await
         }
-        None => pages::fault(&context.pages, &"no identity provider is configured"),
+        // Token mode alone: relying parties stay at the IdP, and nobody signs in here.
+        None => browser::outcome(
+            browser::page(
+                context,
+                StatusCode::NOT_FOUND,
+                "There is no sign-in here",
+                "Use the account page of the service that you sign in to. Links in messages about your account work here.",
+            ),
+            "no_sign_in_here",
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
@@ -106,6 +106,13 @@ pub async fn around(
     response
 }
 
+/// Whether the request names its host once, as every one of HTTP/1.1 has to (RFC 9112 §3.2): what two readers could send
+/// to two places is answered by neither.
+fn has_one_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
 /// The answer: 429 to an address that asks or fails too often, 503 when there is no place, or what the handler says in
 /// time.
 async fn answer(
@@ -116,6 +123,9 @@ async fn answer(
     request: Request,
     next: Next,
 ) -> Response {
+    if !has_one_host(&request) {
+        return Problem::bad_request("send the header Host once").into_response();
+    }
     let settings = &context.broker.settings;
     if let Some(answer) = cors::preflight(settings, route, request.method(), request.headers()) {
         return answer;

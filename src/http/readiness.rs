@@ -20,7 +20,9 @@ pub struct Answer {
 struct State {
     latched: bool,
     store: Option<String>,
+    room: Option<String>,
     idps: BTreeMap<UpstreamId, Standing>,
+    workers: BTreeMap<String, String>,
 }
 
 /// Collects how the parts stand.
@@ -38,7 +40,9 @@ impl Readiness {
         Self(Mutex::new(State {
             latched: false,
             store: Some("the store was not checked yet".to_owned()),
+            room: None,
             idps,
+            workers: BTreeMap::new(),
         }))
     }
 
@@ -52,6 +56,19 @@ impl Readiness {
     /// What is wrong with the store, if anything.
     pub fn store(&self, fault: Option<String>) {
         self.change(|state| state.store = fault);
+    }
+
+    /// What went wrong with a worker; `None` when it is well again.
+    pub fn worker(&self, name: &str, fault: Option<String>) {
+        self.change(|state| match fault {
+            Some(fault) => drop(state.workers.insert(name.to_owned(), fault)),
+            None => drop(state.workers.remove(name)),
+        });
+    }
+
+    /// That the store is nearly full, if it is. Said, and no reason to take no traffic: ends and reports are traffic.
+    pub fn room(&self, fault: Option<String>) {
+        self.change(|state| state.room = fault);
     }
 
     /// The answer now.
@@ -82,8 +99,15 @@ fn reasons(state: &State) -> Vec<String> {
     state
         .store
         .iter()
+        .chain(&state.room)
         .map(|f| format!("store: {f}"))
         .chain(idps)
+        .chain(
+            state
+                .workers
+                .iter()
+                .map(|(name, fault)| format!("worker {name}: {fault}")),
+        )
         .collect()
 }
 
@@ -112,7 +136,15 @@ mod tests {
             }
         );
         readiness.store(Some("gone".to_owned()));
+        readiness.room(Some("nearly full".to_owned()));
         let later = readiness.answer();
-        assert!(later.ready && later.reasons == ["store: gone"]);
+        assert!(later.ready && later.reasons == ["store: gone", "store: nearly full"]);
+        readiness.worker("sweep", Some("it ended".to_owned()));
+        assert_eq!(
+            readiness.answer().reasons,
+            ["store: gone", "store: nearly full", "worker sweep: it ended"]
+        );
+        readiness.worker("sweep", None);
+        assert_eq!(readiness.answer().reasons, ["store: gone", "store: nearly full"]);
     }
 }

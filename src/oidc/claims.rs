@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::ceiling::Ceiling;
 use crate::domain::entitlement::{Entitlement, Issued};
-use crate::domain::policy::RESERVED_CLAIMS;
+use crate::domain::policy::claims::may_pass;
 use crate::domain::session::Session;
 
 /// Standard claims that need a scope (OIDC Core §5.4).
@@ -35,10 +35,10 @@ const SCOPED: [(&str, &[&str]); 4] = [
     ("phone", &["phone_number", "phone_number_verified"]),
 ];
 
-/// What of an IdP's ID token is kept with the session: the allow-list without what is reserved.
+/// What of an IdP's ID token is kept with the session: the allow-list without what is reserved and what is a right.
 #[must_use]
 pub fn kept(upstream: &Map<String, Value>, allowed: &BTreeSet<String>) -> String {
-    let pass = |name: &str| allowed.contains(name) && !RESERVED_CLAIMS.contains(&name);
+    let pass = |name: &str| allowed.contains(name) && may_pass(name);
     let kept: Map<String, Value> = upstream
         .iter()
         .filter(|(n, _)| pass(n))
@@ -64,12 +64,35 @@ pub fn passed(
     };
     let mut out: Map<String, Value> = all
         .into_iter()
-        .filter(|(n, _)| allowed.contains(n) && !RESERVED_CLAIMS.contains(&n.as_str()) && asked(n))
+        .filter(|(n, _)| allowed.contains(n) && may_pass(n) && asked(n))
         .collect();
     if contact_hold {
         unverified(&mut out);
     }
     out
+}
+
+/// What a token itself says of its owner, when the session cannot be read; no address counts as verified then.
+#[must_use]
+pub fn unread(token: &Map<String, Value>, allowed: &BTreeSet<String>) -> Map<String, Value> {
+    let mut out: Map<String, Value> = token
+        .iter()
+        .filter(|(n, _)| allowed.contains(*n) && may_pass(n))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
+    unverified(&mut out);
+    out
+}
+
+/// Roles and groups as they are now: what is there is replaced, and what has become empty is taken away (ISS-13). The
+/// same in access token, ID token, userinfo and introspection.
+pub fn rights(out: &mut Map<String, Value>, entitlement: &Entitlement) {
+    for (name, values) in [("roles", &entitlement.roles), ("groups", &entitlement.groups)] {
+        out.remove(name);
+        if !values.is_empty() {
+            out.insert(name.to_owned(), json!(values));
+        }
+    }
 }
 
 /// Says that no address is verified.

@@ -29,6 +29,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, PublicKeyUse, ThumbprintHash};
 
+use crate::config::private::PrivateFault;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::clock::Clock;
 use crate::ports::signer::{Algorithm, Signer, SignerError};
@@ -57,16 +58,9 @@ pub enum KeyFault {
         /// What the system said.
         why: String,
     },
-    /// A key file can be read by everybody on the machine.
-    #[error(
-        "{path} can be read by everybody (mode {mode:04o}); run `chmod 600 {path}`, and make a new key if others had access"
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// Others can read a key file.
+    #[error("the signing key {0}")]
+    Exposed(PrivateFault),
     /// A key file is no key of ours.
     #[error("{path} is not a usable key: {why}; restore it from a backup or move it away")]
     Unusable {

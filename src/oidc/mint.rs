@@ -1,4 +1,8 @@
 //! Our tokens: access tokens after RFC 9068, ID tokens after OIDC Core §2, both with the claims of the contract.
+//!
+//! A token that our own endpoints would refuse for its size is never made: an account in hundreds of groups gets one
+//! without groups, then without roles, then without the IdP's claims. Fewer rights are the safe side, and the log says
+//! what was left out.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +62,7 @@ pub async fn mint(broker: &Broker, m: Minting<'_>) -> Result<Minted, SignerError
         .max_lifetime
         .min(m.family.expires.since(m.at))
         .max(Span::ZERO);
-    let payload = Value::Object(access_claims(&broker.settings, m, life)).to_string();
+    let payload = fitted(access_claims(&broker.settings, m, life), "access token", m);
     let access = signer
         .sign(
             m.client.access_token_alg,
@@ -67,7 +71,7 @@ pub async fn mint(broker: &Broker, m: Minting<'_>) -> Result<Minted, SignerError
         )
         .await?;
     let id = if m.entitlement.scopes.contains("openid") {
-        let payload = Value::Object(id_claims(&broker.settings, m, &access)).to_string();
+        let payload = fitted(id_claims(&broker.settings, m, &access), "ID token", m);
         Some(
             signer
                 .sign(m.client.id_token_alg, verify::ID_TOKEN, payload.as_bytes())
@@ -81,6 +85,41 @@ pub async fn mint(broker: &Broker, m: Minting<'_>) -> Result<Minted, SignerError
         expires_in: life.secs(),
         id,
     })
+}
+
+/// Octets of a token beside its claims: the header, the dots, and an RSA signature of 4096 bits.
+const AROUND: usize = 1024;
+/// The most octets of claims that make a token of at most [`verify::MAX_TOKEN`].
+const MOST: usize = (verify::MAX_TOKEN - AROUND) / 4 * 3;
+
+/// The text of a token's claims, without as many of them as make it too large for our own endpoints.
+fn fitted(mut claims: Map<String, Value>, what: &str, m: Minting<'_>) -> String {
+    let text = Value::Object(claims.clone()).to_string();
+    if text.len() <= MOST {
+        return text;
+    }
+    let (octets, mut left_out) = (text.len(), Vec::new());
+    let passed = m.allowed.iter().map(String::as_str);
+    let mut fitting = text;
+    for name in ["groups", "roles"].into_iter().chain(passed) {
+        if claims.remove(name).is_none() {
+            continue;
+        }
+        left_out.push(name);
+        fitting = Value::Object(claims.clone()).to_string();
+        if fitting.len() <= MOST {
+            break;
+        }
+    }
+    tracing::warn!(
+        client = m.client.id,
+        token = m.jti,
+        octets,
+        most = MOST,
+        left_out = left_out.join(" "),
+        "the {what} was too large for any endpoint and goes out with less; put the account into fewer groups, or pass fewer claims"
+    );
+    fitting
 }
 
 fn access_claims(settings: &BrokerSettings, m: Minting<'_>, life: Span) -> Map<String, Value> {
@@ -106,12 +145,7 @@ fn access_claims(settings: &BrokerSettings, m: Minting<'_>, life: Span) -> Map<S
     put("jti", json!(m.jti));
     put("sid", json!(m.session.id));
     put("scope", json!(claims::words(&m.entitlement.scopes)));
-    if !m.entitlement.roles.is_empty() {
-        put("roles", json!(m.entitlement.roles));
-    }
-    if !m.entitlement.groups.is_empty() {
-        put("groups", json!(m.entitlement.groups));
-    }
+    claims::rights(&mut out, m.entitlement);
     out.extend(claims::authentication(m.session, false));
     out.extend(claims::recovery(m.entitlement, settings.alias.as_deref()));
     out
@@ -131,11 +165,15 @@ fn id_claims(settings: &BrokerSettings, m: Minting<'_>, access: &str) -> Map<Str
     put("iat", json!(m.at.secs()));
     put("exp", json!(m.at.plus(m.id_life).secs()));
     put("sid", json!(m.session.id));
-    put("at_hash", json!(digest::half_hash(access)));
+    put("at_hash", json!(digest::half_hash(access, m.client.id_token_alg)));
     if let Some(nonce) = m.nonce {
         put("nonce", json!(nonce));
     }
+    claims::rights(&mut out, m.entitlement);
     out.extend(claims::authentication(m.session, true));
     out.extend(claims::recovery(m.entitlement, settings.alias.as_deref()));
     out
 }
+
+#[cfg(test)]
+mod tests;

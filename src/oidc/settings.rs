@@ -259,7 +259,8 @@ impl BrokerSettings {
             faults.push(SettingsFault::Issuer(issuer.clone()));
             String::new()
         });
-        if upstreams.is_empty() {
+        // Where relying parties stay at the IdP nobody logs in here: then there is no client either.
+        if upstreams.is_empty() && !clients.is_empty() {
             faults.push(SettingsFault::NoUpstream("at all".to_owned()));
         }
         for (at, one) in upstreams.iter().enumerate() {
@@ -512,6 +513,15 @@ mod tests {
         lost.upstreams.extend(UpstreamId::parse("nowhere"));
         let both = faults("https://l.example", vec![open, lost], upstreams());
         assert_eq!(both.len(), 2, "every fault at once: {both:?}");
-        assert!(faults("https://l.example", Vec::new(), Vec::new()).len() == 1);
+        let alone = Client::public("spa", "https://spa.example/cb", &[]);
+        let without = faults("https://l.example", vec![alone], Vec::new());
+        assert!(
+            matches!(without.as_slice(), [SettingsFault::NoUpstream(_)]),
+            "{without:?}"
+        );
+        assert!(
+            faults("https://l.example", Vec::new(), Vec::new()).is_empty(),
+            "token mode alone"
+        );
     }
 }

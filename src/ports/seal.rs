@@ -16,6 +16,8 @@ pub enum Purpose {
     Cookie,
     /// Form tokens against cross-site requests.
     Form,
+    /// What the installation keeps about itself: administrators, and the policy that is in force.
+    Installation,
 }
 
 /// Keyed hashing.

@@ -21,6 +21,7 @@ use super::marker::Marker;
 use super::retention::AUDIT_RETENTION;
 use super::seal::Keys;
 use super::shared::Shared;
+use crate::config::private;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError};
@@ -38,6 +39,16 @@ pub async fn open(path: &Path, keys: Arc<Keys>) -> Result<Arc<dyn Store>, StoreE
 }
 
 fn open_file(path: &Path) -> Result<File, StoreError> {
+    private::look(path).map_err(|fault| StoreError::Unavailable(fault.to_string()))?;
+    if !path.exists() {
+        // Empty and for its owner alone, before anything is in it.
+        match private::create(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::Unavailable(format!("{}: {e}", path.display())));
+            }
+            _ => {}
+        }
+    }
     let database = Database::create(path).map_err(|e| {
         let why = match e {
             DatabaseError::DatabaseAlreadyOpen => {
@@ -235,6 +246,14 @@ impl Backend for File {
     async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError> {
         self.reading(move |t| audit::head(&t.open_table(tables::CHAINS).map_err(fault)?, partition))
             .await
+    }
+
+    async fn heads(&self) -> Result<Vec<Option<ChainHead>>, StoreError> {
+        self.reading(|t| {
+            let table = t.open_table(tables::CHAINS).map_err(fault)?;
+            (0..=u8::MAX).map(|p| audit::head(&table, p)).collect()
+        })
+        .await
     }
 
     fn audit_retention(&self) -> Span {

@@ -430,13 +430,27 @@ async fn iss4_roles_and_groups_are_reduced_by_their_maps() {
     let before = tokens(&house, &mut Browser::default(), &[]).await;
     let whole = payload(text(&before, "access_token"));
     assert_eq!(whole["roles"], json!(["payer", "unmapped", "viewer"]));
+    for same in [
+        payload(text(&before, "id_token")),
+        userinfo(&house, text(&before, "access_token")).await.json(),
+        introspect(&house, text(&before, "access_token")).await.json(),
+    ] {
+        assert_eq!(same["roles"], whole["roles"], "ISS-13");
+        assert_eq!(same["groups"], whole["groups"], "ISS-13");
+    }
     house.reset(Some("kc-session-1")).await;
     let held = refresh(&house, text(&before, "refresh_token")).await.json();
     let access = payload(text(&held, "access_token"));
     assert_eq!(access["roles"], json!(["viewer"]));
     assert_eq!(access["groups"], json!(["/staff"]));
-    let live = introspect(&house, text(&before, "access_token")).await.json();
-    assert_eq!(live["roles"], json!(["viewer"]), "ISS-8");
+    for live in [
+        payload(text(&held, "id_token")),
+        userinfo(&house, text(&before, "access_token")).await.json(),
+        introspect(&house, text(&before, "access_token")).await.json(),
+    ] {
+        assert_eq!(live["roles"], json!(["viewer"]), "ISS-8");
+        assert_eq!(live["groups"], json!(["/staff"]), "ISS-8");
+    }
 }
 
 #[tokio::test]

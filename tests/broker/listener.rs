@@ -399,3 +399,28 @@ async fn a_stop_answers_what_is_under_way_and_closes_what_rests() {
     assert!(told.starts_with("HTTP/1.1 401 "), "{told}");
     tokio::time::timeout(soon, door.task).await.unwrap().unwrap();
 }
+
+// RFC 9112 §3.2: what two readers could send to two places is answered by neither.
+#[tokio::test]
+async fn a_request_names_its_host_once() {
+    let house = House::new().await;
+    let door = door(&house, Bounds::default(), Duration::from_secs(5)).await;
+    for (version, hosts, good) in [
+        ("1.1", "host: localhost\r\n", true),
+        ("1.1", "", false),
+        ("1.1", "host: localhost\r\nhost: elsewhere\r\n", false),
+        ("1.0", "", true),
+    ] {
+        let mut stream = TcpStream::connect(door.at).await.unwrap();
+        let request = format!("GET {BASE}/jwks HTTP/{version}\r\n{hosts}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = rest(&mut stream).await;
+        let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
+        assert_eq!(
+            status,
+            if good { "200" } else { "400" },
+            "HTTP/{version} {hosts:?}: {answer}"
+        );
+    }
+    door.stop.cancel();
+}

@@ -93,10 +93,14 @@ async fn without_a_hint_the_person_is_asked_and_only_the_form_ends_anything() {
         ("post_logout_redirect_uri", BYE),
         ("confirm", confirm),
     ];
-    let bare = Browser::default()
-        .send(house.http.post(house.url("/logout")).form(&form))
-        .await;
-    assert_ne!(bare.status, 500, "without the cookie there is nothing to end");
+    let mut bare = Browser::default();
+    let seen = bare.send(house.http.post(house.url("/logout")).form(&form)).await;
+    let seen = bare.get(&house, &seen.location.unwrap()).await;
+    assert_eq!(
+        seen.location.as_deref(),
+        Some(BYE),
+        "without the cookie there is nothing to end"
+    );
     let seen = browser
         .send(house.http.post(house.url("/logout")).form(&form))
         .await;
@@ -178,4 +182,88 @@ async fn without_parameters_and_without_a_session_there_is_a_page() {
         )
         .await;
     assert_eq!((back.status, back.location), (200, None));
+}
+
+// A page elsewhere posts a form: the browser sends no cookie with it. Nothing is said to have ended that has not.
+#[tokio::test]
+async fn a_form_from_another_site_is_asked_for_again_with_the_cookie() {
+    let house = House::new().await;
+    let mut browser = Browser::default();
+    let first = tokens(&house, &mut browser, &[]).await;
+    for form in [
+        vec![],
+        vec![("client_id", "bank"), ("post_logout_redirect_uri", BYE)],
+    ] {
+        let bare = house
+            .http
+            .post(house.url("/logout"))
+            .form(&form)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(bare.status(), 303);
+        assert!(bare.headers().get("set-cookie").is_none(), "the cookie stays");
+        let again = bare.headers()["location"].to_str().unwrap().to_owned();
+        assert!(again.starts_with(&house.url("/logout?")), "{again}");
+        let asked = browser.get(&house, &again).await;
+        assert!(
+            asked.status == 200 && asked.body.contains("<form"),
+            "the person is asked: {}",
+            asked.body
+        );
+        assert!(
+            silent(&house, &mut browser).await.contains_key("code"),
+            "nothing has ended"
+        );
+    }
+    // With the person's own ID token it is what they want.
+    let form = [
+        ("id_token_hint", text(&first, "id_token")),
+        ("post_logout_redirect_uri", BYE),
+    ];
+    let bare = house
+        .http
+        .post(house.url("/logout"))
+        .form(&form)
+        .send()
+        .await
+        .unwrap();
+    let again = bare.headers()["location"].to_str().unwrap().to_owned();
+    let seen = browser.get(&house, &again).await;
+    let done = through(&house, &mut browser, seen).await;
+    assert_eq!(done.location.unwrap(), BYE);
+    assert_eq!(silent(&house, &mut browser).await["error"], "login_required");
+}
+
+#[tokio::test]
+async fn signed_out_is_said_only_to_those_whose_session_has_ended() {
+    let house = House::new().await;
+    let mut nobody = Browser::default();
+    for url in [
+        house.url("/logout"),
+        house.url("/callback/kc/logout?state=unknown-unknown-unknown"),
+    ] {
+        let seen = nobody.get(&house, &url).await;
+        assert!(
+            seen.status == 200 && !seen.body.contains("You are signed out"),
+            "{}",
+            seen.body
+        );
+        assert!(seen.headers.get("set-cookie").is_none());
+    }
+    // A hint whose session has ended already ends nothing, and sends the browser back all the same.
+    let mut browser = Browser::default();
+    let first = tokens(&house, &mut browser, &[]).await;
+    let url = logout_url(
+        &house,
+        &[
+            ("id_token_hint", text(&first, "id_token")),
+            ("post_logout_redirect_uri", BYE),
+        ],
+    );
+    let seen = browser.get(&house, &url).await;
+    through(&house, &mut browser, seen).await;
+    let again = nobody.get(&house, &url).await;
+    assert_eq!(again.location.as_deref(), Some(BYE));
+    assert!(again.headers.get("set-cookie").is_none());
 }

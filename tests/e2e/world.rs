@@ -63,6 +63,12 @@ pub struct Setup {
     pub timeout: &'static str,
     /// A receiver of webhooks is configured, with [`RECEIVER_SECRETS`].
     pub webhooks: bool,
+    /// So many more accounts, who never do anything.
+    pub crowd: u32,
+    /// How long an access token lives.
+    pub access: &'static str,
+    /// Relying parties stay at Keycloak: no broker, no clients of ours.
+    pub token_mode_alone: bool,
 }
 
 impl Default for Setup {
@@ -75,6 +81,9 @@ impl Default for Setup {
             reconcile: "24h",
             timeout: "5s",
             webhooks: false,
+            crowd: 0,
+            access: "15m",
+            token_mode_alone: false,
         }
     }
 }
@@ -128,7 +137,7 @@ pub fn settled(username: &str, roles: &[&str]) -> Value {
     })
 }
 
-fn realm(mails: &MailSink) -> Value {
+fn realm(mails: &MailSink, crowd: u32) -> Value {
     let mut realm = plain_realm(&mails.keycloak_settings());
     realm["roles"] =
         json!({ "realm": [{ "name": "reentry-admin" }, { "name": "quick" }, { "name": "business" }] });
@@ -143,6 +152,10 @@ fn realm(mails: &MailSink) -> Value {
         settled("admin-one", &["reentry-admin"]),
         settled("admin-two", &["reentry-admin"]),
     ]);
+    let one =
+        |n| json!({ "username": format!("zz-{n}"), "email": format!("zz-{n}@example.com"), "enabled": true });
+    let others = realm["users"].as_array_mut().unwrap();
+    others.extend((0..crowd).map(one));
     let mut narrow = public_client("narrow", REDIRECT);
     narrow["fullScopeAllowed"] = json!(false);
     let mut consenting = public_client("consenting", REDIRECT);
@@ -161,7 +174,7 @@ impl World {
     pub async fn start(setup: Setup) -> Self {
         let mails = MailSink::start();
         let keycloak = Keycloak::get().await;
-        let realm = keycloak.realm(realm(&mails)).await;
+        let realm = keycloak.realm(realm(&mails, setup.crowd)).await;
         for scope in APPLICATION_SCOPES {
             application_scope(&realm, scope).await;
         }
@@ -173,6 +186,9 @@ impl World {
         let issuer = format!("http://127.0.0.1:{public}");
         let mut config = config(&realm, &proxy, &redis, &mails, public, operations, setup);
         let receiver = Receiver::start();
+        if setup.token_mode_alone {
+            config = without_broker(&config);
+        }
         if setup.webhooks {
             config += &webhooks(&receiver);
         }
@@ -393,7 +409,7 @@ pub fn wire_arguments(setup: Setup) -> Vec<&'static str> {
 /// Gives every imported account what an account made in any other way has: the realm's default role.
 async fn default_role(realm: &Realm) {
     let role = realm.get("").await["defaultRole"].clone();
-    let users = realm.get("users?max=100").await;
+    let users = realm.get("users?max=20").await;
     for user in users.as_array().unwrap() {
         let id = user["id"].as_str().unwrap();
         realm
@@ -483,11 +499,22 @@ mail:
   port: {mail}
   tls: none
   from: "Example Bank <security@bank.example>"
+  reply_to: help@bank.example
 policy_file: policy.yaml
 "#,
         redis = redis.url(),
         mail = mails.port(),
     )
+}
+
+/// The same for relying parties that stay at Keycloak.
+fn without_broker(config: &str) -> String {
+    let (before, rest) = config.split_once("\nclients:\n").unwrap();
+    let (_, after) = rest.split_once("\nmail:\n").unwrap();
+    let lines = before
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("broker:"));
+    format!("{}\nmail:\n{after}", lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// An operator's own receiver on this machine: told of holds and freezes.
@@ -551,6 +578,7 @@ fn policy(setup: Setup) -> String {
 tiers:{tiers}
 admin_roles: [reentry-admin]
 thaw_wait: 2s
+unsafe_short_clocks: true
 claims: [name, email, email_verified, preferred_username]
 scopes:
   read: ["accounts:read"]
@@ -559,6 +587,8 @@ scopes:
   export: ["statements:export"]
   credential: ["credentials:write"]
   admin: ["reentry:admin"]
-"#
+lifetimes: {{ access: {access} }}
+"#,
+        access = setup.access,
     )
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use reentry::domain::ceiling::{Ceiling, Class};
 use reentry::domain::change::{ChangeKind, Row};
 use reentry::domain::entitlement::{Asking, Entitlement, Issued, Request, State, entitle};
-use reentry::domain::hold::contest::Contest;
+use reentry::domain::hold::contest::{Clocks, Contest};
 use reentry::domain::hold::{Cause, Elevation, Record, Told};
 use reentry::domain::policy::{AtEnd, ContestedAtIdp, Policy, Rollout};
 use reentry::domain::subject::account::ChannelId;
@@ -134,6 +134,11 @@ fn any_contest() -> impl Strategy<Value = Option<Contest>> {
             thaw: None,
             contested_since: hour(-2),
             hold: Span::from_hours(24),
+            removed: None,
+            reminders: 0,
+            owned: Vec::new(),
+            proven: None,
+            clocks: Clocks::default(),
         }),
     )
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::fault::Place;
+use super::super::private::{self, PrivateFault};
 use super::super::words::filled;
 use super::Section;
 
@@ -46,29 +47,49 @@ impl Section<'_> {
     }
 
     fn secret_in(&self, key: &str, path: &Path) -> Option<SecretString> {
-        use std::os::unix::fs::PermissionsExt;
-        let text = match std::fs::read_to_string(path) {
+        let text = match private::read(path) {
             Ok(text) => text,
-            Err(error) if self.findings.secrets_later && error.kind() == std::io::ErrorKind::NotFound => {
+            Err(fault) if self.findings.secrets_later && fault.is_missing() => {
                 return Some(SecretString::from(LATER.to_owned()));
             }
-            Err(error) => {
-                let problem = format!("names {}, which cannot be read ({error})", path.display());
+            Err(PrivateFault::Unreadable { source, .. }) => {
+                let problem = format!("names {}, which cannot be read ({source})", path.display());
                 self.fault(key, problem, "make the file, readable by this program alone");
                 return None;
             }
+            Err(fault @ PrivateFault::Exposed { .. }) => {
+                self.exposed(key, path, &fault);
+                return None;
+            }
         };
-        let mode = std::fs::metadata(path).map_or(0, |m| m.permissions().mode());
-        if mode & 0o007 != 0 {
-            let problem = format!("names {}, which everybody can read", path.display());
-            self.warn(key, problem, format!("run `chmod 600 {}`", path.display()));
-        }
         if let Ok(text) = filled(text.trim_end_matches(['\r', '\n'])) {
             return Some(SecretString::from(text));
         }
         let problem = format!("names {}, which is empty", path.display());
         self.fault(key, problem, "write the secret in it");
         None
+    }
+
+    /// A file that this program keeps to itself and reads later: one that is there already must be private.
+    pub fn kept_private(&self, key: &str, path: &Path) {
+        if let Err(fault @ PrivateFault::Exposed { .. }) = private::look(path) {
+            self.exposed(key, path, &fault);
+        }
+    }
+
+    fn exposed(&self, key: &str, path: &Path, fault: &PrivateFault) {
+        let PrivateFault::Exposed { mode, .. } = fault else {
+            return;
+        };
+        let problem = format!(
+            "names {}, which others can read (mode {mode:04o})",
+            path.display()
+        );
+        let advice = format!(
+            "run `chmod 600 {}` (of a mounted secret: `defaultMode: 0440` and `fsGroup`), and replace the secret if others had access",
+            path.display()
+        );
+        self.fault(key, problem, advice);
     }
 
     /// Reads a whole file that a key names.

@@ -252,6 +252,12 @@ async fn logged_in(
                 "the identity provider does not know this account",
             )
         }
+        Err(OpenRefusal::Disabled) => failed(
+            context,
+            &pending,
+            "access_denied",
+            "the account is disabled at the identity provider",
+        ),
         Err(error) => {
             tracing::warn!(%error, "a session cannot be opened");
             failed(

@@ -100,11 +100,7 @@ fn about_access(context: &Context, known: &Known, entitlement: &Entitlement) -> 
     body.push_str(&known.fixed);
     body.push_str(",\"scope\":");
     body.push_str(&Value::String(claims::words(&entitlement.scopes)).to_string());
-    for (name, values) in [("roles", &entitlement.roles), ("groups", &entitlement.groups)] {
-        if !values.is_empty() {
-            now.insert(name.to_owned(), json!(values));
-        }
-    }
+    claims::rights(&mut now, entitlement);
     let now = Value::Object(now).to_string();
     body.push(',');
     body.push_str(now.strip_prefix('{').unwrap_or(&now));

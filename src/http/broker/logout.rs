@@ -1,5 +1,9 @@
 //! `/logout`: our session and its families, then the IdP's. Nobody is logged out by a link that nobody vouches for:
 //! without an ID token of that very person we ask.
+//!
+//! A form from another site comes without our cookie, so the same request is asked for again by GET, where the browser
+//! sends it (`SameSite=Lax`). A cookie is taken away, and somebody told that they are signed out, only when a session was
+//! found and has ended: whoever leaves a shared computer relies on it.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -23,6 +27,8 @@ use crate::ports::store::StoreError;
 
 /// How long the IdP may take to log out.
 const PATIENCE: Span = Span::from_mins(30);
+/// The longest query that a form is turned into.
+const LONGEST: usize = 6000;
 
 /// `GET` and `POST /logout`.
 pub async fn logout(
@@ -33,6 +39,13 @@ pub async fn logout(
 ) -> Response {
     let broker = &context.broker;
     let now = context.flow.clock.now();
+    let query = params.query();
+    if method == Method::POST
+        && browser::cookie(&context, &headers, SESSION).is_none()
+        && query.len() <= LONGEST
+    {
+        return browser::redirect(&broker.settings.url(&format!("/logout?{query}")));
+    }
     let Ok(params) = params.unique() else {
         return refused(&context, "The application sent something twice.");
     };
@@ -66,16 +79,37 @@ async fn decide(
     {
         return Ok(ask(context, params, request, found));
     }
-    let mut ended = Vec::new();
+    let mut named = Vec::new();
     if let Some((sid, sub)) = &request.hint
         && let Some(subject) = context.broker.settings.subject(sub)
     {
-        ended.push((context.flow.key(&subject), sid.clone()));
+        named.push((context.flow.key(&subject), sid.clone()));
     }
-    ended.extend(found.map(|f| (f.key, f.session.id)));
-    let upstream = end(context, &ended).await?;
-    let response = onwards(context, request, upstream).await;
-    Ok(browser::with_cookie(context, response, SESSION, "", Some(0)))
+    let here = found.is_some();
+    named.extend(found.map(|f| (f.key, f.session.id)));
+    let Some(ended) = end(context, &named).await? else {
+        return Ok(nothing(context, request.back.as_deref()));
+    };
+    let response = onwards(context, request, ended).await;
+    Ok(if here {
+        browser::with_cookie(context, response, SESSION, "", Some(0))
+    } else {
+        response
+    })
+}
+
+/// Nothing has ended. The application gets its browser back all the same: it asked for that, and said what it knows.
+fn nothing(context: &Context, back: Option<&str>) -> Response {
+    let response = match back {
+        Some(url) => browser::redirect(url),
+        None => browser::page(
+            context,
+            StatusCode::OK,
+            "Nobody is signed in here",
+            "There was no session of this browser to end. Applications may still have you signed in: sign out there.",
+        ),
+    };
+    browser::outcome(response, "nothing_to_log_out")
 }
 
 /// Whether the hint is of the person in this browser.
@@ -123,7 +157,7 @@ fn ask(context: &Context, params: &Params, request: &LogoutRequest, found: &Foun
     )
 }
 
-/// Ends sessions here; gives one to end at the IdP.
+/// Ends sessions here; gives one to end at the IdP. `None` when none of them lived any more.
 async fn end(context: &Context, sessions: &[(SubjectKey, String)]) -> Result<Option<Session>, StoreError> {
     let mut last = None;
     for (key, sid) in sessions {
@@ -133,28 +167,26 @@ async fn end(context: &Context, sessions: &[(SubjectKey, String)]) -> Result<Opt
 }
 
 /// To the IdP's log-out if there is one, then back to the application or to a page of ours.
-async fn onwards(context: &Context, request: &LogoutRequest, ended: Option<Session>) -> Response {
-    if let Some(session) = ended {
-        let upstream = &session.subject.upstream;
-        let state = context.flow.random::<24>();
-        let back = context
-            .broker
-            .settings
-            .url(&format!("/callback/{upstream}/logout"));
-        let there = context
-            .broker
-            .upstreams
-            .end_session(upstream, &session.id_token, &back, &state)
-            .await;
-        let target = request.back.clone().unwrap_or_default();
-        let kept = context
-            .flow
-            .store
-            .put_state(&format!("logout:{state}"), target.as_bytes(), PATIENCE)
-            .await;
-        if let (Some(url), Ok(())) = (there, kept) {
-            return browser::outcome(browser::redirect(&url), "logout_upstream");
-        }
+async fn onwards(context: &Context, request: &LogoutRequest, session: Session) -> Response {
+    let upstream = &session.subject.upstream;
+    let state = context.flow.random::<24>();
+    let back = context
+        .broker
+        .settings
+        .url(&format!("/callback/{upstream}/logout"));
+    let there = context
+        .broker
+        .upstreams
+        .end_session(upstream, &session.id_token, &back, &state)
+        .await;
+    let target = request.back.clone().unwrap_or_default();
+    let kept = context
+        .flow
+        .store
+        .put_state(&format!("logout:{state}"), target.as_bytes(), PATIENCE)
+        .await;
+    if let (Some(url), Ok(())) = (there, kept) {
+        return browser::outcome(browser::redirect(&url), "logout_upstream");
     }
     done(context, request.back.as_deref())
 }
@@ -184,6 +216,8 @@ pub async fn back(State(context): State<Context>, Path(_): Path<String>, Sent(pa
     } else {
         Ok(None)
     };
-    let target = kept.ok().flatten().and_then(|v| String::from_utf8(v).ok());
-    done(&context, target.as_deref())
+    match kept.ok().flatten().and_then(|v| String::from_utf8(v).ok()) {
+        Some(target) => done(&context, Some(&target)),
+        None => nothing(&context, None),
+    }
 }

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::flow::live::{self, Live};
 use crate::http::broker::known::known;
@@ -11,7 +11,6 @@ use crate::http::broker::{browser, oauth};
 use crate::http::context::Context;
 use crate::http::extract::Posted;
 use crate::oidc::claims;
-use crate::oidc::verify::Verified;
 
 /// `GET` and `POST /userinfo`.
 pub async fn userinfo(
@@ -46,9 +45,10 @@ pub async fn userinfo(
             let allowed = &context.flow.policy.load().claims;
             let mut body = match &session {
                 Some(session) => claims::passed(session, allowed, &token.scopes, entitlement.contact_hold),
-                None => unread(verified, allowed),
+                None => claims::unread(&verified.claims, allowed),
             };
             body.insert("sub".to_owned(), json!(verified.text("sub")));
+            claims::rights(&mut body, &entitlement);
             body.extend(claims::recovery(
                 &entitlement,
                 context.broker.settings.alias.as_deref(),
@@ -58,18 +58,6 @@ pub async fn userinfo(
             browser::of_client(browser::decided(answer, upstream, &entitlement), &token.client)
         }
     }
-}
-
-/// What the token itself says of its owner, when the session cannot be read; no address counts as verified then.
-fn unread(verified: &Verified, allowed: &std::collections::BTreeSet<String>) -> Map<String, Value> {
-    let mut out: Map<String, Value> = verified
-        .claims
-        .iter()
-        .filter(|(n, _)| allowed.contains(*n))
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect();
-    claims::unverified(&mut out);
-    out
 }
 
 /// The token of the header or of the form, one of both (RFC 6750 §2).

@@ -1,11 +1,11 @@
 //! One signing key, one file: JSON with the private key as PKCS#8 PEM inside, readable by its owner alone.
 //!
-//! A file that everybody on the machine can read is refused at start. Group access is left to the operator, because
-//! mounted secrets commonly belong to a group.
+//! A file that others can read is refused at start, by the rule that all private files have
+//! ([`private`](crate::config::private)).
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::KeyFault;
+use crate::config::private::{self, PrivateFault};
 use crate::domain::time::Timestamp;
 use crate::ports::signer::Algorithm;
 
@@ -197,18 +198,10 @@ fn read(path: &Path) -> Result<KeyFile, KeyFault> {
         path: path.to_owned(),
         why,
     };
-    let mode = fs::metadata(path)
-        .map_err(|e| unusable(e.to_string()))?
-        .permissions()
-        .mode()
-        & 0o7777;
-    if mode & 0o007 != 0 {
-        return Err(KeyFault::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(|e| unusable(e.to_string()))?);
+    let text = private::read(path).map_err(|fault| match fault {
+        PrivateFault::Exposed { .. } => KeyFault::Exposed(fault),
+        PrivateFault::Unreadable { source, .. } => unusable(source.to_string()),
+    })?;
     KeyFile::parse(&text).map_err(unusable)
 }
 
@@ -235,12 +228,7 @@ fn write(path: &Path, key: &KeyFile) -> Result<(), KeyFault> {
         why,
     };
     let text = key.text().map_err(failed)?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| failed(e.to_string()))?;
+    let mut file = private::create(path).map_err(|e| failed(e.to_string()))?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(|e| failed(e.to_string()))

@@ -296,7 +296,10 @@ fn private_files_are_for_their_owner_alone() {
     assert_eq!(mode, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let refused = KeyRing::load(directory.path(), clock()).unwrap_err();
-    assert!(matches!(refused, KeyFault::Exposed { mode: 0o644, .. }));
+    assert!(matches!(
+        refused,
+        KeyFault::Exposed(PrivateFault::Exposed { mode: 0o644, .. })
+    ));
     assert!(refused.to_string().contains("chmod 600"));
 }
 

@@ -8,13 +8,14 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
+
+use crate::config::private;
 
 use super::{KeyFault, Keys, SECRET_LEN, Secret, hex};
 
@@ -32,12 +33,7 @@ impl Keys {
     pub fn create(path: &Path) -> Result<Self, KeyFault> {
         let text = new_text()?;
         let fault = |source| file_fault(path, source);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(fault)?;
+        let mut file = private::create(path).map_err(fault)?;
         file.write_all(text.as_bytes()).map_err(fault)?;
         file.sync_all().map_err(fault)?;
         Self::parse(&text)
@@ -138,9 +134,7 @@ fn line(kind: &str) -> Result<Zeroizing<String>, KeyFault> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, KeyFault> {
-    std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|source| file_fault(path, source))
+    private::read(path).map_err(KeyFault::Private)
 }
 
 fn file_fault(path: &Path, source: io::Error) -> KeyFault {

@@ -81,7 +81,9 @@ impl Launch {
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         let target = self.path(path);
         std::fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
-        std::fs::write(target, content).expect("a file in the working directory");
+        std::fs::write(&target, content).expect("a file in the working directory");
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(target, own).expect("a file of its owner");
         self
     }
 
