@@ -38,9 +38,7 @@ async fn look(State(context): State<Context>, Path(token): Path<String>) -> Resp
 }
 
 async fn act(State(context): State<Context>, Path(token): Path<String>) -> Response {
-    // Each press of a good link is recorded, so the link has a pace of its own.
-    let good = link::open(&context.flow, &token, context.flow.policy.load().link_validity).is_ok();
-    if good && let Err(seconds) = context.limiter.take(Kind::Report, token.as_str()) {
+    if let Err(seconds) = pressed(&context, &token) {
         return Problem::too_often(seconds).into_response();
     }
     match report::act(&context.flow, &token).await {
@@ -49,8 +47,21 @@ async fn act(State(context): State<Context>, Path(token): Path<String>) -> Respo
     }
 }
 
+/// Each press of a good link is recorded, so the link has a pace of its own.
+fn pressed(context: &Context, token: &str) -> Result<(), u64> {
+    let good = link::open(&context.flow, token, context.flow.policy.load().link_validity).is_ok();
+    if good {
+        context.limiter.take(Kind::Report, token)
+    } else {
+        Ok(())
+    }
+}
+
 /// "It was me after all".
 async fn own(State(context): State<Context>, Path(token): Path<String>) -> Response {
+    if let Err(seconds) = pressed(&context, &token) {
+        return Problem::too_often(seconds).into_response();
+    }
     match report::own(&context.flow, &token).await {
         Ok(()) => shown(&context, &token),
         Err(error) => refused(&context, error),

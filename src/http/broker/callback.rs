@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use crate::domain::session::Session;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Timestamp};
-use crate::flow::session::{self, Login, OpenRefusal};
+use crate::flow::session::{self, Login, OpenRefusal, Opened};
 use crate::http::broker::authorize::{self, give, judge};
 use crate::http::broker::browser::{self, SESSION};
 use crate::http::broker::carried::{self, Carried, Finished};
@@ -122,26 +122,13 @@ async fn arrived(
             "the identity provider gave no answer",
         );
     };
-    // Each answer costs the IdP a question.
-    if let Err(seconds) = context.limiter.ready(Kind::State, state) {
-        return Problem::too_often(seconds).into_response();
-    }
     let once = Once::of("login", state, carried::PATIENCE);
     if let Err(error) = once.can_be_marked(&context.flow).await {
         return Problem::unavailable(error).into_response();
     }
-    let uri = login::callback_uri(context, &pending.upstream);
-    let now = context.flow.clock.now();
-    let answer = match upstreams
-        .finish(&pending.upstream, code, &pending.begun, &uri, now)
-        .await
-    {
+    let answer = match proven(context, &pending, state, code).await {
         Ok(answer) => answer,
-        Err(fault) => {
-            // Whether it was too often is asked before the next one.
-            let _ = context.limiter.take(Kind::State, state);
-            return unproven(context, &pending, &fault);
-        }
+        Err(refused) => return refused,
     };
     match once.is_first(&context.flow).await {
         Ok(true) => logged_in(context, headers, state, pending, answer).await,
@@ -152,6 +139,22 @@ async fn arrived(
         }
         Err(error) => Problem::unavailable(error).into_response(),
     }
+}
+
+/// What the IdP says for a code. Each costs it a question, so what does not do is counted for each log-in.
+async fn proven(context: &Context, pending: &Pending, state: &str, code: &str) -> Result<Answer, Response> {
+    if let Err(seconds) = context.limiter.ready(Kind::State, state) {
+        return Err(Problem::too_often(seconds).into_response());
+    }
+    let (upstream, now) = (&pending.upstream, context.flow.clock.now());
+    let uri = login::callback_uri(context, upstream);
+    let upstreams = &context.broker.upstreams;
+    let answer = upstreams.finish(upstream, code, &pending.begun, &uri, now).await;
+    answer.map_err(|fault| {
+        // Whether it was too often is asked before the next one.
+        let _ = context.limiter.take(Kind::State, state);
+        unproven(context, pending, &fault)
+    })
 }
 
 /// An answer that the IdP does not stand by.
@@ -234,21 +237,7 @@ async fn logged_in(
     };
     let former = browser::cookie(context, headers, SESSION);
     match session::open(&context.flow, &login, former).await {
-        Ok(opened) => {
-            let over = Finished {
-                goal: pending.goal.clone(),
-                upstream: pending.upstream,
-                session: opened.session.id.clone(),
-                began: pending.at,
-                at: context.flow.clock.now(),
-            };
-            let way = (pending.goal, pending.at);
-            let mut response = go_on(context, headers, way, &opened.key, &opened.session).await;
-            if carried::give(context, headers, &mut response, state, &Carried::Over(over)).is_err() {
-                carried::take_away(context, headers, &mut response, state);
-            }
-            browser::with_cookie(context, response, SESSION, &opened.cookie, None)
-        }
+        Ok(opened) => finished(context, headers, state, pending, &opened).await,
         Err(OpenRefusal::Stale) => {
             let mut response = again(context, headers, pending).await;
             carried::take_away(context, headers, &mut response, state);
@@ -279,6 +268,29 @@ async fn logged_in(
             )
         }
     }
+}
+
+/// On to what it was for, with the session; the browser carries that it is over.
+async fn finished(
+    context: &Context,
+    headers: &HeaderMap,
+    state: &str,
+    pending: Pending,
+    opened: &Opened,
+) -> Response {
+    let over = Finished {
+        goal: pending.goal.clone(),
+        upstream: pending.upstream,
+        session: opened.session.id.clone(),
+        began: pending.at,
+        at: context.flow.clock.now(),
+    };
+    let way = (pending.goal, pending.at);
+    let mut response = go_on(context, headers, way, &opened.key, &opened.session).await;
+    if carried::give(context, headers, &mut response, state, &Carried::Over(over)).is_err() {
+        carried::take_away(context, headers, &mut response, state);
+    }
+    browser::with_cookie(context, response, SESSION, &opened.cookie, None)
 }
 
 /// The IdP's session has been ended by a change: only a fresh log-in there will do, once.

@@ -12,7 +12,7 @@ use crate::http::broker::carried::{self, Carried, TooLong};
 use crate::http::context::Context;
 use crate::http::guard::Rendered;
 use crate::http::problem::Fault;
-use crate::oidc::authorize::AuthorizeRequest;
+use crate::oidc::authorize::{AuthorizeRequest, ReturnTo};
 use crate::oidc::upstream::{Begun, UpstreamFault};
 
 /// What a log-in is for.
@@ -100,23 +100,19 @@ pub async fn begin(
         again,
     };
     let mut response = browser::redirect(&url);
-    match carried::give(
-        context,
-        headers,
-        &mut response,
-        &state,
-        &Carried::Underway(pending),
-    ) {
+    let carried = Carried::Underway(pending);
+    match carried::give(context, headers, &mut response, &state, &carried) {
         Ok(()) => response,
-        Err(fault @ TooLong) => match &back {
-            Some(to) => browser::error(
-                context,
-                to,
-                "invalid_request",
-                "the request is too long; shorten state, nonce, login_hint, ui_locales, acr_values or claims",
-            ),
-            None => away(context, &fault.to_string()),
-        },
+        Err(fault) => too_long(context, back.as_ref(), fault),
+    }
+}
+
+fn too_long(context: &Context, back: Option<&ReturnTo>, fault: TooLong) -> Response {
+    let description =
+        "the request is too long; shorten state, nonce, login_hint, ui_locales, acr_values or claims";
+    match back {
+        Some(to) => browser::error(context, to, "invalid_request", description),
+        None => away(context, &fault.to_string()),
     }
 }
 
