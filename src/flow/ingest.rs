@@ -244,7 +244,9 @@ pub(super) async fn store_change(
             .and_then(|t| spoken(flow, t, loaded, &change, era))
             .map(|mut t| {
                 let (had, told) = (loaded.account.as_ref(), std::slice::from_ref(&change));
-                t.account = t.account.map(|account| told::known(&account, had, told));
+                t.account = t
+                    .account
+                    .map(|account| told::counted(told::known(&account, had, told), after, &change));
                 Write::from(t)
             })
         })
@@ -325,6 +327,19 @@ const AT_CREATION: Span = Span::from_mins(5);
 /// an account that never had a password from one that was created with it. Else it is what it would have been.
 fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account>) -> Change {
     let mut change = change.clone();
+    if change.kind == ChangeKind::RecoveryCodesReset && change.source == Source::UserEvents {
+        let codes = |account: &Account| {
+            account
+                .factors
+                .iter()
+                .any(|f| f.class == FactorClass::RecoveryCodes)
+        };
+        // An account's first codes take no others' place.
+        if snapshot.is_some_and(|account| !codes(account)) {
+            change.kind = ChangeKind::FactorAdded;
+        }
+        return change;
+    }
     if change.kind != ChangeKind::CredentialInitialised {
         return change;
     }
@@ -346,6 +361,9 @@ fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account
     if !first {
         change.kind = match (change.factor, &change.proof) {
             (Some(FactorClass::Password), Proof::Administrator) => ChangeKind::PasswordSetByAdmin,
+            (Some(FactorClass::Password), Proof::RecentLogin | Proof::EligibleFactor) => {
+                ChangeKind::PasswordChanged
+            }
             (Some(FactorClass::Password) | None, _) => ChangeKind::PasswordReset,
             (Some(FactorClass::RecoveryCodes), _) => ChangeKind::RecoveryCodesReset,
             (Some(FactorClass::FederatedLink), _) => ChangeKind::FederatedLinkChanged,
@@ -515,6 +533,7 @@ mod tests {
             created: Timestamp::from_secs(created),
             gone: None,
             at_creation: false,
+            remaining: None,
         };
         Account {
             created: Timestamp::from_secs(999_900),
@@ -547,6 +566,12 @@ mod tests {
             ChangeKind::PasswordReset,
             "no snapshot"
         );
+        let proven = first(FactorClass::Password, Proof::RecentLogin);
+        assert_eq!(
+            kind(&proven, Some(&had), None),
+            ChangeKind::PasswordChanged,
+            "the one that the account was made with was proven"
+        );
         let by_admin = first(FactorClass::Password, Proof::Administrator);
         assert_eq!(kind(&by_admin, None, None), ChangeKind::PasswordSetByAdmin);
         let link = first(FactorClass::FederatedLink, Proof::Unproven);
@@ -557,5 +582,33 @@ mod tests {
             "born with the account"
         );
         assert_eq!(kind(&link, None, None), ChangeKind::FederatedLinkChanged);
+    }
+
+    // row B1: the first recovery codes are a factor more; the snapshot knows whether there were others.
+    #[test]
+    fn first_recovery_codes_take_no_others_place() {
+        let set = |source| Change {
+            kind: ChangeKind::RecoveryCodesReset,
+            source,
+            ..first(FactorClass::RecoveryCodes, Proof::EligibleFactor)
+        };
+        let kind = |source, snapshot: Option<&Account>| confirmed(&set(source), snapshot, None).kind;
+        let none = account(FactorClass::Password, 1);
+        let mut had = account(FactorClass::RecoveryCodes, 1);
+        assert_eq!(kind(Source::UserEvents, Some(&none)), ChangeKind::FactorAdded);
+        let reset = ChangeKind::RecoveryCodesReset;
+        assert_eq!(kind(Source::UserEvents, Some(&had)), reset);
+        had.factors[0].gone = Some(Timestamp::from_secs(2));
+        assert_eq!(
+            kind(Source::UserEvents, Some(&had)),
+            reset,
+            "somebody took them away"
+        );
+        assert_eq!(kind(Source::UserEvents, None), reset, "no snapshot");
+        assert_eq!(
+            kind(Source::Reconcile, Some(&none)),
+            reset,
+            "no line tells of them"
+        );
     }
 }

@@ -8,6 +8,8 @@
 //! Rows are sorted by time alone, and equal times come in any order: paging goes on from the time of the last row,
 //! never by offset, except inside one full page of equal times.
 
+mod logins;
+mod whole;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
+use self::logins::Logins;
 use self::window::lines;
 use super::admin::text::{Rows, Strange};
 use super::admin::{AdminEventQuery, Direction, EventQuery};
@@ -50,6 +53,7 @@ struct Place {
     v: u8,
     user: Stream,
     admin: Stream,
+    logins: Logins,
     kept: Kept,
     watched: Watched,
 }
@@ -234,7 +238,15 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
-    let rows = || user_rows.iter().chain(&admin_rows);
+    let code_rows: Vec<Row> = place
+        .logins
+        .read(keycloak, clock)
+        .await?
+        .iter()
+        .map(user_row)
+        .collect();
+    subs.extend(code_rows.iter().filter_map(|row| row.sub.clone()));
+    let rows = || user_rows.iter().chain(&admin_rows).chain(&code_rows);
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
@@ -273,6 +285,7 @@ impl Place {
     fn sampled(&mut self, ahead: i64) {
         self.user.sampled(ahead);
         self.admin.sampled(ahead);
+        self.logins.sampled(ahead);
     }
 
     /// What is wrong with what the realm records, now and against what it did before.
@@ -328,13 +341,13 @@ impl Place {
 
     fn verdicts(&self) -> Verdicts {
         let seen = self.user.seen.iter().chain(&self.admin.seen);
-        seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
-            .collect()
+        let all = seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()));
+        all.chain(self.logins.verdicts()).collect()
     }
 
     fn remember(&mut self, verdicts: &Verdicts) {
         for (id, verdict) in verdicts {
-            for stream in [&mut self.user, &mut self.admin] {
+            for stream in [&mut self.user, &mut self.admin, self.logins.remembered()] {
                 if let Some((_, remembered)) = stream.seen.get_mut(id) {
                     remembered.clone_from(verdict);
                 }
