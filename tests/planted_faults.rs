@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 /// Each property with the prefix of its tests.
-const FAULTS: [(&str, &str); 10] = [
+const FAULTS: [(&str, &str); 15] = [
     ("P1", "p1_"),
     ("P2", "p2_"),
     ("P5", "p5_"),

@@ -90,6 +90,7 @@ fn row(event: &Event) -> Row {
             id: events::id(event),
             time: event.time,
             sub: None,
+            pressing: true,
         }
     } else {
         other(event.time)
@@ -102,5 +103,6 @@ const fn other(time: i64) -> Row {
         id: String::new(),
         time,
         sub: None,
+        pressing: true,
     }
 }
