@@ -107,15 +107,11 @@ mod tests {
         };
         assert!(!edit(r#"{"displayName":"x"}"#));
         assert!(!edit(
-            "",
             r#"{"eventsEnabled":true,"adminEventsEnabled":true,"enabledEventTypes":[]}"#
         ));
         assert!(edit(r#"{"eventsEnabled":false}"#));
         assert!(edit(r#"{"adminEventsEnabled":false}"#));
-        assert!(edit(
-            "",
-            r#"{"eventsEnabled":true,"enabledEventTypes":["LOGIN"]}"#
-        ));
+        assert!(edit(r#"{"eventsEnabled":true,"enabledEventTypes":["LOGIN"]}"#));
         assert!(edit(""), "nobody knows what was sent");
     }
 }
