@@ -13,6 +13,8 @@ mod front;
 mod house;
 #[path = "keycloak_poll/poisoned.rs"]
 mod poisoned;
+#[path = "keycloak_poll/stories.rs"]
+mod stories;
 
 use std::time::Duration;
 

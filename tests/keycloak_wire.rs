@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use reentry::domain::time::Span;
 use reentry::idp::keycloak::admin::{Admin, AdminError, Credentials};
 use reentry::idp::keycloak::representations::{Group, Role};
 use reentry::idp::keycloak::wire::audit::{Finding, Severity};
@@ -1284,4 +1285,63 @@ async fn what_lines_of_the_log_are_judged_by_is_written_down() {
         .expect("the group");
     let noted = wire::noted::Noted::read(&group.attributes).expect("something noted");
     assert!(noted.users.contains(&bob), "{noted:?}");
+}
+
+// row A1: what a line of the log proves rests on settings of the realm; the check knows when they are others.
+#[tokio::test]
+async fn the_check_names_settings_by_which_the_log_proves_less_than_the_configuration_says() {
+    let realm = company(json!({
+        "passwordPolicy": "length(8) and forceExpiredPasswordChange(90) and maxAuthAge(86400)",
+        "actionTokenGeneratedByAdminLifespan": 172_800,
+        "attributes": {"adminEventsExpiration": "5184000", "actionTokenGeneratedByUserLifespan.reset-credentials": "3600"},
+    }))
+    .await;
+    let admin = administrator(&realm);
+    wired(&admin, &input()).await;
+    let found = async |input: &WirePlanInput| -> BTreeMap<&'static str, bool> {
+        let findings = checked(&admin, input).await;
+        let named = findings
+            .iter()
+            .map(|one| (one.code, one.severity == Severity::Error));
+        named.collect()
+    };
+    let names = [
+        "reset-lifespan",
+        "admin-lifespan",
+        "action-login-age",
+        "password-expiry",
+        "reset-without-mail",
+    ];
+    let of = |found: &BTreeMap<&'static str, bool>| names.map(|name| found.get(name).copied());
+    let (error, warning) = (Some(true), Some(false));
+    assert_eq!(of(&found(&input()).await), [error, error, warning, warning, None]);
+    // A configuration that knows the realm, and one that believes too much of it.
+    let mut known = input();
+    known.proofs.reset_lifespan = Span::from_hours(1);
+    known.proofs.admin_lifespan = Span::from_days(2);
+    assert_eq!(of(&found(&known).await), [None, None, warning, warning, None]);
+    known.proofs.fresh_login_for_actions = true;
+    assert_eq!(of(&found(&known).await)[2], error);
+    // People can do without the mail.
+    realm
+        .post(
+            "authentication/flows/reset%20credentials/copy",
+            &json!({"newName": "by phone"}),
+        )
+        .await;
+    let executions = realm.get("authentication/flows/by%20phone/executions").await;
+    let mail = executions
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|one| one["providerId"] == "reset-credential-email");
+    let mut mail = mail.expect("the mail").clone();
+    mail["requirement"] = json!("DISABLED");
+    realm
+        .put("authentication/flows/by%20phone/executions", &mail)
+        .await;
+    realm.patch(json!({"resetCredentialsFlow": "by phone"})).await;
+    assert_eq!(of(&found(&known).await)[4], error);
+    known.proofs.resets_leave_lines = false;
+    assert_eq!(of(&found(&known).await)[4], None);
 }

@@ -141,6 +141,7 @@ pub fn provider(upstream: &Upstream, policy: &Policy) -> anyhow::Result<Arc<dyn 
     settings.reset_lifespan = upstream.reset_lifespan;
     settings.admin_lifespan = upstream.admin_lifespan;
     settings.fresh_login_for_actions = upstream.fresh_login_for_actions;
+    settings.resets_leave_lines = upstream.resets_leave_lines;
     settings.retention = policy.longest_hold().times(2);
     settings.hooks = HookSettings {
         generic: upstream.hooks.generic.clone(),

@@ -16,6 +16,7 @@ use crate::idp::keycloak::admin::Admin;
 use crate::idp::keycloak::wire::audit::Finding;
 use crate::idp::keycloak::wire::credential::{Principal, Source};
 use crate::idp::keycloak::wire::names::Level;
+use crate::idp::keycloak::wire::proofs::Proofs;
 use crate::idp::keycloak::wire::{self, Applied, BrokerClient, Plan, Report, WirePlanInput};
 
 /// Longest wait for one call of a set-up.
@@ -34,6 +35,8 @@ pub struct Target {
     pub broker: Option<(String, String)>,
     /// Where the secrets of these clients go, by `client_id`.
     pub secret_files: BTreeMap<String, PathBuf>,
+    /// What the configuration says of settings that decide what the realm's log proves.
+    pub proofs: Proofs,
 }
 
 impl Target {
@@ -49,6 +52,12 @@ impl Target {
             runtime_client: upstream.admin.client_id.clone(),
             broker: upstream.broker.as_ref().map(|b| (b.client_id.clone(), redirect)),
             secret_files: clients.filter_map(file).collect(),
+            proofs: Proofs {
+                reset_lifespan: upstream.reset_lifespan,
+                admin_lifespan: upstream.admin_lifespan,
+                fresh_login_for_actions: upstream.fresh_login_for_actions,
+                resets_leave_lines: upstream.resets_leave_lines,
+            },
         }
     }
 
@@ -61,6 +70,7 @@ impl Target {
             runtime_client,
             broker: None,
             secret_files: BTreeMap::new(),
+            proofs: Proofs::default(),
         }
     }
 }
@@ -123,6 +133,7 @@ pub fn job(
     let choices = policy.choices.iter();
     let named = choices.flat_map(|c| c.when.roles().into_iter().map(|role| (role, c.tier.0.clone())));
     input.tier_roles = named.collect();
+    input.proofs = target.proofs;
     input.broker = target
         .broker
         .map(|(client_id, redirect)| broker(client_id, &redirect))

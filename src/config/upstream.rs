@@ -83,6 +83,8 @@ pub struct Upstream {
     pub admin_lifespan: Span,
     /// Every action that a client can start asks for a log-in at most 300 s old.
     pub fresh_login_for_actions: bool,
+    /// Every way to a new password without the old one sends the IdP's own mail, or is an administrator's act.
+    pub resets_leave_lines: bool,
     /// Hooks by which it, or any program, calls us.
     pub hooks: Hooks,
 }
@@ -246,6 +248,7 @@ impl Upstream {
         let reset_lifespan = lifespan("reset_lifespan", Span::from_mins(5), Span::from_days(7));
         let admin_lifespan = lifespan("admin_lifespan", Span::from_hours(12), Span::from_days(30));
         let fresh_login_for_actions = s.flag("fresh_login_for_actions", false);
+        let resets_leave_lines = s.flag("resets_leave_lines", true);
         let hooks = Hooks::read(&s.section("hooks"));
         let id = id?;
         Some(Self {
@@ -268,6 +271,7 @@ impl Upstream {
             reset_lifespan: reset_lifespan?,
             admin_lifespan: admin_lifespan?,
             fresh_login_for_actions: fresh_login_for_actions?,
+            resets_leave_lines: resets_leave_lines?,
             hooks: hooks?,
         })
     }

@@ -196,6 +196,7 @@ impl Person {
             created: self.password_since,
             gone: None,
             at_creation: self.password_since == self.created,
+            remaining: None,
         });
         Account {
             created: self.created,

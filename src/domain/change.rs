@@ -53,7 +53,8 @@ pub enum Proof {
     Unproven,
     /// A link or code in a message: whoever holds the mailbox.
     Message,
-    /// A log-in with what the account had before, at most 300 s earlier in the same session.
+    /// A log-in with what the account had before, at most 300 s earlier in the same session, or the one that the change was
+    /// made inside of.
     RecentLogin,
     /// A factor that was eligible against this change.
     EligibleFactor,

@@ -3,6 +3,7 @@
 //! The mark of an event is set in the same atomic step as what it did, so a line may be read any number of
 //! times, by the poller and by the log-in-time check, in any order.
 
+mod contacts;
 mod login;
 
 use std::collections::BTreeSet;
@@ -15,13 +16,15 @@ use crate::domain::hold::{Record, Transition};
 use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
-use crate::domain::time::{Now, Span, Timestamp};
+use crate::domain::time::{Span, Timestamp};
 use crate::flow::tamper::{acted, disagreed, tampered};
 use crate::flow::{Flow, FlowError, kin, session, told};
 use crate::ports::idp::{Heard, IdpError, Line, Observation, Reading, Told};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
 
+pub(super) use contacts::contacts_lost;
+use contacts::{contact_change, lost_contacts};
 pub use login::{Checked, login_check};
 
 /// How long an event is remembered: longer than any overlap or back-fill of a poller.
@@ -44,15 +47,19 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
     let Some(subject) = Subject::new(upstream.clone(), &line.sub) else {
         return Err(FlowError::Unknown(line.sub.clone()));
     };
-    take(flow, &subject, &line.heard, None, era).await
+    take(flow, &subject, &line.heard, &mut None, era).await
 }
 
-/// Takes what is heard of an account, with a reading that is no older where there is one.
-async fn take(
+/// Takes what is heard of an account, with a reading that is no older where there is one; else one is made, and is there
+/// for the account's next line.
+///
+/// # Errors
+/// As [`line()`].
+pub(super) async fn take(
     flow: &Flow,
     subject: &Subject,
     heard: &Heard,
-    reading: Option<&Reading>,
+    reading: &mut Option<Reading>,
     era: Era,
 ) -> Result<Updated, FlowError> {
     match heard {
@@ -89,8 +96,9 @@ pub(super) async fn observed(
 ) -> Result<(), FlowError> {
     let unlogged = |told: &&Told| matches!(&told.heard, Heard::Change(c) if c.source == Source::Reconcile);
     let wanted = |told: &&Told| events.is_none_or(|events| events.contains(&told.event)) || unlogged(told);
+    let mut reading = Some(observation.reading.clone());
     for told in observation.told.iter().filter(wanted) {
-        take(flow, subject, &told.heard, Some(&observation.reading), era).await?;
+        take(flow, subject, &told.heard, &mut reading, era).await?;
     }
     Ok(())
 }
@@ -105,7 +113,7 @@ pub async fn pushed(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<U
     };
     let subject = Subject::new(upstream.clone(), &line.sub)
         .ok_or_else(|| FlowError::Unknown("the `sub` is none".to_owned()))?;
-    let updated = changed(flow, &subject, change, None, Era::Ours).await?;
+    let updated = changed(flow, &subject, change, &mut None, Era::Ours).await?;
     updated.ok_or(FlowError::Idp(IdpError::UnknownSubject))
 }
 
@@ -114,7 +122,7 @@ async fn changed(
     flow: &Flow,
     subject: &Subject,
     change: &Change,
-    reading: Option<&Reading>,
+    reading: &mut Option<Reading>,
     era: Era,
 ) -> Result<Option<Updated>, FlowError> {
     // A log-in-time check brings what has long been stored: no need to read the account for that.
@@ -131,18 +139,16 @@ async fn changed(
         flow.store.update(&key, parts, Some(&mark), &|_| None).await?;
         return Ok(Some(Updated::Duplicate));
     }
-    if reading.is_some() {
-        return store_change(flow, subject, change, reading, era).await.map(Some);
-    }
-    let reading = match steady_reading(flow, subject).await {
-        Ok(reading) => Some(reading),
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(None),
-        Err(error) => {
-            // Facts that cannot be read choose the strictest tier: waiting for them would leave tokens whole.
-            tracing::warn!(upstream = %subject.upstream, %error, "account unreadable at a change: strictest tier");
-            None
+    if reading.is_none() {
+        match steady_reading(flow, subject).await {
+            Ok(live) => *reading = Some(live),
+            Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(None),
+            Err(error) => {
+                // Facts that cannot be read choose the strictest tier: waiting for them would leave tokens whole.
+                tracing::warn!(upstream = %subject.upstream, %error, "account unreadable at a change: strictest tier");
+            }
         }
-    };
+    }
     store_change(flow, subject, change, reading.as_ref(), era)
         .await
         .map(Some)
@@ -244,7 +250,9 @@ pub(super) async fn store_change(
             .and_then(|t| spoken(flow, t, loaded, &change, era))
             .map(|mut t| {
                 let (had, told) = (loaded.account.as_ref(), std::slice::from_ref(&change));
-                t.account = t.account.map(|account| told::known(&account, had, told));
+                t.account = t
+                    .account
+                    .map(|account| told::counted(told::known(&account, had, told), after, &change));
                 Write::from(t)
             })
         })
@@ -325,6 +333,19 @@ const AT_CREATION: Span = Span::from_mins(5);
 /// an account that never had a password from one that was created with it. Else it is what it would have been.
 fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account>) -> Change {
     let mut change = change.clone();
+    if change.kind == ChangeKind::RecoveryCodesReset && change.source == Source::UserEvents {
+        let codes = |account: &Account| {
+            account
+                .factors
+                .iter()
+                .any(|f| f.class == FactorClass::RecoveryCodes)
+        };
+        // An account's first codes take no others' place.
+        if snapshot.is_some_and(|account| !codes(account)) {
+            change.kind = ChangeKind::FactorAdded;
+        }
+        return change;
+    }
     if change.kind != ChangeKind::CredentialInitialised {
         return change;
     }
@@ -346,6 +367,9 @@ fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account
     if !first {
         change.kind = match (change.factor, &change.proof) {
             (Some(FactorClass::Password), Proof::Administrator) => ChangeKind::PasswordSetByAdmin,
+            (Some(FactorClass::Password), Proof::RecentLogin | Proof::EligibleFactor) => {
+                ChangeKind::PasswordChanged
+            }
             (Some(FactorClass::Password) | None, _) => ChangeKind::PasswordReset,
             (Some(FactorClass::RecoveryCodes), _) => ChangeKind::RecoveryCodesReset,
             (Some(FactorClass::FederatedLink), _) => ChangeKind::FederatedLinkChanged,
@@ -377,10 +401,10 @@ async fn touched(
     flow: &Flow,
     subject: &Subject,
     id: &str,
-    reading: Option<&Reading>,
+    known: &mut Option<Reading>,
 ) -> Result<Updated, FlowError> {
-    let reading = match reading {
-        Some(reading) => reading.clone(),
+    let reading = match known.take() {
+        Some(reading) => reading,
         None => match steady_reading(flow, subject).await {
             Ok(reading) => reading,
             Err(FlowError::Idp(IdpError::UnknownSubject)) => {
@@ -390,7 +414,8 @@ async fn touched(
             Err(error) => return Err(error),
         },
     };
-    kin::returned(flow, subject, &reading).await?;
+    let reading: &Reading = known.insert(reading);
+    kin::returned(flow, subject, reading).await?;
     if reading.is_withdrawn() {
         session::withdraw(flow, subject, &Withdrawal::Account).await?;
     }
@@ -399,62 +424,12 @@ async fn touched(
     if let Some(before) = &loaded.account {
         for (kind, address) in lost_contacts(before, &reading.account) {
             let change = contact_change(flow, id, kind, address, flow.now(loaded.store_time));
-            store_change(flow, subject, &change, Some(&reading), Era::Ours).await?;
+            store_change(flow, subject, &change, Some(reading), Era::Ours).await?;
         }
     }
-    disagreed(flow, subject, &loaded, &reading, id).await?;
+    disagreed(flow, subject, &loaded, reading, id).await?;
     let known = told::known(&reading.account, loaded.account.as_ref(), &[]);
     refresh(flow, &key, &known).await
-}
-
-/// Contacts the snapshot has as present and the IdP has no more.
-fn lost_contacts(before: &Account, now: &Account) -> Vec<(ContactKind, String)> {
-    let present = |c: &&Contact| c.gone.is_none() && !now.contacts.iter().any(|n| n.id == c.id);
-    before
-        .contacts
-        .iter()
-        .filter(present)
-        .map(|c| (c.kind, c.address.clone()))
-        .collect()
-}
-
-/// Contacts of the snapshot that the IdP has no more, as the changes that this is.
-pub(super) fn contacts_lost(
-    flow: &Flow,
-    before: &Account,
-    now: &Account,
-    store_time: Option<Timestamp>,
-) -> Vec<Change> {
-    let at = flow.now(store_time);
-    let id = |since: Timestamp| format!("compared:{}", since.millis());
-    lost_contacts(before, now)
-        .into_iter()
-        .map(|(kind, address)| contact_change(flow, &id(at.latest()), kind, address, at))
-        .collect()
-}
-
-/// A contact change for which the IdP's log names no old address: seen by comparison, at our receipt.
-fn contact_change(flow: &Flow, id: &str, kind: ContactKind, address: String, now: Now) -> Change {
-    let changed = match kind {
-        ContactKind::Email => ChangeKind::EmailChanged,
-        ContactKind::Phone => ChangeKind::PhoneChanged,
-    };
-    let channel = flow.seal.channel(kind, &address);
-    Change {
-        id: format!("{id}:{}", channel.0),
-        source: Source::Reconcile,
-        kind: changed,
-        factor: None,
-        at: now.latest(),
-        offset: Span::ZERO,
-        received: now.latest(),
-        proof: Proof::Administrator,
-        mediated: false,
-        session: None,
-        channel: None,
-        origin: None,
-        previous_address: Some(address),
-    }
 }
 
 /// Stores a fresh snapshot when it says something new.
@@ -515,6 +490,7 @@ mod tests {
             created: Timestamp::from_secs(created),
             gone: None,
             at_creation: false,
+            remaining: None,
         };
         Account {
             created: Timestamp::from_secs(999_900),
@@ -547,6 +523,12 @@ mod tests {
             ChangeKind::PasswordReset,
             "no snapshot"
         );
+        let proven = first(FactorClass::Password, Proof::RecentLogin);
+        assert_eq!(
+            kind(&proven, Some(&had), None),
+            ChangeKind::PasswordChanged,
+            "the one that the account was made with was proven"
+        );
         let by_admin = first(FactorClass::Password, Proof::Administrator);
         assert_eq!(kind(&by_admin, None, None), ChangeKind::PasswordSetByAdmin);
         let link = first(FactorClass::FederatedLink, Proof::Unproven);
@@ -557,5 +539,33 @@ mod tests {
             "born with the account"
         );
         assert_eq!(kind(&link, None, None), ChangeKind::FederatedLinkChanged);
+    }
+
+    // row B1: the first recovery codes are a factor more; the snapshot knows whether there were others.
+    #[test]
+    fn first_recovery_codes_take_no_others_place() {
+        let set = |source| Change {
+            kind: ChangeKind::RecoveryCodesReset,
+            source,
+            ..first(FactorClass::RecoveryCodes, Proof::EligibleFactor)
+        };
+        let kind = |source, snapshot: Option<&Account>| confirmed(&set(source), snapshot, None).kind;
+        let none = account(FactorClass::Password, 1);
+        let mut had = account(FactorClass::RecoveryCodes, 1);
+        assert_eq!(kind(Source::UserEvents, Some(&none)), ChangeKind::FactorAdded);
+        let reset = ChangeKind::RecoveryCodesReset;
+        assert_eq!(kind(Source::UserEvents, Some(&had)), reset);
+        had.factors[0].gone = Some(Timestamp::from_secs(2));
+        assert_eq!(
+            kind(Source::UserEvents, Some(&had)),
+            reset,
+            "somebody took them away"
+        );
+        assert_eq!(kind(Source::UserEvents, None), reset, "no snapshot");
+        assert_eq!(
+            kind(Source::Reconcile, Some(&none)),
+            reset,
+            "no line tells of them"
+        );
     }
 }

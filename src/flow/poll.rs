@@ -1,56 +1,33 @@
 //! The poller: reads the IdP's log, line by line into transitions, and moves its cursor only when every line of
 //! a page is stored. Lines are read again by design; marks make that harmless.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+mod standing;
+mod unread;
+
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::domain::audit::Entry;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
-use crate::flow::reconcile::{self, held};
-use crate::flow::unreadable::{self, Failed, MARKS};
+use crate::flow::reconcile::held;
 use crate::flow::{Flow, FlowError, ingest};
-use crate::ports::idp::{Cursor, Heard, IdpError, Line, Look, Unread};
-use crate::ports::store::{Loaded, Parts, StoreError, Write};
+use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Reading};
+use crate::ports::store::{Parts, StoreError};
 use crate::ports::trace;
+
+use standing::{Followed, failed, stand, write_down};
+pub use standing::{LOG, Report, Standing};
+use unread::{nameless, unread};
 
 /// How long a poller keeps the log to itself without a word.
 const LEASE: Span = Span::from_secs(30);
 /// How old the last complete reading by another replica may be to count as caught up.
 const FRESH: Span = Span::from_secs(30);
 
-/// How a poller stands, for readiness and metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// The log was read to its end at least once since the start.
-    pub caught_up: bool,
-    /// The last fault, until a poll succeeds.
-    pub fault: Option<String>,
-    /// Alarms of the last poll: the log is switched off, was shrunk, or does not record what we need.
-    pub alarms: Vec<String>,
-}
-
-/// Where pollers report their standing.
-pub type Report = Arc<dyn Fn(&UpstreamId, &Standing) + Send + Sync>;
-
 /// Shortest pause between two polls, however often we are woken.
 const BREATH: Duration = Duration::from_millis(100);
-/// The alarm while the IdP refuses us.
-const REFUSED: &str = "the identity provider refuses us: changes go unseen until the secret and the roles of our \
-    account are right again; `reentry doctor` names what is missing";
-/// The alarm while no poll succeeds.
-const UNFOLLOWED: &str = "the identity provider's log cannot be followed: changes go unseen until it can be read again; \
-    the fault is in the body of `/ready` and in our log";
-/// So many polls in a row fail, over as many intervals, before that is an alarm.
-const FAILURES: u32 = 10;
-/// While an alarm stands, every account's credentials and contacts are compared as often as this.
-const COMPARED: Span = Span::from_mins(5);
-/// Whose audit lines those about an IdP's log itself are: no account can have this `sub` at an IdP with log-ins.
-pub const LOG: &str = "(log)";
-
 /// Polls one IdP every `interval`, and at once when woken, until `stop` says so. `owner` names this process in the
 /// lease.
 pub async fn run(
@@ -109,135 +86,6 @@ pub async fn run(
 async fn woken(upstream: &UpstreamId, wakes: &Wakes, interval: Duration) {
     tokio::time::sleep(BREATH.min(interval)).await;
     wakes.woken(upstream).await;
-}
-
-/// How well the log is followed.
-#[derive(Debug)]
-struct Followed {
-    interval: Duration,
-    /// When it was last read to its end, or the process began.
-    at: std::time::Instant,
-    /// Since when every poll fails, and how many did.
-    failing: Option<(std::time::Instant, u32)>,
-}
-
-impl Followed {
-    fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            at: std::time::Instant::now(),
-            failing: None,
-        }
-    }
-
-    /// It was read, perhaps to its end.
-    fn read(&mut self, upstream: &UpstreamId, whole: bool) {
-        self.failing = None;
-        if whole {
-            self.at = std::time::Instant::now();
-        }
-        self.measure(upstream);
-    }
-
-    /// It could not be read. Says whether that has gone on for too long.
-    fn failed(&mut self, upstream: &UpstreamId) -> bool {
-        let (since, times) = self.failing.unwrap_or((std::time::Instant::now(), 0));
-        self.failing = Some((since, times.saturating_add(1)));
-        self.measure(upstream);
-        times >= FAILURES && since.elapsed() >= self.interval * FAILURES
-    }
-
-    fn measure(&self, upstream: &UpstreamId) {
-        let behind = self.at.elapsed().as_secs_f64();
-        metrics::gauge!("reentry_log_lag_seconds", "upstream" => upstream.to_string()).set(behind);
-    }
-}
-
-/// The poll failed: the cursor stays. A refusal does not mend itself, so it is an alarm; whatever else goes on for many
-/// intervals is one, too.
-async fn failed(flow: &Flow, upstream: &UpstreamId, standing: &mut Standing, error: &FlowError, long: bool) {
-    metrics::counter!("reentry_poll_failures_total").increment(1);
-    tracing::warn!(%upstream, %error, "the identity provider could not be polled");
-    let mut alarms = standing.alarms.clone();
-    if let FlowError::Idp(IdpError::Refused(_)) = error {
-        metrics::counter!("reentry_poll_refusals_total").increment(1);
-        if !alarms.iter().any(|alarm| alarm == REFUSED) {
-            alarms.push(REFUSED.to_owned());
-        }
-    }
-    if long && !alarms.iter().any(|alarm| alarm == UNFOLLOWED) {
-        alarms.push(UNFOLLOWED.to_owned());
-    }
-    let caught_up = standing.caught_up;
-    stand(
-        flow,
-        upstream,
-        standing,
-        caught_up,
-        Some(error.to_string()),
-        alarms,
-    )
-    .await;
-}
-
-/// Notes how the poller stands now. Every alarm that was not there before is logged, counted and written down, and
-/// so is the end of all of them.
-async fn stand(
-    flow: &Flow,
-    upstream: &UpstreamId,
-    standing: &mut Standing,
-    caught_up: bool,
-    fault: Option<String>,
-    alarms: Vec<String>,
-) {
-    let fresh: Vec<&String> = alarms.iter().filter(|a| !standing.alarms.contains(a)).collect();
-    for alarm in &fresh {
-        metrics::counter!("reentry_log_alarms_total").increment(1);
-        tracing::error!(%upstream, alarm = %alarm, "the identity provider's log cannot be relied on");
-        write_down(flow, upstream, "log_alarm", alarm).await;
-    }
-    // What the log no longer tells, the accounts themselves show.
-    let compared = match (fresh.is_empty(), alarms.is_empty()) {
-        (false, _) => reconcile::ask(flow, upstream).await,
-        (true, false) => reconcile::ask_after(flow, upstream, COMPARED).await,
-        (true, true) => Ok(()),
-    };
-    if let Err(error) = compared {
-        tracing::warn!(%upstream, %error, "accounts are not compared sooner than usual");
-    }
-    if fault.is_none() && standing.fault.is_some() {
-        tracing::info!(%upstream, "the identity provider is polled again");
-    }
-    if fault.is_none() && alarms.is_empty() && !standing.alarms.is_empty() {
-        tracing::info!(%upstream, "the identity provider's log can be relied on again");
-        write_down(flow, upstream, "log_alarm_over", &standing.alarms.join("; ")).await;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    metrics::gauge!("reentry_log_alarms_now", "upstream" => upstream.to_string()).set(alarms.len() as f64);
-    *standing = Standing {
-        caught_up,
-        fault,
-        alarms,
-    };
-}
-
-/// An audit line about the log itself, announced when it is an alarm. When it cannot be written, the log line and the metric stand.
-async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str) {
-    let Some(subject) = Subject::new(upstream.clone(), LOG) else {
-        return;
-    };
-    let at = flow.clock.now();
-    let id = format!("{action}:{upstream}:{}:{}", at.millis(), flow.random::<6>());
-    let mut entry = Entry::system(id, at, action, None).with("what", what);
-    if action == "log_alarm" {
-        entry = entry.alarming();
-    }
-    let said = |_: &Loaded| Some(Write::saying(&subject, entry.clone()));
-    let key = flow.key(&subject);
-    let written = flow.store.update(&key, Parts::RECORD, None, &said);
-    if let Err(error) = written.await {
-        tracing::warn!(%upstream, %error, "an alarm could not be written to the audit log");
-    }
 }
 
 /// Asks the IdP about accounts that were named to this process while another one polls.
@@ -321,7 +169,17 @@ fn stamp_name(upstream: &UpstreamId) -> String {
 }
 
 /// Stores a line; `false` when its partition of the store is lost, and it has to come again.
-async fn take(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> Result<bool, FlowError> {
+async fn take(
+    flow: &Flow,
+    upstream: &UpstreamId,
+    line: &Line,
+    era: Era,
+    reading: &mut Option<Reading>,
+) -> Result<bool, FlowError> {
+    let Some(subject) = Subject::new(upstream.clone(), &line.sub) else {
+        nameless(flow, upstream, &line.sub).await;
+        return Ok(true);
+    };
     let parts = match line.heard {
         Heard::Change(_) => Parts::RECORD.while_rebuilding(),
         Heard::Withdrawn { .. } | Heard::Touched { .. } | Heard::Tampered { .. } | Heard::Acted { .. } => {
@@ -329,68 +187,54 @@ async fn take(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> Resu
         }
     };
     // Asked first, so that a line that has to wait costs the IdP nothing.
-    if let Some(subject) = Subject::new(upstream.clone(), &line.sub)
-        && let Err(StoreError::Lost { .. }) = flow.store.read(&flow.key(&subject), parts).await
-    {
+    if let Err(StoreError::Lost { .. }) = flow.store.read(&flow.key(&subject), parts).await {
         return Ok(false);
     }
-    match ingest::line(flow, upstream, line, era).await {
+    match ingest::take(flow, &subject, &line.heard, reading, era).await {
         Err(FlowError::Store(StoreError::Lost { .. })) => Ok(false),
         other => other.map(|_| true),
     }
 }
 
-/// Takes the lines of accounts that could not be read with the others in hand: a second try, or a mark. Says whether
-/// there are more of them than are marked at once.
-async fn unread(
-    flow: &Flow,
-    upstream: &UpstreamId,
-    accounts: &[Unread],
-    era: Era,
-) -> Result<bool, FlowError> {
-    let mut failed = Vec::new();
-    for account in accounts {
-        let Some(subject) = Subject::new(upstream.clone(), &account.sub) else {
-            nameless(flow, upstream, &account.sub).await;
-            continue;
-        };
-        let parts = Parts::RECORD.while_rebuilding();
-        let record = match flow.store.read(&flow.key(&subject), parts).await {
-            // Its rebuild reads the whole log of everybody in it.
-            Err(StoreError::Lost { .. }) => continue,
-            other => other?.record,
-        };
-        if record.is_some_and(|record| record.unreadable.is_some()) {
-            unreadable::waits(flow, &subject, account.since).await?;
-            continue;
-        }
-        failed.push(Failed {
-            subject,
-            error: IdpError::Unreachable("the account could not be read".to_owned()),
-            from: account.since,
-            lost: false,
-        });
+/// Says what a page has beside its lines: those that cannot be understood, and what was done to what holds rest on.
+async fn tell(flow: &Flow, upstream: &UpstreamId, polled: &Polled) -> Result<(), FlowError> {
+    for what in &polled.strange {
+        metrics::counter!("reentry_log_strange_lines_total").increment(1);
+        tracing::error!(%upstream, what, "a line of the identity provider's log cannot be understood");
+        write_down(flow, upstream, "log_alarm", what).await;
     }
-    let left = failed.len() > MARKS;
-    let since = failed.iter().map(|one| one.from).min().unwrap_or_default();
-    failed.truncate(MARKS);
-    let again = |subject: Subject| async move {
-        let now = flow.now(None);
-        let observation = flow.observe(&subject, Look { since, now }).await?;
-        ingest::observed(flow, &subject, &observation, None, era).await
-    };
-    unreadable::settle(flow, upstream, failed, again).await?;
-    Ok(left)
+    for what in &polled.drifted {
+        metrics::counter!("reentry_log_alarms_total").increment(1);
+        tracing::error!(%upstream, what, "what holds rest on was changed at the identity provider");
+        write_down(flow, upstream, "log_alarm", what).await;
+    }
+    if polled.doubt {
+        held::ask(flow, upstream).await?;
+    }
+    Ok(())
 }
 
-/// An id that no account can have here: said, and left out.
-async fn nameless(flow: &Flow, upstream: &UpstreamId, sub: &str) {
-    let what = format!(
-        "the account {sub:?} cannot be named here (longer than {} octets, or with control characters): it is not held in the identity provider's own tokens",
-        Subject::MAX
-    );
-    tracing::error!(%upstream, what, "an account cannot be held");
-    write_down(flow, upstream, "log_alarm", &what).await;
+/// Stores these lines, after those that were held back before.
+async fn take_all(
+    flow: &Flow,
+    upstream: &UpstreamId,
+    lines: impl Iterator<Item = (Line, Era)> + Send,
+    seen: &mut Seen,
+) -> Result<(), FlowError> {
+    // An account is read once for all of its lines: they were there before.
+    let mut readings: HashMap<String, Option<Reading>> = HashMap::new();
+    let held = std::mem::take(&mut seen.held);
+    for (line, era) in held.into_iter().chain(lines) {
+        if !seen.has(&line) {
+            let reading = readings.entry(line.sub.clone()).or_default();
+            if take(flow, upstream, &line, era, reading).await? {
+                seen.add(&line);
+            } else {
+                seen.held.push((line, era));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// When this log was last read to its end, by whoever has the lease.
@@ -432,43 +276,16 @@ pub async fn once(
     } else {
         Era::Ours
     };
-    for what in &polled.strange {
-        metrics::counter!("reentry_log_strange_lines_total").increment(1);
-        tracing::error!(%upstream, what, "a line of the identity provider's log cannot be understood");
-        write_down(flow, upstream, "log_alarm", what).await;
-    }
-    for what in &polled.drifted {
-        metrics::counter!("reentry_log_alarms_total").increment(1);
-        tracing::error!(%upstream, what, "what holds rest on was changed at the identity provider");
-        write_down(flow, upstream, "log_alarm", what).await;
-    }
-    if polled.doubt {
-        held::ask(flow, upstream).await?;
-    }
-    let held = std::mem::take(&mut seen.held);
+    tell(flow, upstream, &polled).await?;
     let lines = polled.lines.into_iter().map(|line| (line, era));
-    for (line, era) in held.into_iter().chain(lines) {
-        if Subject::new(upstream.clone(), &line.sub).is_none() {
-            if !seen.has(&line) {
-                nameless(flow, upstream, &line.sub).await;
-                seen.add(&line);
-            }
-        } else if !seen.has(&line) {
-            match take(flow, upstream, &line, era).await {
-                Ok(true) => seen.add(&line),
-                Ok(false) => seen.held.push((line, era)),
-                Err(error) => {
-                    // From the stored cursor on again: nothing that was held back is forgotten.
-                    seen.held.clear();
-                    seen.ahead = None;
-                    return Err(error);
-                }
-            }
-        }
-    }
-    let left = match unread(flow, upstream, &polled.unread, era).await {
+    let taken = async {
+        take_all(flow, upstream, lines, seen).await?;
+        unread(flow, upstream, &polled.unread, era).await
+    };
+    let left = match taken.await {
         Ok(left) => left,
         Err(error) => {
+            // From the stored cursor on again: nothing that was held back is forgotten.
             seen.held.clear();
             seen.ahead = None;
             return Err(error);

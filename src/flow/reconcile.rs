@@ -326,7 +326,11 @@ pub(super) async fn differences(
         for change in &factors {
             // The account may have been read with its line a moment too early, when the IdP already told of the change
             // and still showed the credentials of before.
-            let explained = change.kind != ChangeKind::FactorRemoved && !silent.contains(&change.id);
+            let dated = !matches!(
+                change.kind,
+                ChangeKind::FactorRemoved | ChangeKind::RecoveryCodeUsed
+            );
+            let explained = dated && !silent.contains(&change.id);
             if !explained && still.iter().any(|s| s.id == change.id) {
                 ingest::store_change(flow, subject, change, Some(reading), Era::Ours).await?;
                 differed |= counted("credential");
@@ -354,6 +358,7 @@ fn moved(before: &Account, reading: &Reading, at: Timestamp) -> Vec<Change> {
     };
     let came = after.factors.iter().filter(credential).filter(|f| !known(f));
     let mut changes: Vec<Change> = came.map(|f| told::by_date(f, now)).collect();
+    changes.extend(told::spent(before, after, now));
     let there = |f: &Factor| after.factors.iter().any(|a| a.id == f.id && a.gone.is_none());
     let went = before.factors.iter().filter(credential).filter(|f| !there(f));
     changes.extend(went.map(|f| Change {

@@ -29,7 +29,8 @@ fn apart(factor: &Factor, change: &Change) -> Option<Span> {
     );
     let voluntary = matches!(change.proof, Proof::RecentLogin | Proof::EligibleFactor);
     let most = match factor.class {
-        // What an owner removed explains nothing that is there.
+        // Using a code set none, and what an owner removed explains nothing that is there.
+        _ if change.kind == ChangeKind::RecoveryCodeUsed => return None,
         _ if change.kind == ChangeKind::FactorRemoved && voluntary => return None,
         _ if change.kind == ChangeKind::FactorRemoved => IN_ITS_PLACE,
         FactorClass::RecoveryCodes if after > Span::ZERO => CODES,
@@ -95,6 +96,36 @@ pub(super) fn known(now: &Account, before: Option<&Account>, told: &[Change]) ->
     account
 }
 
+/// The uses of recovery codes that the snapshot of before does not know, by the number that is left.
+pub(super) fn spent(before: &Account, reading: &Account, (now, ahead): (Now, Span)) -> Vec<Change> {
+    let each = reading.factors.iter().filter(|factor| factor.gone.is_none());
+    let spent = each.filter_map(|factor| {
+        let same = |old: &&Factor| old.id == factor.id && old.created == factor.created;
+        let had = before.factors.iter().find(same)?.remaining?;
+        let left = factor.remaining.filter(|left| *left < had)?;
+        Some(Change {
+            id: format!("{}#{left}", id(factor)),
+            kind: ChangeKind::RecoveryCodeUsed,
+            at: now.latest().plus(ahead),
+            ..by_date(factor, (now, ahead))
+        })
+    });
+    spent.collect()
+}
+
+/// The account that goes into the snapshot with a change: the use of a code takes the number that is left with it.
+pub(super) fn counted(mut account: Account, reading: Option<&Account>, change: &Change) -> Account {
+    if change.kind != ChangeKind::RecoveryCodeUsed {
+        return account;
+    }
+    for factor in &mut account.factors {
+        let same = |f: &&Factor| f.id == factor.id && f.created == factor.created;
+        let found = reading.and_then(|reading| reading.factors.iter().find(same));
+        factor.remaining = found.map_or(factor.remaining, |found| found.remaining);
+    }
+    account
+}
+
 /// The id of the change that a credential's date tells of: the same whoever finds it.
 pub(super) fn id(factor: &Factor) -> String {
     format!("{}@{}", factor.id, factor.created.millis())
@@ -141,6 +172,7 @@ mod tests {
             created: Timestamp::from_secs(*created),
             gone: None,
             at_creation: false,
+            remaining: None,
         };
         Account {
             factors: factors.iter().map(factor).collect(),
@@ -262,5 +294,53 @@ mod tests {
             ids(&known(&now, Some(&before), &[])),
             ["link:x@1000000", "p@10000", "gone@20000"]
         );
+    }
+
+    // row B1: where no line tells of it, the number that is left does.
+    #[test]
+    fn the_use_of_a_recovery_code_is_found_by_the_number_that_is_left() {
+        let codes = |left: Option<u32>| {
+            let mut account = account(&[("r", FactorClass::RecoveryCodes, 1_000), ("p", Password, 1_000)]);
+            account.factors[0].remaining = left;
+            account
+        };
+        let clock = (Now::exact(Timestamp::from_secs(9_000)), Span::from_secs(5));
+        let found = |before: Option<u32>, now: Option<u32>| spent(&codes(before), &codes(now), clock);
+        let used = found(Some(12), Some(11));
+        assert_eq!(used.len(), 1);
+        assert_eq!(used[0].id, "r@1000000#11");
+        assert_eq!(used[0].kind, ChangeKind::RecoveryCodeUsed);
+        assert_eq!(
+            (used[0].at, used[0].start()),
+            (Timestamp::from_secs(9_005), Timestamp::from_secs(9_000))
+        );
+        for (before, now) in [
+            (Some(11), Some(11)),
+            (Some(11), Some(12)),
+            (None, Some(3)),
+            (Some(3), None),
+        ] {
+            assert_eq!(found(before, now), [], "{before:?} {now:?}");
+        }
+        let other = account(&[("r", FactorClass::RecoveryCodes, 2_000)]);
+        assert_eq!(spent(&codes(Some(12)), &other, clock), [], "other codes");
+        // A snapshot keeps its number until the use is told.
+        let merged = codes(Some(12)).refreshed(&codes(Some(11)), Timestamp::from_secs(9_000));
+        assert_eq!(merged.factors[0].remaining, Some(12));
+        let told = counted(merged.clone(), Some(&codes(Some(11))), &used[0]);
+        assert_eq!(told.factors[0].remaining, Some(11));
+        let other = line(FactorAdded, Otp, 9_000);
+        assert_eq!(
+            counted(merged, Some(&codes(Some(11))), &other).factors[0].remaining,
+            Some(12)
+        );
+        // Nor does it explain codes that somebody put there.
+        let set = account(&[("r", FactorClass::RecoveryCodes, 1_000)]);
+        let told = [line(
+            ChangeKind::RecoveryCodeUsed,
+            FactorClass::RecoveryCodes,
+            1_000,
+        )];
+        assert_eq!(untold(&set, &told), ["r"]);
     }
 }

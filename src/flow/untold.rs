@@ -43,9 +43,9 @@ pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<
     let (untold, explained): (Vec<Change>, Vec<Change>) = found(flow, subject, reading)
         .await?
         .into_iter()
-        .partition(|change| silent.contains(&change.id));
+        .partition(|change| change.kind == ChangeKind::RecoveryCodeUsed || silent.contains(&change.id));
     for change in untold {
-        tracing::warn!(upstream = %subject.upstream, kind = ?change.kind, "a credential was set and no log says so");
+        tracing::warn!(upstream = %subject.upstream, kind = ?change.kind, "a credential was set or used and no log says so");
         ingest::store_change(flow, subject, &change, Some(reading), Era::Ours).await?;
     }
     if !explained.is_empty() {
@@ -94,7 +94,11 @@ async fn found(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<Vec<
     let now = flow.now(loaded.store_time);
     let enrolment = flow.policy.load().enrolment_window;
     let before = loaded.account.as_ref();
-    Ok(before.map_or_else(Vec::new, |before| credentials(before, reading, now, enrolment)))
+    Ok(before.map_or_else(Vec::new, |before| {
+        let mut changes = credentials(before, reading, now, enrolment);
+        changes.extend(told::spent(before, &reading.account, (now, reading.ahead)));
+        changes
+    }))
 }
 
 /// The changes that explain credentials that are there now and that `before` does not have.
@@ -136,6 +140,7 @@ mod tests {
             created: Timestamp::from_secs(*created),
             gone: None,
             at_creation: false,
+            remaining: None,
         };
         Account {
             created: Timestamp::from_secs(1_000),

@@ -24,6 +24,14 @@
 //!   it is not stored.
 //! * `POST users/{id}/logout` kills offline tokens by not-before, but leaves offline sessions listed; they are
 //!   deleted one by one. Where they are is told by `consents`, without any consent and without `view-clients`.
+//! * `LOGIN` is written when a log-in is done, after its required actions, and single sign-on writes it again, member by
+//!   member the same; asking for the password again (`prompt=login`, the age that an action asks for) leaves no other line.
+//!   Only the first one into a session, and the session's start, show when somebody proved something. An administrator
+//!   who takes an account's place writes `IMPERSONATE` and then the same `LOGIN`.
+//! * The use of a recovery code is in `LOGIN` alone (`credential_type`), and not when an action follows in that log-in:
+//!   then only the number that is left shows it.
+//! * A link that is opened in another browser always has a root session of its own, which ends with "Account updated";
+//!   a log-in page that was open in that browser is dead then.
 //! * The automatic log-in after a reset has the `code_id` of the change as its session id, and the session's start
 //!   is never before the change; log-in and `kc_action` in one request look exactly the same.
 //! * An OTP enrolled or removed by `kc_action` raises no `LOGIN` before it inside single sign-on: only the log-in of
@@ -128,6 +136,9 @@ pub struct KeycloakSettings {
     pub admin_lifespan: Span,
     /// Every action that a client can start is known to ask for a log-in at most 300 s old.
     pub fresh_login_for_actions: bool,
+    /// Every way to a new password without the old one sends Keycloak's own mail, or is an administrator's act: then what a
+    /// whole log does not show did not happen.
+    pub resets_leave_lines: bool,
     /// How long the log of user events has to keep its lines at least: twice the longest hold.
     pub retention: Span,
     /// Hooks by which the realm, or any program, may call us.
@@ -173,6 +184,7 @@ impl KeycloakSettings {
             reset_lifespan: Span::from_mins(5),
             admin_lifespan: Span::from_hours(12),
             fresh_login_for_actions: false,
+            resets_leave_lines: true,
             retention: Span::ZERO,
             hooks: HookSettings::default(),
         }
@@ -290,6 +302,7 @@ impl Keycloak {
             reset_lifespan: s.reset_lifespan,
             admin_lifespan: s.admin_lifespan,
             fresh_login_for_actions: s.fresh_login_for_actions,
+            resets_leave_lines: s.resets_leave_lines,
             phone_attributes: s.phone_attributes.clone(),
             own,
         }

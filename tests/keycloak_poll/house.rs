@@ -28,7 +28,7 @@ use reentry_test_support::keycloak::{
     ADMIN, Keycloak as Server, Realm, pages, plain_realm, public_client, user,
 };
 use reentry_test_support::mail::MailSink;
-use reentry_test_support::rp::{ClientAuth, RelyingParty};
+use reentry_test_support::rp::{Authorization, ClientAuth, RelyingParty};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,8 @@ use url::Url;
 use crate::front::Front;
 
 const CALLBACK: &str = "http://127.0.0.1:9/callback";
-const OLD: &str = "correct horse";
-const NEW: &str = "battery staple";
+pub const OLD: &str = "correct horse";
+pub const NEW: &str = "battery staple";
 
 struct Silence;
 
@@ -55,7 +55,7 @@ pub struct House {
     pub front: Arc<Front>,
     pub store: Arc<dyn Store>,
     pub upstream: UpstreamId,
-    mails: MailSink,
+    pub mails: MailSink,
     rp: RelyingParty,
     secret: SecretString,
     keys: Arc<Keys>,
@@ -247,6 +247,11 @@ impl House {
         let address = format!("{name}@example.test");
         let page = pages::forgot_password(&mut browser, &page, &self.mails, (name, &address), NEW).await;
         assert!(page.is_stop(), "{}", page.describe());
+    }
+
+    /// An authorization request of the shop.
+    pub fn request(&self) -> Authorization {
+        self.rp.authorization("openid")
     }
 
     /// A log-in, and a new password in its session.

@@ -92,6 +92,7 @@ pub fn factor(id: &str, class: FactorClass, created: Timestamp) -> Factor {
         created,
         gone: None,
         at_creation: false,
+        remaining: None,
     }
 }
 

@@ -245,6 +245,7 @@ async fn only_what_was_added_since_can_be_removed() {
         created,
         gone: None,
         at_creation: false,
+        remaining: None,
     };
     let has = |id: &str| {
         world.people.lock().unwrap().people[ANA]

@@ -147,6 +147,7 @@ fn ground(evidence: &Evidence<'_>, now: Now) -> Option<Account> {
             created: account.created,
             gone: Some(change.start()),
             at_creation: true,
+            remaining: None,
         });
     }
     Some(account)

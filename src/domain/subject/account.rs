@@ -121,6 +121,9 @@ pub struct Factor {
     pub gone: Option<Timestamp>,
     /// Enrolled in the session that created the account.
     pub at_creation: bool,
+    /// How many uses it has left, where it has a number of them and the IdP shows it: recovery codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u32>,
 }
 
 impl Factor {
@@ -213,7 +216,8 @@ impl Account {
     ///
     /// `seen` is when the reading was taken: never earlier, since what it shows may have come after the change that
     /// made us look, and a contact must not look older than it is (P7). A contact that the snapshot has already
-    /// keeps its `since`; a factor with another `created` is a replacement of the old one.
+    /// keeps its `since`; a factor with another `created` is a replacement of the old one. A number of uses that is left
+    /// stays as it was: what was used has to be told first.
     #[must_use]
     pub fn refreshed(&self, reading: &Self, seen: Timestamp) -> Self {
         let mut next = Self {
@@ -243,12 +247,17 @@ impl Account {
         }
         for old in &self.factors {
             let same = |f: &&Factor| f.id == old.id && f.created == old.created;
-            let gone = if reading.factors.iter().any(|f| same(&f)) {
+            let found = reading.factors.iter().find(same);
+            let gone = if found.is_some() {
                 None
             } else {
                 old.gone.or(Some(seen))
             };
-            next.factors.push(Factor { gone, ..old.clone() });
+            next.factors.push(Factor {
+                gone,
+                remaining: old.remaining.or(found.and_then(|f| f.remaining)),
+                ..old.clone()
+            });
         }
         for new in &reading.factors {
             if !self

@@ -47,10 +47,11 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
             None
         }
     });
-    let reading = observation.reading.clone();
+    let mut read = Some(observation.reading.clone());
     for change in changes {
-        changed(flow, subject, change, Some(&reading), Era::Ours).await?;
+        changed(flow, subject, change, &mut read, Era::Ours).await?;
     }
+    let reading = observation.reading;
     untold::check(flow, subject, &reading).await?;
     untold::contacts(flow, subject, &reading).await?;
     kin::returned(flow, subject, &reading).await?;

@@ -25,12 +25,17 @@ const HISTORY: u32 = 200;
 /// Attributes by which a realm says that a telephone number was proven.
 const PHONE_VERIFIED: [&str; 2] = ["phoneNumberVerified", "phone_number_verified"];
 
+/// User events that link a login at another provider.
+const LINKED: [&str; 2] = ["FEDERATED_IDENTITY_LINK", "FEDERATED_IDENTITY_OVERRIDE_LINK"];
+
 /// Everything that an account's reading is made of.
 struct Parts {
     user: User,
     credentials: Vec<Credential>,
     links: Vec<FederatedIdentity>,
     logs: Logs,
+    /// Administrators' acts that gave it logins at other providers.
+    links_given: Vec<AdminEvent>,
 }
 
 /// What both logs know of an account's addresses, the latest rows.
@@ -85,11 +90,17 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
             None
         }
     };
+    let links_given = if links.is_empty() {
+        Vec::new()
+    } else {
+        links_given(keycloak, sub).await?
+    };
     let parts = Parts {
         user,
         credentials,
         links,
         logs: logs?,
+        links_given,
     };
     let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
     let carried = facts.as_ref().map(|facts| super::act::carried(facts, on));
@@ -111,7 +122,8 @@ async fn logs(keycloak: &Keycloak, sub: &str) -> Result<Logs, IdpError> {
                 "UPDATE_EMAIL",
                 "UPDATE_PROFILE",
                 "VERIFY_EMAIL",
-                "FEDERATED_IDENTITY_LINK",
+                LINKED[0],
+                LINKED[1],
             ])
             .await?,
         user: Some(sub.to_owned()),
@@ -130,6 +142,21 @@ async fn logs(keycloak: &Keycloak, sub: &str) -> Result<Logs, IdpError> {
     let logs = try_join(admin.events(&history), admin.admin_events(&edits)).await;
     let (events, edits) = logs.map_err(of_account)?;
     Ok(Logs { events, admin: edits })
+}
+
+/// The acts of administrators that linked this account with logins at other providers.
+async fn links_given(keycloak: &Keycloak, sub: &str) -> Result<Vec<AdminEvent>, IdpError> {
+    let query = AdminEventQuery {
+        resource_path: Some(format!("users/{sub}/federated-identity/*")),
+        operation_types: vec!["CREATE".to_owned()],
+        direction: Direction::Descending,
+        max: HISTORY,
+        ..AdminEventQuery::default()
+    };
+    let mut acts = keycloak.admin.admin_events(&query).await.map_err(of_account)?;
+    // An id may hold what stands for anything in a query.
+    acts.retain(|act| events::admin_act(act).is_some_and(|(of, _)| of == sub));
+    Ok(acts)
 }
 
 /// What tiers are chosen by, but for the declared attributes, which the user itself carries.
@@ -237,6 +264,7 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
         created: Timestamp::from_millis(at),
         gone: None,
         at_creation: at <= soon,
+        remaining: None,
     };
     let undated = Factor::UNDATED.millis();
     let listed = parts
@@ -245,16 +273,24 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
         .filter(|credential| events::is_factor(&credential.kind));
     let credentials = listed.map(|credential| {
         let at = credential.created_date.unwrap_or(undated);
-        factor(credential.name(), events::class(&credential.kind), at)
+        Factor {
+            remaining: remaining(credential),
+            ..factor(credential.name(), events::class(&credential.kind), at)
+        }
     });
-    // A link has no date of its own: the log's, or that of the account when the log has forgotten it.
+    // A link has no date of its own: that of the latest line which tells of it, the user's own or an administrator's, or
+    // that of the account when the logs have forgotten it.
     let links = parts.links.iter().map(|link| {
-        let event = parts.logs.events.iter().find(|event| {
-            event.kind == "FEDERATED_IDENTITY_LINK"
+        let by_user = parts.logs.events.iter().filter(|event| {
+            LINKED.contains(&event.kind.as_str())
                 && event.error.is_none()
                 && event.details.get("identity_provider") == Some(&link.identity_provider)
         });
-        let at = event.map_or(created.millis(), |event| event.time);
+        let by_admin = parts.links_given.iter().filter(|act| {
+            matches!(events::admin_act(act), Some((_, AdminAct::Linked(provider))) if provider == link.identity_provider)
+        });
+        let times = by_user.map(|event| event.time).chain(by_admin.map(|act| act.time));
+        let at = times.max().unwrap_or(created.millis());
         factor(
             format!("{LINK}{}", link.identity_provider),
             FactorClass::FederatedLink,
@@ -262,6 +298,15 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
         )
     });
     credentials.chain(links).collect()
+}
+
+/// How many recovery codes are left.
+fn remaining(credential: &Credential) -> Option<u32> {
+    if events::class(&credential.kind) != FactorClass::RecoveryCodes {
+        return None;
+    }
+    let data: serde_json::Value = serde_json::from_str(credential.credential_data.as_deref()?).ok()?;
+    u32::try_from(data.get("remainingCodes")?.as_u64()?).ok()
 }
 
 fn contacts(parts: &Parts, created: Timestamp, phone_attributes: &[String]) -> Vec<Contact> {
@@ -425,6 +470,7 @@ mod tests {
                 events: serde_json::from_value(events).unwrap(),
                 admin: serde_json::from_value(admin).unwrap(),
             },
+            links_given: Vec::new(),
         }
     }
 
@@ -523,5 +569,40 @@ mod tests {
                 ("link:corp", FactorClass::FederatedLink, 800_000, false),
             ]
         );
+    }
+
+    // P7: a link is as old as the latest line that tells of it, whoever made it.
+    #[test]
+    fn a_login_that_an_administrator_links_is_as_old_as_that_act() {
+        let mut parts = parts(serde_json::json!([]), serde_json::json!([]));
+        let age = |parts: &Parts| {
+            let account = account(parts, &[]);
+            let link = account.factors.into_iter().find(|f| f.id == "link:corp").unwrap();
+            (link.created.millis(), link.at_creation)
+        };
+        assert_eq!(age(&parts), (1_000, true), "no line tells of it any more");
+        parts.links_given = serde_json::from_value(serde_json::json!([
+            {"time": 600_000, "operationType": "CREATE", "resourcePath": "users/u/federated-identity/corp"},
+            {"time": 900_000, "operationType": "CREATE", "resourcePath": "users/u/federated-identity/other"},
+        ]))
+        .unwrap();
+        assert_eq!(age(&parts), (600_000, false));
+        parts.logs.events = serde_json::from_value(serde_json::json!([
+            {"time": 700_000, "type": "FEDERATED_IDENTITY_OVERRIDE_LINK", "details": {"identity_provider": "corp"}},
+        ]))
+        .unwrap();
+        assert_eq!(age(&parts), (700_000, false), "the latest of them");
+    }
+
+    #[test]
+    fn recovery_codes_say_how_many_are_left() {
+        let left = |kind: &str, data: &str| {
+            let credential = serde_json::json!({"id": "c", "type": kind, "credentialData": data});
+            remaining(&serde_json::from_value(credential).unwrap())
+        };
+        let data = r#"{"algorithm":"SHA-512","totalCodes":12,"remainingCodes":11}"#;
+        assert_eq!(left("recovery-authn-codes", data), Some(11));
+        assert_eq!(left("otp", data), None);
+        assert_eq!(left("recovery-authn-codes", "?"), None);
     }
 }

@@ -160,8 +160,10 @@ pub enum AdminAct<'a> {
     Deleted,
     /// Set its password.
     SetPassword,
-    /// Sent a link to a mail with required actions.
+    /// Sent a mail with a link to required actions.
     SentActions,
+    /// Sent a mail with a link that verifies its address: it leads on to actions that are due.
+    SentVerification,
     /// Deleted one credential.
     RemovedCredential(&'a str),
     /// Linked a login at another provider.
@@ -174,7 +176,7 @@ pub enum AdminAct<'a> {
     MovedRoles,
     /// Signed it out everywhere: sessions end, and Keycloak takes no token of before any more.
     SignedOut,
-    /// Something that changes nothing here: sent a verification mail.
+    /// Something that changes nothing here.
     Other,
 }
 
@@ -229,6 +231,7 @@ pub fn admin_act(event: &AdminEvent) -> Option<(&str, AdminAct<'_>)> {
         ("DELETE", []) => AdminAct::Deleted,
         (_, ["reset-password"]) => AdminAct::SetPassword,
         (_, ["execute-actions-email" | "reset-password-email"]) => AdminAct::SentActions,
+        (_, ["send-verify-email"]) => AdminAct::SentVerification,
         ("ACTION" | "DELETE", ["credentials", credential]) => AdminAct::RemovedCredential(credential),
         ("CREATE", ["federated-identity", provider]) => AdminAct::Linked(provider),
         ("DELETE", ["federated-identity", provider]) => AdminAct::Unlinked(provider),
@@ -342,6 +345,10 @@ mod tests {
         assert_eq!(act("UPDATE", "users/u/credentials/c/userLabel"), yes("Other"));
         assert_eq!(act("DELETE", "users/u/groups/g"), yes("MovedGroup(\"g\")"));
         assert_eq!(act("CREATE", "users/u/role-mappings/realm"), yes("MovedRoles"));
+        assert_eq!(
+            act("ACTION", "users/u/send-verify-email"),
+            yes("SentVerification")
+        );
         assert_eq!(act("UPDATE", "users/u"), yes("Edited"));
         assert_eq!(act("ACTION", "users/u/logout"), yes("SignedOut"));
         assert_eq!(act("UPDATE", "clients/c"), None);

@@ -8,6 +8,11 @@
 //! Rows are sorted by time alone, and equal times come in any order: paging goes on from the time of the last row,
 //! never by offset, except inside one full page of equal times.
 
+mod later;
+mod logins;
+mod row;
+mod stream;
+mod whole;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +23,13 @@ use futures_util::StreamExt as _;
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
+use self::later::{Later, Work};
+use self::logins::Logins;
+use self::row::{Row, admin_row, strange_row, user_row};
+use self::stream::Stream;
 use self::window::lines;
-use super::admin::text::{Rows, Strange};
+use super::admin::text::Rows;
 use super::admin::{AdminEventQuery, Direction, EventQuery};
-use super::events::AdminAct;
 use super::health::{Kept, config_faults, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
@@ -30,6 +38,7 @@ use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
 use crate::domain::session::Withdrawal;
 use crate::domain::time::{Now, Span, Timestamp};
+use crate::domain::wording::Wording;
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Unread};
 
 /// Accounts that are judged side by side.
@@ -38,11 +47,6 @@ const SIDE_BY_SIDE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How far a log-in-time check looks back. The poller is there for the rest; it alarms when it is not.
 const LOGIN_CHECK: Span = Span::from_days(7);
-/// Most lines that a cursor remembers; a forgotten one is judged again, which changes nothing.
-const REMEMBERED: usize = 4_000;
-/// A line older than this may have gone by the log's own retention, in milliseconds (7 days).
-const EXPIRES: i64 = 7 * 86_400_000;
-
 /// The cursor's text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,135 +54,11 @@ struct Place {
     v: u8,
     user: Stream,
     admin: Stream,
+    logins: Logins,
     kept: Kept,
     watched: Watched,
-}
-
-/// How far one log has been read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Stream {
-    /// Newest time seen, never ahead of the server's clock.
-    at: i64,
-    /// How far the server's clock was ahead of ours then, in milliseconds.
-    #[serde(skip_serializing_if = "is_nought")]
-    ahead: i64,
-    /// In the middle of a page: go on from here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<i64>,
-    /// Rows of exactly that time to skip.
-    #[serde(skip_serializing_if = "is_zero")]
-    skip: u32,
-    /// Lines inside the overlap, with their times and what they were judged to be.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    seen: BTreeMap<String, (i64, String)>,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
-fn is_nought(value: &i64) -> bool {
-    *value == 0
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
-/// A row of either log.
-struct Row {
-    id: String,
-    time: i64,
-    /// Whom it concerns; nobody when we did it.
-    sub: Option<String>,
-}
-
-impl Stream {
-    /// Where the next page starts.
-    fn start(&self, overlap: Span, back: i64) -> i64 {
-        self.from.unwrap_or_else(|| {
-            if self.at == 0 {
-                back
-            } else {
-                self.at - overlap.millis()
-            }
-        })
-    }
-
-    /// The server's clock was sampled: when it was set back since, so is the mark, or what is written by the new clock
-    /// would lie behind it, unseen, until time has caught up. A clock set forward moves nothing.
-    fn sampled(&mut self, ahead: i64) {
-        let back = (ahead - self.ahead).min(0);
-        if self.at != 0 && back < 0 {
-            self.at += back;
-            self.from = self.from.map(|from| from + back);
-            self.skip = 0;
-        }
-        self.ahead = ahead;
-    }
-
-    /// Takes a page in. Gives the accounts with lines that were not judged before, and whether more is waiting.
-    fn take(&mut self, rows: &[Row], max: u32, overlap: Span, clock: i64) -> (BTreeSet<String>, bool) {
-        let fresh = rows.iter().filter(|row| !self.seen.contains_key(&row.id));
-        let subs = fresh.filter_map(|row| row.sub.clone()).collect();
-        for row in rows {
-            self.seen
-                .entry(row.id.clone())
-                .or_insert_with(|| (row.time, String::new()));
-        }
-        let first = rows.iter().map(|row| row.time).min();
-        let last = rows.iter().map(|row| row.time).max();
-        let full = rows.len() >= max as usize;
-        if let Some(last) = last {
-            self.at = self.at.max(last.min(clock));
-        }
-        if full && first == last {
-            self.skip += max;
-            self.from = last;
-        } else if full {
-            self.skip = 0;
-            self.from = last;
-        } else if self.skip > 0 {
-            // The end of one crowded instant: on to the next.
-            self.skip = 0;
-            self.from = self.from.map(|at| at + 1);
-            return (subs, true);
-        } else {
-            self.from = None;
-        }
-        let keep = self.from.unwrap_or(self.at).min(self.at) - overlap.millis();
-        self.seen.retain(|_, (time, _)| *time >= keep);
-        while self.seen.len() > REMEMBERED {
-            let oldest = self
-                .seen
-                .iter()
-                .min_by_key(|(_, (time, _))| *time)
-                .map(|(id, _)| id.clone());
-            oldest.map(|id| self.seen.remove(&id));
-        }
-        (subs, full)
-    }
-
-    /// A judged line that the log should still show and does not: it was cleared, or keeps less than the overlap.
-    fn lost(&self, start: i64, rows: &[Row], full: bool, clock: i64) -> bool {
-        let young = start.max(clock - EXPIRES);
-        let newest = self
-            .seen
-            .iter()
-            .filter(|(_, (time, _))| *time >= young)
-            .max_by_key(|(_, (time, _))| *time);
-        self.from.is_none()
-            && newest.is_some_and(|(id, (time, _))| {
-                let shown = rows.iter().any(|row| row.id == *id);
-                let further = full && rows.iter().all(|row| row.time <= *time);
-                !shown && !further
-            })
-    }
+    #[serde(skip_serializing_if = "Later::is_empty")]
+    later: Later,
 }
 
 /// Reads the next page of both logs.
@@ -197,11 +77,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         place.admin.start(settings.overlap, back),
     );
     let pages = read_pages(keycloak, &place, starts, max).await?;
-    let mut user_rows: Vec<Row> = pages.user.read.iter().map(user_row).collect();
-    user_rows.extend(pages.user.strange.iter().map(|row| strange_row(row, starts.0)));
-    let of_admin = pages.admin.read.iter();
-    let mut admin_rows: Vec<Row> = of_admin.map(|event| admin_row(event, own.as_deref())).collect();
-    admin_rows.extend(pages.admin.strange.iter().map(|row| strange_row(row, starts.1)));
+    let (user_rows, admin_rows) = pages.rows(starts, own.as_deref());
     let strange = place.strange(&pages, starts);
     let mut alarms = place.standing(&pages.config, settings.retention);
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
@@ -211,58 +87,57 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         keycloak.admin.renew().await;
     }
     alarms.extend(role_taken(keycloak).await?);
-    let mut doubt = false;
-    for (stream, start, rows, name) in [
-        (&place.user, starts.0, &user_rows, "user"),
-        (&place.admin, starts.1, &admin_rows, "admin"),
-    ] {
-        if stream.lost(start, rows, rows.len() >= max as usize, clock) {
-            doubt = true;
-            alarms.push(format!(
-                "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
-            ));
-        }
-    }
+    let (cleared, doubt) = place.cleared(starts, (&user_rows, &admin_rows), max, settings.overlap, clock);
+    alarms.extend(cleared);
     let acted = watch::acted(&fresh, own.as_deref(), ahead);
-    let mut watched = std::mem::take(&mut place.watched);
-    let seen = watched
-        .look(keycloak, &pages.config, &fresh, own.as_deref())
-        .await;
-    place.watched = watched;
+    let watched = &mut place.watched;
+    let seen = watched.look(keycloak, &pages.config, &fresh, own.as_deref());
+    let seen = seen.await;
     alarms.extend(seen.alarms);
     let (before, ended): (Verdicts, _) = (place.verdicts(), place.ended(&pages, own.as_deref()));
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
-    let rows = || user_rows.iter().chain(&admin_rows);
-    let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
-    let since = rows().map(|row| row.time).min().unwrap_or(clock);
+    let code_rows = place.logins.read(keycloak, clock).await?;
+    let code_rows: Vec<Row> = code_rows.iter().map(user_row).collect();
+    subs.extend(code_rows.iter().filter_map(|row| row.sub.clone()));
+    let rows = || user_rows.iter().chain(&admin_rows).chain(&code_rows);
+    let work = place.later.turn(&subs, rows());
     let rules = keycloak.rules(own);
-    let at = (now.latest(), ahead, since);
-    let (mut judged, unread) = judged(keycloak, &subs, &ids, &rules, at, ended).await?;
+    let (mut judged, unread) = judged(keycloak, &work, &rules, (now.latest(), ahead), ended).await?;
     // Behind what the same instant says of an account: it may be held by that.
     judged.extend(acted);
     judged.sort_by_key(|(time, ..)| *time);
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
-    // What was judged the same before has been stored: the cursor only moves when it has.
-    let news = |(_, id, line): &(i64, String, Line)| match (before.get(id), &line.heard) {
-        (None, _) => true,
-        (Some(verdict), Heard::Change(_)) => verdicts.get(id) != Some(verdict),
-        (Some(_), _) => false,
-    };
-    let lines = judged.into_iter().filter(news).map(|(.., line)| line).collect();
+    let lines = unheard(judged, (&before, &verdicts), &later::waited(&work, rows()));
     let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
         unread,
         strange,
         next: Cursor(next),
-        more: user_more || admin_more,
+        more: user_more || admin_more || !place.later.is_empty(),
         alarms,
         drifted: seen.drifted,
         doubt: doubt || seen.doubt,
     })
+}
+
+/// The lines that have to be stored. What was judged the same before has been: the cursor only moves when it has. Lines
+/// that have `waited` were not judged before.
+fn unheard(
+    judged: Vec<(i64, String, Line)>,
+    (before, now): (&Verdicts, &Verdicts),
+    waited: &BTreeSet<&String>,
+) -> Vec<Line> {
+    let news = |(_, id, line): &(i64, String, Line)| match (before.get(id), &line.heard) {
+        (None, _) => true,
+        (Some(_), _) if waited.contains(id) => true,
+        (Some(verdict), Heard::Change(_)) => now.get(id) != Some(verdict),
+        (Some(_), _) => false,
+    };
+    judged.into_iter().filter(news).map(|(.., line)| line).collect()
 }
 
 /// What each event was judged to be, by its id.
@@ -273,6 +148,7 @@ impl Place {
     fn sampled(&mut self, ahead: i64) {
         self.user.sampled(ahead);
         self.admin.sampled(ahead);
+        self.logins.sampled(ahead);
     }
 
     /// What is wrong with what the realm records, now and against what it did before.
@@ -326,15 +202,41 @@ impl Place {
         user.chain(admin).collect()
     }
 
+    /// What was cleared from either log, for as long as the overlap reaches, and whether any of it just now.
+    fn cleared(
+        &mut self,
+        starts: (i64, i64),
+        rows: (&[Row], &[Row]),
+        max: u32,
+        overlap: Span,
+        clock: i64,
+    ) -> (Vec<String>, bool) {
+        let (mut alarms, mut now) = (Vec::new(), false);
+        for (stream, start, rows, name) in [
+            (&mut self.user, starts.0, rows.0, "user"),
+            (&mut self.admin, starts.1, rows.1, "admin"),
+        ] {
+            now |= stream.forgets(start, rows, rows.len() >= max as usize, clock);
+            stream.cleared = stream.cleared.filter(|at| clock - at < overlap.millis());
+            alarms.extend(stream.cleared.map(|at| {
+                let at = Wording::machine(Timestamp::from_millis(at));
+                format!(
+                    "the log of {name} events lost lines that were just there (noticed at {at}): somebody cleared it, or its retention is shorter than the overlap of the poller"
+                )
+            }));
+        }
+        (alarms, now)
+    }
+
     fn verdicts(&self) -> Verdicts {
         let seen = self.user.seen.iter().chain(&self.admin.seen);
-        seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()))
-            .collect()
+        let all = seen.map(|(id, (_, verdict))| (id.clone(), verdict.clone()));
+        all.chain(self.logins.verdicts()).collect()
     }
 
     fn remember(&mut self, verdicts: &Verdicts) {
         for (id, verdict) in verdicts {
-            for stream in [&mut self.user, &mut self.admin] {
+            for stream in [&mut self.user, &mut self.admin, self.logins.remembered()] {
                 if let Some((_, remembered)) = stream.seen.get_mut(id) {
                     remembered.clone_from(verdict);
                 }
@@ -348,6 +250,17 @@ struct Pages {
     config: EventsConfig,
     user: Rows<Event>,
     admin: Rows<AdminEvent>,
+}
+
+impl Pages {
+    /// Their rows, those that cannot be understood too.
+    fn rows(&self, starts: (i64, i64), own: Option<&str>) -> (Vec<Row>, Vec<Row>) {
+        let user = self.user.read.iter().map(user_row);
+        let user = user.chain(self.user.strange.iter().map(|row| strange_row(row, starts.0)));
+        let admin = self.admin.read.iter().map(|event| admin_row(event, own));
+        let admin = admin.chain(self.admin.strange.iter().map(|row| strange_row(row, starts.1)));
+        (user.collect(), admin.collect())
+    }
 }
 
 async fn read_pages(
@@ -396,73 +309,35 @@ fn verdicts(judged: &[(i64, String, Line)]) -> Verdicts {
     verdicts
 }
 
-fn user_row(event: &Event) -> Row {
-    Row {
-        id: events::id(event),
-        time: event.time,
-        sub: event.user_id.clone().filter(|_| !is_ending(event)),
-    }
-}
-
-/// Whether it says only that something has ended: the account need not be read for that.
-fn is_ending(event: &Event) -> bool {
-    events::ENDING.contains(&event.kind.as_str())
-}
-
-fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
-    let act = events::admin_act(event).filter(|(_, act)| !events::is_own(event, act, own));
-    let act = act.filter(|(_, act)| !matches!(act, AdminAct::Deleted | AdminAct::SignedOut));
-    Row {
-        id: events::admin_id(event),
-        time: event.time,
-        sub: act.map(|(sub, _)| sub.to_owned()),
-    }
-}
-
-/// A line that cannot be understood: whatever of it can be.
-fn strange_row(strange: &Strange, start: i64) -> Row {
-    let text = |name: &str| strange.row.get(name).and_then(serde_json::Value::as_str);
-    let time = strange.row.get("time").and_then(serde_json::Value::as_i64);
-    let of_admin = || Some(events::account_of(text("resourcePath")?)?.0);
-    Row {
-        id: text("id").map_or_else(|| format!("strange:{:?}", strange.row), str::to_owned),
-        time: time.unwrap_or(start),
-        sub: text("userId").or_else(of_admin).map(str::to_owned),
-    }
-}
-
-/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, with those
-/// `found` already, in the order of the log; then those that could not be read. The instants: receipt, how far the
-/// server's clock is ahead, and the page's oldest line.
+/// Judges these accounts and gives their lines, and what no line of any log tells of, with those `found` already, in the
+/// order of the log; then those that could not be read. The instants: receipt, and how far the server's clock is ahead.
 async fn judged(
     keycloak: &Keycloak,
-    subs: &BTreeSet<String>,
-    ids: &BTreeSet<&str>,
+    work: &BTreeMap<String, Work>,
     rules: &Rules,
-    (received, ahead, since): (Timestamp, Span, i64),
+    (received, ahead): (Timestamp, Span),
     mut found: Vec<(i64, String, Line)>,
 ) -> Result<(Vec<(i64, String, Line)>, Vec<Unread>), IdpError> {
-    let since = Timestamp::from_millis(since);
-    let each = subs.iter().cloned().map(|sub| async move {
+    let each = work.clone().into_iter().map(|(sub, work)| async move {
+        let since = Timestamp::from_millis(work.since);
         let lines = lines(keycloak, &sub, rules, received, ahead, since);
         let lines = tokio::time::timeout(PATIENCE, lines).await;
-        (
-            sub,
-            lines.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned()))),
-        )
+        let lines = lines.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned())));
+        (sub, work, lines)
     });
     let mut stories = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
-    let wanted = |(_, event, line): &(i64, String, Line)| ids.contains(event.as_str()) || is_unlogged(line);
     let (mut unread, mut read, mut refused) = (Vec::new(), 0, None);
-    while let Some((sub, story)) = stories.next().await {
+    while let Some((sub, work, story)) = stories.next().await {
         match story {
             Ok(told) => {
                 read += 1;
+                let wanted =
+                    |(_, event, line): &(i64, String, Line)| work.ids.contains(event) || is_unlogged(line);
                 found.extend(told.into_iter().filter(wanted));
             }
             Err(error) => {
                 tracing::warn!(sub, %error, "an account of which the log has something new cannot be read");
-                let since = since.minus(ahead);
+                let since = Timestamp::from_millis(work.since).minus(ahead);
                 unread.push(Unread { sub, since });
                 refused = Some(error)
                     .filter(|e| matches!(e, IdpError::Refused(_)))
@@ -527,6 +402,7 @@ mod tests {
             id: (*id).to_owned(),
             time: *time,
             sub: Some(format!("sub-{id}")),
+            pressing: true,
         };
         let mut rows: Vec<Row> = rows.iter().map(row).collect();
         rows.sort_by_key(|row| row.time);
@@ -546,6 +422,7 @@ mod tests {
                     id: row.id.clone(),
                     time: row.time,
                     sub: row.sub.clone(),
+                    pressing: true,
                 })
                 .collect();
             let (subs, more) = stream.take(&page, max, OVERLAP, LATER);
@@ -626,6 +503,12 @@ mod tests {
         let start = stream.start(OVERLAP, 0);
         assert!(!stream.lost(start, &full, false, 1_060_000));
         assert!(stream.lost(start, &[], false, 1_060_000), "cleared");
+        let mut again = stream.clone();
+        assert!(again.forgets(start, &[], false, 1_060_000));
+        assert!(!again.forgets(start, &[], false, 1_060_100), "once");
+        let fresh = log(&[("c", 1_060_200)]);
+        again.take(&fresh, 10, OVERLAP, 1_060_300);
+        assert!(again.forgets(start, &[], false, 1_060_400), "cleared again");
         assert!(!stream.lost(start, &[], false, LATER), "gone by its retention");
         assert!(
             !Stream::default().lost(0, &[], false, LATER),

@@ -13,16 +13,19 @@
 //!    *after* the change proves nothing, and neither does a later one into the same session: single sign-on repeats the
 //!    line, member by member the same, without asking for anything. Not in a session that began with a recovery, a
 //!    recovery code, a newly linked login or an administrator who took the account's place.
-//! 5. Anything else: a recovery, unproven.
+//! 5. Inside a log-in, by a log that is whole and shows nothing that a recovery leaves: see [`absence`].
+//! 6. Anything else: a recovery, unproven.
 //!
 //! "Initialised" comes before all of them, as a candidate: nothing in the logs speaks against the first credential
 //! of its class on a young account. The logs cannot speak *for* it (creating a user with a password leaves the
 //! same event as creating one without), so the snapshot has the last word, in the use case that stores the change.
 
+mod absence;
 mod evidence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::absence::Whole;
 use self::evidence::are_twins;
 use super::account::Former;
 use super::events::{self, AdminAct, Touch};
@@ -54,6 +57,8 @@ pub struct Window {
     pub credentials: Vec<Credential>,
     /// Its live sessions: when each began, in milliseconds (whole seconds).
     pub sessions: BTreeMap<String, i64>,
+    /// For which times both logs are known to be whole; `None` when that is not known.
+    pub whole: Option<Whole>,
 }
 
 /// What stories are judged by.
@@ -69,6 +74,8 @@ pub struct Rules {
     pub admin_lifespan: Span,
     /// Actions that a client starts are known to ask for a log-in that is at most 300 s old.
     pub fresh_login_for_actions: bool,
+    /// Every way to a new password without the old one sends Keycloak's own mail, or is an administrator's act.
+    pub resets_leave_lines: bool,
     /// User attributes that hold telephone numbers.
     pub phone_attributes: Vec<String>,
     /// Id of our own service account.
@@ -173,6 +180,7 @@ impl<'a> Story<'a> {
                 lines.push(told(What::Touched));
                 lines
             }
+            "LOGIN" if events::used_recovery_code(event) => vec![change(self.code_used(event))],
             "REGISTER" | "VERIFY_EMAIL" => vec![told(What::Touched)],
             _ => Vec::new(),
         }
@@ -208,6 +216,9 @@ impl<'a> Story<'a> {
         if self.sent_reset(event) {
             return (ChangeKind::PasswordReset, Proof::Message);
         }
+        if self.inside_log_in(event) {
+            return (ChangeKind::PasswordChanged, Proof::RecentLogin);
+        }
         let login = self.logged_in(event);
         let admin = self.last_admin_link(event.time);
         // A link of an administrator is used up by the first new password after it; with a log-in of its own
@@ -230,6 +241,16 @@ impl<'a> Story<'a> {
             return (ChangeKind::PasswordChanged, Proof::RecentLogin);
         }
         (ChangeKind::PasswordReset, Proof::Unproven)
+    }
+
+    /// A log-in with a recovery code. Its own session is born restricted.
+    fn code_used(&self, event: &Event) -> Change {
+        let mut change = self.change(event, ChangeKind::RecoveryCodeUsed, Proof::Unproven);
+        change.factor = Some(FactorClass::RecoveryCodes);
+        let session = event.session_id.as_deref();
+        let new = session.filter(|session| self.is_new(session, event.time - 1));
+        change.session = new.map(str::to_owned);
+        change
     }
 
     fn link_changed(&mut self, event: &Event) -> Change {
@@ -355,7 +376,11 @@ impl<'a> Story<'a> {
                 what: moved(event),
                 group: None,
             }),
-            AdminAct::Deleted | AdminAct::SignedOut | AdminAct::SentActions | AdminAct::Other => Vec::new(),
+            AdminAct::Deleted
+            | AdminAct::SignedOut
+            | AdminAct::SentActions
+            | AdminAct::SentVerification
+            | AdminAct::Other => Vec::new(),
         }
     }
 

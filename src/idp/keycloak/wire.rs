@@ -48,6 +48,7 @@ mod named;
 pub mod names;
 pub mod noted;
 pub mod planner;
+pub mod proofs;
 pub mod record;
 pub mod snapshot;
 pub mod terraform;
@@ -63,6 +64,7 @@ use url::Url;
 use self::audit::{Finding, Severity};
 use self::change::Change;
 use self::names::{FULL, GROUP, Level, RECORD, RUNTIME_CLIENT, RoleRef};
+use self::proofs::Proofs;
 use self::record::Record;
 use self::snapshot::Snapshot;
 use super::admin::{Admin, AdminError};
@@ -101,6 +103,8 @@ pub struct WirePlanInput {
     pub admin_roles: BTreeSet<String>,
     /// Role → the tier that asks for it; a check looks whether it is there.
     pub tier_roles: BTreeMap<String, String>,
+    /// What the configuration says of settings that decide what the realm's log proves.
+    pub proofs: Proofs,
 }
 
 impl WirePlanInput {
@@ -118,6 +122,7 @@ impl WirePlanInput {
             broker: None,
             admin_roles: BTreeSet::new(),
             tier_roles: BTreeMap::new(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -370,6 +375,7 @@ pub async fn check(
     if let Some(broker) = &input.broker {
         findings.extend(audit::login_claims(&snapshot, &broker.client_id));
     }
+    findings.extend(proofs::find(input.proofs, &snapshot));
     findings.extend(accounts::find(admin, &snapshot, report).await?);
     findings.extend(named::find(admin, &snapshot, input).await?);
     let notes: Vec<String> = plan

@@ -2,12 +2,13 @@
 
 use futures_util::future::{try_join, try_join3};
 
+use super::whole;
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::keycloak::act::Layout;
 use crate::idp::keycloak::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
 use crate::idp::keycloak::events::AdminAct;
 use crate::idp::keycloak::representations::{AdminEvent, Event};
-use crate::idp::keycloak::story::{self, Rules, What, Window};
+use crate::idp::keycloak::story::{self, Rules, What, Whole, Window};
 use crate::idp::keycloak::{Keycloak, account, act, events, of_account, watch};
 use crate::ports::idp::{Heard, IdpError, Line};
 
@@ -25,11 +26,17 @@ pub(super) async fn lines(
     ahead: Span,
     since: Timestamp,
 ) -> Result<Vec<(i64, String, Line)>, IdpError> {
-    let window = match window(keycloak, sub, since).await {
+    let mut window = match window(keycloak, sub, since).await {
         Err(IdpError::UnknownSubject) => return Ok(Vec::new()),
         other => other?,
     };
-    let told = story::judge(&window, rules, received, ahead);
+    let mut told = story::judge(&window, rules, received, ahead);
+    // Whether the logs are whole is asked only where something depends on it.
+    window.whole = Some(Whole::assumed());
+    if story::judge(&window, rules, received, ahead) != told {
+        window.whole = whole::read(keycloak, received.plus(ahead)).await?;
+        told = story::judge(&window, rules, received, ahead);
+    }
     let moved = told.iter().any(|line| matches!(line.what, What::Moved { .. }));
     let ours = if moved {
         act::layout(keycloak).await?
@@ -71,9 +78,14 @@ pub(super) async fn lines(
 async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<Window, IdpError> {
     let admin = &keycloak.admin;
     let settings = &keycloak.settings;
-    let reach = [settings.enrolment, settings.probation, settings.admin_lifespan]
-        .into_iter()
-        .max();
+    let reach = [
+        settings.enrolment,
+        settings.probation,
+        settings.admin_lifespan,
+        settings.reset_lifespan,
+    ]
+    .into_iter()
+    .max();
     let from = since.minus(reach.unwrap_or_default()).millis();
     let types: Vec<&str> = events::TELLING.into_iter().chain(events::TELLING_TOO).collect();
     let query = EventQuery {
@@ -118,6 +130,7 @@ async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<Wind
             .into_iter()
             .map(|session| (session.id, session.start))
             .collect(),
+        whole: None,
     };
     Ok(window)
 }

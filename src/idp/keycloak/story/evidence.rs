@@ -10,7 +10,7 @@ use crate::idp::keycloak::representations::{Credential, Event};
 /// starts (`KC_ACTION_MAX_AGE`).
 const LOGIN_AGE: i64 = 300_000;
 /// Clocks of two nodes of one Keycloak may differ by this much.
-const SKEW: i64 = 5_000;
+pub(super) const SKEW: i64 = 5_000;
 /// A generic event and its deprecated twin are raised in one request.
 const TWIN: i64 = 2_000;
 /// Recovery codes are dated by when their page was shown, and told of when it is sent: so long after, at most.
@@ -78,13 +78,13 @@ impl Story<'_> {
         if self.sent_reset(event) {
             return Proof::Message;
         }
-        let login = self.logged_in(event);
+        let inside = self.inside_log_in(event);
+        let login = inside || self.logged_in(event);
         if !login && self.last_admin_link(event.time).is_some() {
             return Proof::Administrator;
         }
-        let recent = self
-            .began(event)
-            .is_some_and(|(_, began)| event.time - began <= LOGIN_AGE);
+        let began = self.began(event);
+        let recent = inside || began.is_some_and(|(_, began)| event.time - began <= LOGIN_AGE);
         match (login, recent && self.settled(event)) {
             (true, true) => Proof::EligibleFactor,
             (true, false) => Proof::RecentLogin,
@@ -187,14 +187,7 @@ impl Story<'_> {
     /// before, and it is not older than the change.
     pub(super) fn own_session(&self, event: &Event) -> Option<String> {
         let code = events::code(event)?;
-        let used = self.logins(code).any(|at| at <= event.time);
-        // Start times have whole seconds, and the other node's clock may be behind.
-        let older = self
-            .window
-            .sessions
-            .get(code)
-            .is_some_and(|began| began + 1_000 + SKEW <= event.time);
-        (!used && !older).then(|| code.to_owned())
+        self.is_new(code, event.time).then(|| code.to_owned())
     }
 
     /// Whether a line tells of a credential of `class` that was stored at `created`.
@@ -227,10 +220,10 @@ pub(super) fn are_twins(one: &Event, other: &Event) -> bool {
 }
 
 /// A mail with a reset link was sent.
-fn is_reset_mail(event: &Event) -> bool {
+pub(super) fn is_reset_mail(event: &Event) -> bool {
     event.kind == "SEND_RESET_PASSWORD" && event.error.is_none()
 }
 
-fn same_code(one: &Event, other: &Event) -> bool {
+pub(super) fn same_code(one: &Event, other: &Event) -> bool {
     events::code(one).is_some() && events::code(one) == events::code(other)
 }

@@ -15,6 +15,7 @@ fn rules() -> Rules {
         reset_lifespan: Span::from_mins(5),
         admin_lifespan: Span::from_hours(12),
         fresh_login_for_actions: false,
+        resets_leave_lines: true,
         phone_attributes: vec!["phone".to_owned()],
         own: Some("us".to_owned()),
     }
@@ -48,6 +49,7 @@ fn window(events: &[(i64, &str, &str, &str, Value)]) -> Window {
         former: Vec::new(),
         credentials: credentials(&json!([{"id": "p", "type": "password", "createdDate": T - 2}])),
         sessions: BTreeMap::new(),
+        whole: None,
     }
 }
 
@@ -922,4 +924,292 @@ fn nothing_is_voluntary_in_a_session_that_began_with_something_else_than_the_old
         ChangeKind::PasswordReset,
         "a login that was linked a moment ago"
     );
+}
+
+/// What Keycloak says of a required action.
+fn action(credential: &str, action: &str) -> Value {
+    json!({"credential_type": credential, "custom_required_action": action})
+}
+
+/// A password set inside a log-in, and the log-in's own line.
+fn inside() -> Window {
+    let mut inside = window(&[
+        (
+            0,
+            "UPDATE_PASSWORD",
+            "",
+            "a",
+            action("password", "UPDATE_PASSWORD"),
+        ),
+        (
+            0,
+            "UPDATE_CREDENTIAL",
+            "",
+            "a",
+            action("password", "UPDATE_PASSWORD"),
+        ),
+        (1, "LOGIN", "a", "a", action("password", "UPDATE_PASSWORD")),
+    ]);
+    inside.whole = Some(Whole::assumed());
+    inside
+}
+
+/// `inside` with one line more.
+fn and(line: (i64, &str, &str, &str, Value)) -> Window {
+    let mut window = inside();
+    let more = self::window(&[line]).events;
+    window.events.extend(more.into_iter().map(|mut event| {
+        event.id = Some("more".to_owned());
+        event
+    }));
+    window
+}
+
+fn of_password(window: &Window) -> (ChangeKind, Proof) {
+    let found = changes(window);
+    let change = found.into_iter().find(|change| change.id == "e1").unwrap();
+    (change.kind, change.proof)
+}
+
+const CHANGED: (ChangeKind, Proof) = (ChangeKind::PasswordChanged, Proof::RecentLogin);
+
+// row A1: a temporary or expired password, or one that an administrator has people change.
+#[test]
+fn a_password_set_inside_a_log_in_is_a_change_where_a_whole_log_shows_no_recovery() {
+    assert_eq!(of_password(&inside()), CHANGED);
+    let mut unfinished = inside();
+    unfinished.events.pop();
+    assert_eq!(
+        of_password(&unfinished),
+        CHANGED,
+        "the next action is still waiting"
+    );
+    let unknown = Window {
+        whole: None,
+        ..inside()
+    };
+    assert_eq!(
+        of_password(&unknown),
+        (ChangeKind::PasswordReset, Proof::Unproven),
+        "nobody knows what the log does not show"
+    );
+    let mut first = inside();
+    first.created = T - 2 * DAY;
+    first.admin = vec![
+        admin("c", -172_800, "CREATE", "", "boss"),
+        admin("x", -172_790, "ACTION", "/reset-password", "boss"),
+    ];
+    assert_eq!(
+        of_password(&first),
+        CHANGED,
+        "the first password, which was to be changed"
+    );
+}
+
+// P13: whoever holds the mailbox can start resets, open tabs and choose the order; none of it makes a reset a change.
+#[test]
+fn what_a_recovery_leaves_is_a_recovery_also_inside_a_log_in() {
+    let mail = |seconds, code| and((seconds, "SEND_RESET_PASSWORD", "", code, none()));
+    for (seconds, code) in [
+        (-60, "a"),
+        (-60, "z"),
+        (-6 * 86_400, "z"),
+        (-6 * 86_400, "a"),
+        (50, "z"),
+        (3, "a"),
+    ] {
+        let (kind, _) = of_password(&mail(seconds, code));
+        assert_eq!(kind, ChangeKind::PasswordReset, "a mail at {seconds} s in {code}");
+    }
+    assert_eq!(of_password(&mail(-8 * 86_400, "z")), CHANGED, "long dead");
+    let strict = (ChangeKind::PasswordReset, Proof::Unproven);
+    let cases = [
+        (
+            "a reset by a flow of its own",
+            (-30, "RESET_PASSWORD", "", "z", none()),
+        ),
+        ("single sign-on", (-4_000, "LOGIN", "a", "a", none())),
+        (
+            "another provider's word",
+            (2, "LOGIN", "a", "a", json!({"identity_provider": "x"})),
+        ),
+        (
+            "a login linked on the way",
+            (
+                -1,
+                "FEDERATED_IDENTITY_LINK",
+                "",
+                "a",
+                json!({"identity_provider": "x"}),
+            ),
+        ),
+        (
+            "an administrator in its place",
+            (-5, "IMPERSONATE", "a", "", none()),
+        ),
+    ];
+    for (what, line) in cases {
+        assert_eq!(of_password(&and(line)), strict, "{what}");
+    }
+    let mut listed = inside();
+    listed.sessions.insert("a".to_owned(), T - 3_600_000);
+    assert_eq!(of_password(&listed), strict, "a session that is older");
+    let mut brokered = inside();
+    for event in &mut brokered.events {
+        event
+            .details
+            .insert("identity_provider".to_owned(), "x".to_owned());
+    }
+    assert_eq!(of_password(&brokered), strict, "a log-in by another provider");
+    let mut bare = inside();
+    for event in &mut bare.events {
+        event.details.remove("custom_required_action");
+    }
+    assert_eq!(of_password(&bare), strict, "no required action");
+    for path in ["/execute-actions-email", "/send-verify-email", "/reset-password"] {
+        for seconds in [-600, -3 * 86_400, 30] {
+            let mut led = inside();
+            led.admin = vec![admin("x", seconds, "ACTION", path, "boss")];
+            assert_ne!(
+                of_password(&led).0,
+                ChangeKind::PasswordChanged,
+                "{path} {seconds}"
+            );
+        }
+    }
+}
+
+// P5: what is not proven to be whole does not speak.
+#[test]
+fn a_log_speaks_by_what_it_lacks_only_where_it_is_known_to_be_whole() {
+    let judged = |since: i64, edits: &[i64], created: i64| {
+        let mut window = inside();
+        window.created = T + created * 1_000;
+        window.whole = Some(Whole {
+            since: T + since * 1_000,
+            edits: edits.iter().map(|at| T + at * 1_000).collect(),
+        });
+        let found = changes_of(
+            &window,
+            &Rules {
+                enrolment: Span::ZERO,
+                ..rules()
+            },
+        );
+        found.into_iter().find(|change| change.id == "e1").unwrap().kind
+    };
+    let (old, half_a_day) = (-40_000_000, -43_260);
+    let (changed, reset) = (ChangeKind::PasswordChanged, ChangeKind::PasswordReset);
+    assert_eq!(judged(half_a_day, &[], old), changed, "as long as a link lives");
+    assert_eq!(judged(half_a_day + 1, &[], old), reset, "not long enough");
+    assert_eq!(
+        judged(-700, &[], -600),
+        changed,
+        "as long as there is the account"
+    );
+    assert_eq!(judged(-500, &[], -600), reset);
+    assert_eq!(judged(old, &[-9], old), reset, "what is recorded was changed");
+    assert_eq!(
+        judged(old, &[9, half_a_day - 1], old),
+        changed,
+        "before, or since"
+    );
+    let custom = Rules {
+        resets_leave_lines: false,
+        ..rules()
+    };
+    let found = changes_of(&inside(), &custom);
+    assert_eq!(found[0].kind, reset, "a realm with resets that leave no line");
+}
+
+// P10: whatever turns up more, the verdict of an inside change only becomes stricter.
+#[test]
+fn lines_that_turn_up_only_take_the_old_proof_away() {
+    let lines = [
+        (-60, "SEND_RESET_PASSWORD", "", "z", none()),
+        (-400, "LOGIN", "a", "a", none()),
+        (-4, "IMPERSONATE", "a", "", none()),
+        (1, "LOGIN", "a", "a", none()),
+    ];
+    let rank = |window: &Window| u8::from(of_password(window) != CHANGED);
+    for chosen in 0_u8..16 {
+        let with = |chosen: u8| {
+            let mut window = inside();
+            window.events.truncate(2);
+            for (place, line) in lines.iter().enumerate() {
+                if chosen & (1 << place) != 0 {
+                    let mut more = self::window(std::slice::from_ref(line)).events.remove(0);
+                    more.id = Some(format!("more{place}"));
+                    window.events.push(more);
+                }
+            }
+            window
+        };
+        for place in 0..4 {
+            assert!(
+                rank(&with(chosen)) <= rank(&with(chosen | 1 << place)),
+                "{chosen} {place}"
+            );
+        }
+    }
+}
+
+// P7: the factors that everybody has to enrol, and those that an application asks for with the log-in.
+#[test]
+fn a_factor_enrolled_inside_a_log_in_is_proven_by_it() {
+    let enrolled = |created: i64| {
+        let mut window = window(&[
+            (0, "UPDATE_TOTP", "", "a", action("otp", "CONFIGURE_TOTP")),
+            (0, "UPDATE_CREDENTIAL", "", "a", action("otp", "CONFIGURE_TOTP")),
+            (1, "LOGIN", "a", "a", action("otp", "CONFIGURE_TOTP")),
+        ]);
+        window.credentials = credentials(&json!([
+            {"id": "p", "type": "password", "createdDate": created},
+            {"id": "o", "type": "otp", "createdDate": T - 3},
+        ]));
+        window
+    };
+    let whole = |window: Window| {
+        let window = Window {
+            whole: Some(Whole::assumed()),
+            ..window
+        };
+        let found = verdict(&window);
+        (found.0, found.1)
+    };
+    let added = |proof| (ChangeKind::FactorAdded, proof);
+    assert_eq!(whole(enrolled(T - 30 * DAY)), added(Proof::EligibleFactor));
+    assert_eq!(
+        whole(enrolled(T - 3 * DAY)),
+        added(Proof::RecentLogin),
+        "the password is younger than the probation"
+    );
+    assert_eq!(
+        verdict(&enrolled(T - 30 * DAY)).1,
+        Proof::Unproven,
+        "the log is not whole"
+    );
+}
+
+// row B1: Keycloak has no line of its own for it; the log-in names the type of credential.
+#[test]
+fn a_log_in_with_a_recovery_code_is_the_use_of_one() {
+    let code = || json!({"credential_type": "recovery-authn-codes"});
+    let used = window(&[
+        (-9_000, "LOGIN", "z", "z", none()),
+        (0, "LOGIN", "a", "a", code()),
+        (5, "LOGIN", "a", "a", none()),
+    ]);
+    assert_eq!(
+        verdict(&used),
+        (ChangeKind::RecoveryCodeUsed, Proof::Unproven, Some(named("a")))
+    );
+    assert_eq!(changes(&used)[0].factor, Some(FactorClass::RecoveryCodes));
+    let again = window(&[(-50, "LOGIN", "a", "a", none()), (0, "LOGIN", "a", "a", code())]);
+    assert_eq!(verdict(&again).2, None, "a session that others were in");
+    let enrolled = action("recovery-authn-codes", "CONFIGURE_RECOVERY_AUTHN_CODES");
+    assert!(changes(&window(&[(0, "LOGIN", "a", "a", enrolled)])).is_empty());
+    let mut failed = used.clone();
+    failed.events[1].error = Some("invalid_user_credentials".to_owned());
+    assert!(changes(&failed).is_empty());
 }

@@ -7,7 +7,7 @@ mod exported;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use self::exported::{Component, Composites, ExportedGroup, ExportedRole};
+pub use self::exported::{Component, Composites, ExportedGroup, ExportedRole, RequiredAction};
 use self::exported::{Export, ScopeMapping};
 use super::names::RoleRef;
 use crate::idp::keycloak::admin::{Admin, AdminError};
@@ -268,6 +268,56 @@ impl Snapshot {
     #[must_use]
     pub fn reset_flow(&self) -> Option<&str> {
         self.export.reset_credentials_flow.as_deref()
+    }
+
+    /// What one password policy is set to, such as the days of `forceExpiredPasswordChange`.
+    #[must_use]
+    pub fn password_policy(&self, name: &str) -> Option<i64> {
+        let all = self.export.password_policy.as_deref()?;
+        let found = all
+            .split(" and ")
+            .find_map(|policy| policy.trim().strip_prefix(name));
+        let value = found?.trim().strip_prefix('(')?.strip_suffix(')')?;
+        value.trim().parse().ok()
+    }
+
+    /// Actions that people may have to take at a log-in.
+    #[must_use]
+    pub fn required_actions(&self) -> &[RequiredAction] {
+        &self.export.required_actions
+    }
+
+    /// Seconds that a link in a reset mail lives, the longest that is set for it.
+    #[must_use]
+    pub fn reset_lifespan(&self) -> i64 {
+        let of_its_own = self.attribute("actionTokenGeneratedByUserLifespan.reset-credentials");
+        let of_its_own = of_its_own.and_then(|seconds| seconds.parse().ok());
+        of_its_own
+            .or(self.export.action_token_generated_by_user_lifespan)
+            .unwrap_or(300)
+    }
+
+    /// Seconds that a link in an administrator's mail lives, unless the administrator says otherwise.
+    #[must_use]
+    pub fn admin_lifespan(&self) -> i64 {
+        self.export
+            .action_token_generated_by_admin_lifespan
+            .unwrap_or(43_200)
+    }
+
+    /// Does everybody who forgot a password get Keycloak's own mail?
+    #[must_use]
+    pub fn resets_by_mail(&self) -> bool {
+        let alias = self.reset_flow().unwrap_or("reset credentials");
+        let flow = self
+            .export
+            .authentication_flows
+            .iter()
+            .find(|flow| flow.alias == alias);
+        let executions = flow.into_iter().flat_map(|flow| &flow.authentication_executions);
+        executions
+            .filter(|execution| execution.requirement.as_deref() == Some("REQUIRED"))
+            .any(|execution| execution.authenticator.as_deref() == Some("reset-credential-email"))
     }
 
     /// Is there a flow of this alias?

@@ -92,6 +92,19 @@ pub(super) struct Execution {
     pub(super) authenticator: Option<String>,
     pub(super) authenticator_config: Option<String>,
     pub(super) flow_alias: Option<String>,
+    pub(super) requirement: Option<String>,
+}
+
+/// An action that people may have to take at a log-in.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct RequiredAction {
+    /// Its name, such as `UPDATE_PASSWORD`.
+    pub alias: String,
+    /// Is it switched on?
+    pub enabled: bool,
+    /// Settings.
+    pub config: Option<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -170,6 +183,14 @@ pub(super) struct Export {
     pub(super) attributes: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub(super) reset_credentials_flow: Option<String>,
+    #[serde(default)]
+    pub(super) password_policy: Option<String>,
+    #[serde(default)]
+    pub(super) required_actions: Vec<RequiredAction>,
+    #[serde(default)]
+    pub(super) action_token_generated_by_user_lifespan: Option<i64>,
+    #[serde(default)]
+    pub(super) action_token_generated_by_admin_lifespan: Option<i64>,
     #[serde(default)]
     pub(super) authentication_flows: Vec<Flow>,
     #[serde(default)]
