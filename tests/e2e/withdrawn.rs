@@ -50,8 +50,15 @@ async fn assert_gone(rp: &RelyingParty, browser: &mut Browser, replies: &[Reply]
     );
 }
 
-/// A poll interval and a second.
-const POLL: Duration = Duration::from_millis(1_500);
+/// A poll interval, and what a machine takes that has other things to do.
+const SOON: Duration = Duration::from_secs(5);
+
+fn has_role(reply: &Reply, role: &str) -> bool {
+    let claims = reply.access_claims();
+    claims["roles"]
+        .as_array()
+        .is_some_and(|roles| roles.contains(&json!(role)))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p16_signed_out_everywhere_disabled_or_deleted_at_keycloak_ends_everything_here() {
@@ -73,7 +80,7 @@ async fn p16_signed_out_everywhere_disabled_or_deleted_at_keycloak_ends_everythi
                     .expect_status(204),
             ),
         }
-        assert_gone(&shop, &mut own, &replies, POLL).await;
+        assert_gone(&shop, &mut own, &replies, SOON).await;
     }
 }
 
@@ -102,7 +109,7 @@ async fn p16_a_proven_logout_token_ends_its_session_at_once_though_nobody_polls(
         .unwrap();
     let id = oldest["id"].as_str().unwrap();
     world.realm.delete(&format!("sessions/{id}"), None).await;
-    assert_gone(&shop, &mut own, &[online], Duration::from_secs(1)).await;
+    assert_gone(&shop, &mut own, &[online], SOON).await;
     assert!(is_active(&shop, &other).await, "another session of the account");
 }
 
@@ -118,7 +125,7 @@ async fn p16_a_role_that_was_taken_away_is_gone_within_the_life_of_an_access_tok
     let first = sign_in(&mut browser(), &office, scope, "admin-one", PASSWORD)
         .await
         .expect_status(200);
-    assert_eq!(first.access_claims()["roles"], json!(["reentry-admin"]));
+    assert!(has_role(&first, "reentry-admin"), "{}", first.body);
     let url = format!("{}/api/v1/audit", world.issuer);
     let may = |token: String| {
         let call = reqwest::Client::new().get(&url).bearer_auth(token);
@@ -134,6 +141,6 @@ async fn p16_a_role_that_was_taken_away_is_gone_within_the_life_of_an_access_tok
         .refresh(first.text("refresh_token"))
         .await
         .expect_status(200);
-    assert_eq!(next.access_claims().get("roles"), None);
+    assert!(!has_role(&next, "reentry-admin"), "{}", next.body);
     assert_eq!(may(next.text("access_token").to_owned()).await, 403);
 }
