@@ -451,6 +451,7 @@ upstreams:
     kind: keycloak
     url: {base}
     realm: {name}
+    identity: {name}
     poll_interval: {poll}
     reconcile_interval: {reconcile}
     timeout: {timeout}
