@@ -446,11 +446,12 @@ async fn p17_what_fills_the_store_leaves_room_for_what_tightens() {
     };
     let sub = subject("somebody-else");
     let other = house.keys().subject(&sub);
-    let log_in = store.update(&other, Parts::GRANTS, None, &|_| Some(begins(session.clone())));
-    assert!(matches!(log_in.await, Err(StoreError::Full(_))));
+    let log_in = |_: &_| Some(begins(session.clone()));
+    let full = store.update(&other, Parts::GRANTS, None, &log_in).await;
+    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
     // Ends and holds find their room, many of them.
-    let ends = store.update(&key, Parts::GRANTS, None, &|_| Some(begins(Grants::default())));
-    ends.await.unwrap();
+    let ends = |_: &_| Some(begins(Grants::default()));
+    store.update(&key, Parts::GRANTS, None, &ends).await.unwrap();
     for n in 0..100 {
         let sub = format!("victim-{n}");
         let victim = house.keys().subject(&subject(&sub));
@@ -470,8 +471,7 @@ async fn p17_what_fills_the_store_leaves_room_for_what_tightens() {
         .server
         .cli(&["CONFIG", "SET", "maxmemory", &(used * 100).to_string()]);
     store.room().await.unwrap();
-    let log_in = store.update(&other, Parts::GRANTS, None, &|_| Some(begins(session.clone())));
-    log_in.await.unwrap();
+    store.update(&other, Parts::GRANTS, None, &log_in).await.unwrap();
     // What Redis itself refuses is said in words.
     house.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let full = store
