@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use reentry::domain::hold::Effect;
-use reentry::domain::session::Grants;
+use reentry::domain::session::{Grants, Session};
 use reentry::domain::subject::account::Account;
 use reentry::domain::time::Span;
 use reentry::ports::seal::{Seal as _, SubjectKey};
@@ -75,7 +75,7 @@ async fn p9_a_commit_that_fails_half_way_leaves_nothing() {
     let before = partition(&house, &key);
     let store = house.store();
     let answer = store.update(&key, Parts::ALL, None, &|_| Some(write("u", 2)));
-    assert!(matches!(answer.await, Err(StoreError::Unavailable(why)) if why.contains("OOM")));
+    assert!(matches!(answer.await, Err(StoreError::Full(why)) if why.contains("maxmemory")));
     assert_eq!(partition(&house, &key), before, "out of memory");
     house.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     let loaded = store.read(&key, Parts::RECORD).await.unwrap();
@@ -441,7 +441,10 @@ async fn p17_what_fills_the_store_leaves_room_for_what_tightens() {
         ..Write::default()
     };
     let session = Grants {
-        sessions: vec![crate::values::session()],
+        sessions: vec![Session {
+            id_token: "e".repeat(1000),
+            ..crate::values::session()
+        }],
         ..Grants::default()
     };
     let sub = subject("somebody-else");
