@@ -273,6 +273,7 @@ async fn an_end_that_was_rolled_back_with_its_head_is_found_by_the_witness() {
 #[tokio::test]
 async fn a_loss_that_came_before_the_start_is_written_down_by_the_next_process() {
     let house = House::start().await;
+    house.store.lost().await.unwrap();
     let witness = house.store.witness().unwrap();
     house.tamper("redis.call('DEL', KEYS[1]) return redis.call('HDEL', KEYS[2], 'an', 'ah', 'ap', 'am')");
     let settings = Settings::new(RedisUrl::parse(&house.redis.url()).unwrap());

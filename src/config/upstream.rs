@@ -55,6 +55,8 @@ pub struct Upstream {
     pub url: Url,
     /// The realm.
     pub realm: String,
+    /// Which one it is, where its URL and realm do not say that.
+    pub identity: Option<String>,
     /// The service account that reads the log and acts.
     pub admin: ClientCredentials,
     /// The client by which users log in for the broker; `None` when the broker is not used with this IdP.
@@ -96,6 +98,9 @@ impl Upstream {
         let kind = match self.kind {
             UpstreamKind::Keycloak => "keycloak",
         };
+        if let Some(identity) = &self.identity {
+            return format!("{kind} named {identity}");
+        }
         let url = self.url.as_str().trim_end_matches('/');
         format!("{kind} {url} {}", self.realm)
     }
@@ -228,6 +233,7 @@ impl Upstream {
             UpstreamId::parse(t).ok_or_else(|| format!("is `{t}`; write 1 to 32 of a-z, 0-9 and -"))
         });
         let name = s.optional("name", filled);
+        let identity = s.optional("identity", filled);
         let kind = s.choice(
             "kind",
             UpstreamKind::Keycloak,
@@ -257,6 +263,7 @@ impl Upstream {
             kind: kind?,
             url: url?,
             realm: realm?,
+            identity: identity?,
             admin: admin??,
             broker: broker?,
             prefix: prefix?,

@@ -82,7 +82,7 @@ pub enum Loss {
     },
     /// An IdP that is another one than the store was made for.
     #[error(
-        "it was made for another identity provider (another URL or realm) under the id `{ids}`: if this is a copy of another installation, give it a store of its own (`store.url` with another database, or another server); if the identity provider moved to another URL, stop every `reentry serve` and run `reentry store init --moved {ids}`"
+        "it was made for another identity provider (another URL or realm) under the id `{ids}`: if this is a copy of another installation, give it a store of its own (`store.url` with another database, or another server); if replicas reach it by different URLs, set `identity` of the upstream to the same words in all of them; if it moved to another URL, stop every `reentry serve` and run `reentry store init --moved {ids}`"
     )]
     OtherIdentity {
         /// The ids.

@@ -467,6 +467,7 @@ upstreams:
     kind: keycloak
     url: {base}
     realm: {name}
+    identity: {name}
     poll_interval: {poll}
     reconcile_interval: {reconcile}
     timeout: {timeout}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use reentry::domain::hold::Effect;
-use reentry::domain::session::Grants;
+use reentry::domain::session::{Grants, Session};
 use reentry::domain::subject::account::Account;
 use reentry::domain::time::Span;
 use reentry::ports::seal::{Seal as _, SubjectKey};
@@ -75,7 +75,7 @@ async fn p9_a_commit_that_fails_half_way_leaves_nothing() {
     let before = partition(&house, &key);
     let store = house.store();
     let answer = store.update(&key, Parts::ALL, None, &|_| Some(write("u", 2)));
-    assert!(matches!(answer.await, Err(StoreError::Unavailable(why)) if why.contains("OOM")));
+    assert!(matches!(answer.await, Err(StoreError::Full(why)) if why.contains("maxmemory")));
     assert_eq!(partition(&house, &key), before, "out of memory");
     house.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     let loaded = store.read(&key, Parts::RECORD).await.unwrap();
@@ -441,16 +441,20 @@ async fn p17_what_fills_the_store_leaves_room_for_what_tightens() {
         ..Write::default()
     };
     let session = Grants {
-        sessions: vec![crate::values::session()],
+        sessions: vec![Session {
+            id_token: "e".repeat(1000),
+            ..crate::values::session()
+        }],
         ..Grants::default()
     };
     let sub = subject("somebody-else");
     let other = house.keys().subject(&sub);
-    let log_in = store.update(&other, Parts::GRANTS, None, &|_| Some(begins(session.clone())));
-    assert!(matches!(log_in.await, Err(StoreError::Full(_))));
+    let log_in = |_: &_| Some(begins(session.clone()));
+    let full = store.update(&other, Parts::GRANTS, None, &log_in).await;
+    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
     // Ends and holds find their room, many of them.
-    let ends = store.update(&key, Parts::GRANTS, None, &|_| Some(begins(Grants::default())));
-    ends.await.unwrap();
+    let ends = |_: &_| Some(begins(Grants::default()));
+    store.update(&key, Parts::GRANTS, None, &ends).await.unwrap();
     for n in 0..100 {
         let sub = format!("victim-{n}");
         let victim = house.keys().subject(&subject(&sub));
@@ -470,8 +474,7 @@ async fn p17_what_fills_the_store_leaves_room_for_what_tightens() {
         .server
         .cli(&["CONFIG", "SET", "maxmemory", &(used * 100).to_string()]);
     store.room().await.unwrap();
-    let log_in = store.update(&other, Parts::GRANTS, None, &|_| Some(begins(session.clone())));
-    log_in.await.unwrap();
+    store.update(&other, Parts::GRANTS, None, &log_in).await.unwrap();
     // What Redis itself refuses is said in words.
     house.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let full = store

@@ -81,15 +81,27 @@ impl<B: Backend> Shared<B> {
             batch.record.put = Put::Set(self.anchored(&place, &next, kept)?);
         }
         batch.due = record.map_or(Due::Leave, |r| r.due().map_or(Due::Never, Due::At));
+        let since = record.map(|r| r.updated).or(time);
+        self.announce(&mut batch, write, subject, since)?;
+        Ok(batch)
+    }
+
+    /// Adds the effects and the audit lines.
+    fn announce(
+        &self,
+        batch: &mut Batch,
+        write: &Write,
+        subject: Option<&Subject>,
+        since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         if write.effects.is_empty() && write.audit.is_empty() {
-            return Ok(batch);
+            return Ok(());
         }
         let subject = subject
             .ok_or_else(|| StoreError::Unreadable("effects of a subject without a record".to_owned()))?;
-        let since = record.map(|r| r.updated).or(time);
         for (id, effect) in &write.effects {
             batch.outbox.push(self.envelope(
-                key.partition(),
+                batch.key.partition(),
                 &Envelope {
                     subject: subject.clone(),
                     id: id.clone(),
@@ -104,7 +116,7 @@ impl<B: Backend> Shared<B> {
         for (index, entry) in (0..LINES).zip(&write.audit) {
             batch.loose.push(line(subject, entry, index));
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// The name of a mark in a key: the source stays readable, what it marks does not.
