@@ -152,10 +152,11 @@ impl Watched {
             let named = |event: &&AdminEvent| path(event).first().is_some_and(|first| kinds.contains(first));
             others.iter().any(named)
         };
-        if of(&["groups"]) {
+        let (of_groups, of_roles) = (of(&["groups"]), of(&["roles", "roles-by-id"]));
+        if of_groups {
             act::forget_layout(keycloak).await;
         }
-        if of(&["groups", "roles", "roles-by-id"]) {
+        if of_groups || of_roles {
             administrators::forget(keycloak).await;
         }
         let layout = match act::layout(keycloak).await {
@@ -167,8 +168,8 @@ impl Watched {
             }
         };
         let known = layout.remembering(&self.groups);
-        // In a realm that was never wired nothing rests on anything.
-        for event in others.iter().filter(|_| !known.groups().is_empty()) {
+        // What a first reading brings is history, and in a realm that was never wired nothing rests on anything.
+        for event in others.iter().filter(|_| !self.groups.is_empty()) {
             if let Some(Judged { why, doubt }) = lines::judge(event, &known) {
                 let who = event.auth_details.user_id.as_deref().unwrap_or("somebody");
                 seen.drifted.push(format!(

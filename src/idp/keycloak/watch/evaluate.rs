@@ -61,13 +61,14 @@ async fn evaluate(keycloak: &Keycloak, layout: &Layout, seen: &mut Seen) -> Resu
             .is_none_or(|protocol| protocol == "openid-connect");
         client.enabled && !client.bearer_only && oidc
     };
-    let pairs = clients
-        .iter()
-        .filter(speaks)
-        .filter_map(|client| Some((client.id.as_deref()?, client.client_id.as_str())))
-        .flat_map(|client| canaries.iter().map(move |canary| (client, canary)));
-    let pairs: Vec<_> = pairs.take(MOST).collect();
-    for ((id, client), (user, wanted)) in pairs {
+    let mut pairs: Vec<(&str, &str, &str, &str)> = Vec::new();
+    for client in clients.iter().filter(speaks) {
+        for (user, wanted) in &canaries {
+            let id = client.id.as_deref();
+            pairs.extend(id.map(|id| (id, client.client_id.as_str(), user.as_str(), wanted.as_str())));
+        }
+    }
+    for (id, client, user, wanted) in pairs.into_iter().take(MOST) {
         let token = match admin.example_access_token(id, user, "openid").await {
             Ok(token) => token,
             // Deleted meanwhile, or a client that the server evaluates nothing for.
