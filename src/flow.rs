@@ -20,6 +20,7 @@ pub mod report;
 pub mod session;
 pub mod step;
 pub mod sweep;
+mod tamper;
 pub mod thaw;
 mod told;
 pub mod untold;

@@ -1377,3 +1377,19 @@ fn addresses_of_clients_that_are_not_public_need_leave() {
         faults(&logout).contains("`clients[0].backchannel_logout_uri` names an address that is not public")
     );
 }
+
+// Keycloak takes nearly everything for the name of a realm.
+#[test]
+fn a_realm_may_have_spaces_and_umlauts_in_its_name() {
+    let named = |name: &str| with("realm: customers", &format!("realm: \"{name}\""));
+    let loaded = load(&named("Köln GmbH.Test v2")).unwrap();
+    let upstream = &loaded.config.upstreams[0];
+    assert_eq!(upstream.realm, "Köln GmbH.Test v2");
+    assert_eq!(
+        upstream.issuer(),
+        "https://login.example.com/realms/K%C3%B6ln%20GmbH.Test%20v2"
+    );
+    for name in ["a/b", "a?b", "a#b", "a%62", " a", "..", "a;b"] {
+        assert!(faults(&named(name)).contains("not the name of a realm"), "{name}");
+    }
+}

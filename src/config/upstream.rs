@@ -195,11 +195,12 @@ impl Upstream {
     /// The issuer of its tokens: `{url}/realms/{realm}`.
     #[must_use]
     pub fn issuer(&self) -> String {
-        format!(
-            "{}/realms/{}",
-            self.url.as_str().trim_end_matches('/'),
-            self.realm
-        )
+        let mut issuer = self.url.clone();
+        // As Keycloak writes it: a realm's name may have spaces and umlauts.
+        if let Ok(mut path) = issuer.path_segments_mut() {
+            path.pop_if_empty().extend(["realms", self.realm.as_str()]);
+        }
+        issuer.into()
     }
 
     /// The `sub` in our tokens for one of its accounts.
@@ -268,12 +269,17 @@ fn phone_attributes(s: &Section<'_>) -> Option<Vec<String>> {
 }
 
 fn realm(text: &str) -> Result<String, String> {
-    let fits =
-        !text.is_empty() && !text.contains(['/', '?', '#', '%']) && !text.contains(char::is_whitespace);
+    // Keycloak takes spaces and umlauts; what would leave the place of one path segment it does not.
+    let fits = !matches!(text, "" | "." | "..")
+        && text.trim() == text
+        && !text.contains(['/', '\\', '?', '#', '%', ';'])
+        && !text.contains(char::is_control);
     if fits {
         Ok(text.to_owned())
     } else {
-        Err(format!("is `{text}`, not the name of a realm"))
+        Err(format!(
+            "is `{text}`, not the name of a realm: write it as the console shows it, without `/ \\ ? # % ;` and spaces around it"
+        ))
     }
 }
 

@@ -64,6 +64,8 @@ impl IdentityProvider for DemoProvider {
             next: Cursor(people.log.len().to_string()),
             more: false,
             alarms: Vec::new(),
+            drifted: Vec::new(),
+            doubt: false,
         })
     }
 
@@ -121,7 +123,10 @@ impl IdentityProvider for DemoProvider {
         if ended > 0 {
             acts.push(format!("{ended} sessions ended"));
         }
-        Ok(Converged { acts, cannot: None })
+        Ok(Converged {
+            acts,
+            ..Converged::default()
+        })
     }
 
     async fn restore(&self, sub: &str, since: Timestamp, _before: &Account) -> Result<Vec<String>, IdpError> {

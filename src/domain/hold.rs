@@ -12,7 +12,7 @@ mod episode;
 pub mod rebuild;
 mod standing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -189,6 +189,13 @@ pub struct Record {
     /// Attempts that changed nothing, as they were told.
     #[serde(default)]
     pub attempts: Vec<Attempts>,
+    /// What holds took from the account at the IdP and no lift gave back yet, in the words of the adapter. The IdP's own
+    /// notes say the same, until somebody takes them away.
+    #[serde(default)]
+    pub owed: BTreeSet<String>,
+    /// When the account itself undid its hold at the IdP: the last two times, or the first two that were close.
+    #[serde(default)]
+    pub undone: Vec<Timestamp>,
 }
 
 /// The restriction in force.
@@ -228,6 +235,8 @@ impl Record {
             reports: Vec::new(),
             recovery: None,
             attempts: Vec::new(),
+            owed: BTreeSet::new(),
+            undone: Vec::new(),
         }
     }
 

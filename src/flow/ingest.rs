@@ -5,18 +5,20 @@
 
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
+use crate::domain::hold::attempt::Undoing;
 use crate::domain::hold::rebuild::{hush, was_told};
-use crate::domain::hold::{Record, Transition, attempt};
+use crate::domain::hold::{Record, Transition};
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
+use crate::flow::tamper::{acted, disagreed, tampered};
 use crate::flow::{Flow, FlowError, told, untold};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
 
 /// How long an event is remembered: longer than any overlap or back-fill of a poller.
-const MARK_KEEP: Span = Span::from_days(60);
+pub(super) const MARK_KEEP: Span = Span::from_days(60);
 
 /// What a log-in-time check found out about the account.
 #[derive(Clone, Debug)]
@@ -50,7 +52,11 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
             Ok(updated.unwrap_or(Updated::Unchanged))
         }
         Heard::Touched { id } => touched(flow, &subject, id).await,
-        Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
+        Heard::Tampered { id, what, own } => {
+            let (event, own) = (id.as_str(), *own);
+            tampered(flow, &subject, Undoing { event, what, own }).await
+        }
+        Heard::Acted { id, what, at, made } => acted(flow, &subject, (id, *at), what, made.as_deref()).await,
     }
 }
 
@@ -362,6 +368,7 @@ async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, Fl
             store_change(flow, subject, &change, Some(&reading), Era::Ours).await?;
         }
     }
+    disagreed(flow, subject, &loaded, &reading, id).await?;
     let known = told::known(&reading.account, loaded.account.as_ref(), &[]);
     refresh(flow, &key, &known).await
 }
@@ -435,29 +442,6 @@ pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result
             })
         })
         .await?;
-    Ok(updated)
-}
-
-/// Somebody moved what holds the account at the IdP: agree with the record again, at once, and tell everyone.
-async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Result<Updated, FlowError> {
-    let key = flow.key(subject);
-    let mark = Mark {
-        name: format!("{}:{id}", Source::AdminEvents.as_str()),
-        keep: MARK_KEEP,
-    };
-    let policy = flow.policy.load_full();
-    let updated = flow
-        .store
-        .update(&key, Parts::ACCOUNT, Some(&mark), &|loaded| {
-            let (record, account) = (loaded.record.as_ref()?, loaded.account.as_ref());
-            let now = flow.now(loaded.store_time);
-            attempt::tampered(record, account, id, what, now, &policy).map(Write::from)
-        })
-        .await?;
-    if matches!(updated, Updated::Stored) {
-        metrics::counter!("reentry_tampered_total").increment(1);
-        tracing::warn!(upstream = %subject.upstream, what, "a hold was tampered with at the identity provider");
-    }
     Ok(updated)
 }
 

@@ -10,6 +10,7 @@ use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
+use crate::flow::reconcile::held;
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line};
 use crate::ports::store::{Loaded, Parts, StoreError, Write};
@@ -239,6 +240,7 @@ fn name(line: &Line) -> String {
         }
         Heard::Touched { id } => format!("{}:touched:{id}", line.sub),
         Heard::Tampered { id, .. } => format!("{}:tampered:{id}", line.sub),
+        Heard::Acted { id, .. } => format!("{}:acted:{id}", line.sub),
     }
 }
 
@@ -254,7 +256,7 @@ fn stamp_name(upstream: &UpstreamId) -> String {
 async fn take(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> Result<bool, FlowError> {
     let parts = match line.heard {
         Heard::Change(_) => Parts::RECORD.while_rebuilding(),
-        Heard::Touched { .. } | Heard::Tampered { .. } => Parts::RECORD,
+        Heard::Touched { .. } | Heard::Tampered { .. } | Heard::Acted { .. } => Parts::RECORD,
     };
     // Asked first, so that a line that has to wait costs the IdP nothing.
     if let Some(subject) = Subject::new(upstream.clone(), &line.sub)
@@ -302,6 +304,14 @@ pub async fn once(
     } else {
         Era::Ours
     };
+    for what in &polled.drifted {
+        metrics::counter!("reentry_log_alarms_total").increment(1);
+        tracing::error!(%upstream, what, "what holds rest on was changed at the identity provider");
+        write_down(flow, upstream, "log_alarm", what).await;
+    }
+    if polled.doubt {
+        held::ask(flow, upstream).await?;
+    }
     let held = std::mem::take(&mut seen.held);
     let lines = polled.lines.into_iter().map(|line| (line, era));
     for (line, era) in held.into_iter().chain(lines) {

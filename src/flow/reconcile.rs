@@ -5,6 +5,7 @@
 //! One process at a time, gently, page by page. Where it stands is written down, so that another one goes on from
 //! there.
 
+pub mod held;
 mod unseen;
 
 use std::collections::BTreeSet;
@@ -21,7 +22,7 @@ use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::ingest::{self, Era};
-use crate::flow::{Flow, FlowError, rebuild, told};
+use crate::flow::{Flow, FlowError, rebuild, tamper, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Lease, Loaded, Parts, StoreError, Write};
 use crate::ports::trace;
@@ -38,8 +39,6 @@ const PAGE: u32 = 100;
 const OVERLAP: u32 = 10;
 /// Accounts that are looked at side by side.
 const SIDE_BY_SIDE: usize = 2;
-/// An act at the IdP may be under way for this long after a transition.
-const SETTLING: Span = Span::from_secs(15);
 /// The account under which lines about the whole installation are written down.
 const INSTALLATION: &str = "reentry";
 
@@ -90,6 +89,8 @@ pub async fn run(
 ) {
     while !stop.is_cancelled() {
         let round = async {
+            // Before anybody else: those of whom it is known that they have to be held.
+            held::if_asked(flow, upstream, owner).await?;
             match due(flow, upstream, interval).await {
                 Ok(true) => trace::scope(flow.trace(), whole(flow, upstream, owner))
                     .await
@@ -103,7 +104,7 @@ pub async fn run(
             () = stop.cancelled() => return,
         };
         let pause = match done {
-            Ok(()) => LOOK.max(interval / 100).min(Duration::from_secs(30)),
+            Ok(()) => LOOK,
             Err(error) => {
                 tracing::warn!(%upstream, %error, "reconciling was not finished; it goes on later");
                 AGAIN.min(interval)
@@ -159,6 +160,7 @@ pub async fn whole(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result<Op
         let (looked, differed) = page(flow, upstream, &subs).await?;
         seen += looked;
         found += differed;
+        held::if_asked(flow, upstream, owner).await?;
         lease = renew(flow, &name, owner).await?;
         flow.store
             .set_setting(&name, &pages.first.to_string(), Some(&lease))
@@ -328,8 +330,7 @@ async fn posture(
     let differs = |loaded: &Loaded| {
         let record = loaded.record.as_ref()?;
         let now = flow.now(loaded.store_time);
-        let settled = record.updated.plus(SETTLING) <= now.earliest();
-        (settled && !carried.agrees(&record.posture(now))).then_some((record.clone(), now))
+        (!carried.agrees(&record.posture(now))).then_some((record.clone(), now))
     };
     if differs(loaded).is_none() {
         return Ok(false);
@@ -347,15 +348,17 @@ async fn posture(
                 )
                 .with("wanted", format!("{:?}", record.posture(now)))
                 .with("found", format!("{carried:?}"));
+            // What is being done this moment looks like that, too: without a word then, but not without an act.
+            let settled = tamper::settled(&record, now.earliest());
             Some(Write {
                 record: Some(record),
                 effects: vec![(format!("converge:{id}"), Effect::Converge)],
-                audit: vec![entry],
+                audit: settled.then_some(entry).into_iter().collect(),
                 ..Write::default()
             })
         })
         .await?;
-    tracing::error!(upstream = %subject.upstream, ?carried, "an account is not held as it should be: made to agree again");
+    tracing::warn!(upstream = %subject.upstream, ?carried, "an account is not held as it should be: made to agree again");
     Ok(counted("posture"))
 }
 

@@ -1,5 +1,7 @@
 //! The IdP beside which we stand: what it tells, and what we do to it.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use crate::domain::change::Change;
@@ -38,6 +40,19 @@ pub enum Heard {
         id: String,
         /// What was done, for the audit log.
         what: String,
+        /// The account did it itself.
+        own: bool,
+    },
+    /// The account did something with an administrator's rights: nothing to say of one that is free.
+    Acted {
+        /// The IdP's event id.
+        id: String,
+        /// What was done, for the audit log.
+        what: String,
+        /// When, by our clock: what was done before a hold began is none of it.
+        at: Timestamp,
+        /// The account that this made, or that it gave an administrator's rights.
+        made: Option<String>,
     },
     /// An account was made or its contacts or factors may differ without any rule applying: refresh the snapshot.
     Touched {
@@ -70,6 +85,10 @@ pub struct Polled {
     pub more: bool,
     /// Faults of the log itself (switched off, shrunk, cleared), each for an alarm.
     pub alarms: Vec<String>,
+    /// Changes to what holds rest on, each an alarm of its own: it does not pass because the next poll is quiet.
+    pub drifted: Vec<String>,
+    /// Held accounts may no longer be held: they are compared with their records at once, before anybody else.
+    pub doubt: bool,
 }
 
 /// A live reading of one account.
@@ -92,6 +111,10 @@ pub struct Converged {
     pub acts: Vec<String>,
     /// Why the account could not be brought to the posture (an alarm); the rest was done.
     pub cannot: Option<String>,
+    /// What could not be done may be possible later: it is tried again.
+    pub again: bool,
+    /// What the lift of this hold has to give back, in the adapter's own words.
+    pub owes: BTreeSet<String>,
 }
 
 /// What the IdP has to agree with: the current record, nothing else.
@@ -103,6 +126,11 @@ pub struct Wanted {
     pub cuts: Vec<Cut>,
     /// A hold with `at_end: fresh_login` is over: end every session that began before this.
     pub end_before: Option<Timestamp>,
+    /// What holds took from the account and no lift gave back yet, as [`Converged::owes`] said it: the IdP's own notes
+    /// of it may have been taken away.
+    pub owed: BTreeSet<String>,
+    /// Its own acts undid the hold again and again: it is restricted in a way that they cannot lift.
+    pub barred: bool,
 }
 
 /// The IdP.

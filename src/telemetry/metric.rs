@@ -87,6 +87,10 @@ pub const METRICS: &[Metric] = &[
         "Acts of others on what holds accounts at the identity provider: re-applied. Alarm.",
     ),
     counter(
+        "reentry_acted_in_hold_total",
+        "Acts of held accounts with an administrator's rights: told in their cases. Alarm.",
+    ),
+    counter(
         "reentry_cannot_hold_total",
         "Accounts that the identity provider would not let us hold. Alarm.",
     ),

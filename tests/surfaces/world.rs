@@ -247,6 +247,7 @@ impl World {
             heard: Heard::Tampered {
                 id: format!("tampering-{n}"),
                 what: "group removed".to_owned(),
+                own: false,
             },
         };
         ingest::line(&self.flow, &self.upstream, &line, Era::Ours)

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{join3, try_join, try_join3, try_join4};
+use futures_util::future::{join3, try_join, try_join3};
 
 use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery};
 use super::events::{self, AdminAct};
@@ -77,6 +77,7 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
     );
     let (parts, logs, standing) = join3(parts, logs(keycloak, sub), standing(keycloak, sub)).await;
     let (user, credentials, links) = parts.map_err(of_account)?;
+    let on = user.enabled;
     let facts = match standing {
         Ok(standing) => Some(facts(standing, &user)),
         Err(error) => {
@@ -91,7 +92,7 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
         logs: logs?,
     };
     let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
-    let carried = facts.as_ref().map(|facts| super::act::carried(&facts.groups));
+    let carried = facts.as_ref().map(|facts| super::act::carried(facts, on));
     Ok(Reading {
         account: account(&parts, &keycloak.settings.phone_attributes),
         facts,
@@ -137,13 +138,13 @@ struct Standing {
 
 async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError> {
     let admin = &keycloak.admin;
-    let (realm, client, groups, only) = try_join4(
+    let (realm, groups, only) = try_join3(
         admin.effective_realm_roles(sub),
-        administrators::client_roles(keycloak, sub),
         admin.user_groups(sub),
         keycloak.admin_only(),
     )
     .await?;
+    let client = administrators::client_roles(keycloak, sub, &groups, &realm).await?;
     let undeclared = if only.undeclared {
         admin.undeclared_attributes(sub).await?
     } else {

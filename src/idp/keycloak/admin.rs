@@ -107,6 +107,7 @@ pub struct Admin {
     realm: String,
     credentials: Credentials,
     token: Mutex<Option<Token>>,
+    generation: std::sync::atomic::AtomicU64,
 }
 
 /// What a call sends beside its path.
@@ -154,6 +155,7 @@ impl Admin {
             realm: realm.to_owned(),
             credentials,
             token: Mutex::new(None),
+            generation: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -175,6 +177,11 @@ impl Admin {
     /// [`AdminError::Unauthorized`] when the credentials are refused; transport errors.
     pub async fn authenticate(&self) -> Result<(), AdminError> {
         self.bearer(None).await.map(|_| ())
+    }
+
+    /// Forgets the token: the next call fetches one that says what our account may do now.
+    pub async fn renew(&self) {
+        *self.token.lock().await = None;
     }
 
     fn url(&self, segments: &[&str]) -> Result<Url, AdminError> {
@@ -203,7 +210,7 @@ impl Admin {
         {
             return Ok((token.value.clone(), token.generation));
         }
-        let generation = slot.as_ref().map_or(0, |token| token.generation) + 1;
+        let generation = self.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         let token = self.fetch_token(generation).await?;
         let answer = (token.value.clone(), generation);
         *slot = Some(token);

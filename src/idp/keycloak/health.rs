@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::admin::{AdminError, Own};
-use super::representations::{AdminEvent, EventsConfig};
+use super::representations::EventsConfig;
 use super::{Keycloak, act, events, idp};
 use crate::domain::time::Span;
 use crate::ports::idp::IdpError;
@@ -77,33 +77,6 @@ pub(super) fn config_faults(config: &EventsConfig, retention: Span) -> Vec<Strin
         ));
     }
     faults
-}
-
-/// Changes to what holds rest on, told once: the whole realm may read `full` or `none` now. What wiring makes is
-/// left out, so that it raises no alarm; whatever else was made is found by `--check`.
-pub(super) fn drift<'a>(page: impl Iterator<Item = &'a AdminEvent>, own: Option<&str>) -> Vec<String> {
-    let ours = |text: &str| text.contains("reentry-") || text.contains("default-roles-");
-    let telling = |event: &&AdminEvent| {
-        let path = event.resource_path.as_deref().unwrap_or_default();
-        let sent = event.representation.as_deref().unwrap_or_default();
-        let taken = matches!(event.operation_type.as_str(), "DELETE" | "UPDATE");
-        let given = path.starts_with("groups/")
-            && path.ends_with("role-mappings/realm")
-            && (sent.contains("reentry-full") || sent.contains("default-roles-"));
-        !path.starts_with("users/")
-            && event.error.is_none()
-            && (own.is_none() || event.auth_details.user_id.as_deref() != own)
-            && (given || (taken && (ours(sent) || ours(path))))
-    };
-    page.filter(telling)
-        .map(|event| {
-            let path = event.resource_path.as_deref().unwrap_or_default();
-            format!(
-                "{} of `{path}` touches what holds rest on: run `reentry wire keycloak --check`",
-                event.operation_type
-            )
-        })
-        .collect()
 }
 
 /// Roles that our token does not name.

@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use self::window::lines;
 use super::admin::{AdminEventQuery, Direction, EventQuery};
-use super::health::{Kept, config_faults, drift, role_taken};
+use super::health::{Kept, config_faults, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
+use super::watch::{self, Watched};
 use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
 use crate::domain::time::{Now, Span, Timestamp};
@@ -44,6 +45,7 @@ struct Place {
     user: Stream,
     admin: Stream,
     kept: Kept,
+    watched: Watched,
 }
 
 /// How far one log has been read.
@@ -196,20 +198,22 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         .map(|event| admin_row(event, own.as_deref()))
         .collect();
     let mut alarms = place.standing(&pages.config, settings.retention);
-    alarms.extend(role_taken(keycloak).await?);
-    for (stream, start, rows, name) in [
-        (&place.user, starts.0, &user_rows, "user"),
-        (&place.admin, starts.1, &admin_rows, "admin"),
-    ] {
-        if stream.lost(start, rows, rows.len() >= max as usize, clock) {
-            alarms.push(format!(
-                "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
-            ));
-        }
-    }
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
-    let fresh = pages.admin.iter().filter(|event| !known(event));
-    alarms.extend(drift(fresh, own.as_deref()));
+    let fresh: Vec<&AdminEvent> = pages.admin.iter().filter(|event| !known(event)).collect();
+    if watch::names_us(&fresh, own.as_deref()) {
+        // Our token still names the roles of before.
+        keycloak.admin.renew().await;
+    }
+    alarms.extend(role_taken(keycloak).await?);
+    let lost = place.lost(starts, (&user_rows, &admin_rows), max, clock);
+    let doubt = !lost.is_empty();
+    alarms.extend(lost);
+    let acted = watch::acted(&fresh, own.as_deref(), ahead);
+    let mut watched = std::mem::take(&mut place.watched);
+    let watching = watched.look(keycloak, &pages.config, &fresh, own.as_deref());
+    let seen = watching.await;
+    place.watched = watched;
+    alarms.extend(seen.alarms);
     let before: Verdicts = place.verdicts();
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
@@ -218,23 +222,32 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
-    let judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    let mut judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    // Behind what the same instant says of an account: it may be held by that.
+    judged.extend(acted);
+    judged.sort_by_key(|(time, ..)| *time);
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
-    // What was judged the same before has been stored: the cursor only moves when it has.
-    let news = |(_, id, line): &(i64, String, Line)| match (before.get(id), &line.heard) {
-        (None, _) => true,
-        (Some(verdict), Heard::Change(_)) => verdicts.get(id) != Some(verdict),
-        (Some(_), _) => false,
-    };
-    let lines = judged.into_iter().filter(news).map(|(.., line)| line).collect();
+    let lines = unheard(judged, &before, &verdicts);
     let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
         next: Cursor(next),
         more: user_more || admin_more,
         alarms,
+        drifted: seen.drifted,
+        doubt: doubt || seen.doubt,
     })
+}
+
+/// What was judged the same before has been stored: the cursor only moves when it has.
+fn unheard(judged: Vec<(i64, String, Line)>, before: &Verdicts, verdicts: &Verdicts) -> Vec<Line> {
+    let news = |(_, id, line): &(i64, String, Line)| match (before.get(id), &line.heard) {
+        (None, _) => true,
+        (Some(verdict), Heard::Change(_)) => verdicts.get(id) != Some(verdict),
+        (Some(_), _) => false,
+    };
+    judged.into_iter().filter(news).map(|(.., line)| line).collect()
 }
 
 /// What each event was judged to be, by its id.
@@ -252,6 +265,23 @@ impl Place {
         let mut faults = config_faults(config, retention);
         faults.extend(self.kept.shrunk(config));
         faults
+    }
+
+    /// Logs that lost lines.
+    fn lost(&self, starts: (i64, i64), rows: (&[Row], &[Row]), max: u32, clock: i64) -> Vec<String> {
+        let streams = [
+            (&self.user, starts.0, rows.0, "user"),
+            (&self.admin, starts.1, rows.1, "admin"),
+        ];
+        let lost = |(stream, start, rows, _): &(&Stream, i64, &[Row], &str)| {
+            stream.lost(*start, rows, rows.len() >= max as usize, clock)
+        };
+        let told = streams.into_iter().filter(lost).map(|(.., name)| {
+            format!(
+                "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
+            )
+        });
+        told.collect()
     }
 
     fn verdicts(&self) -> Verdicts {
