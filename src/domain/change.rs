@@ -38,6 +38,16 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// As what owners are told of it. What cannot be told apart from a reset is held as one, but it is only called so
+    /// where a message carried its proof: its owner may have changed it.
+    #[must_use]
+    pub const fn said(self, by_message: bool) -> Self {
+        match self {
+            Self::PasswordReset if !by_message => Self::PasswordChanged,
+            other => other,
+        }
+    }
+
     /// Whether an address was changed, so that `email_verified` is not believed while it holds (contract section 3).
     #[must_use]
     pub const fn is_contact(self) -> bool {

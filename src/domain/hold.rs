@@ -118,6 +118,12 @@ impl Cause {
         self.cap.map_or(end, |cap| end.min(cap))
     }
 
+    /// As what owners are told of it.
+    #[must_use]
+    pub const fn said(&self) -> ChangeKind {
+        self.kind.said(self.channel.is_some())
+    }
+
     /// When it ends at the latest by its nominal length, whether anybody was told or not.
     #[must_use]
     pub fn nominal_end(&self) -> Timestamp {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ceiling::Ceiling;
-use crate::domain::change::{Change, ChangeKind};
+use crate::domain::change::{Change, ChangeKind, Proof};
 use crate::domain::hold::Record;
 use crate::domain::policy::Policy;
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, FactorClass};
@@ -224,7 +224,7 @@ pub fn plan(
 pub fn content_of(change: &Change) -> Content {
     Content {
         message: Message::of(change.kind, change.factor),
-        change: Some(change.kind),
+        change: Some(change.kind.said(change.proof == Proof::Message)),
         at: change.start(),
         origin: change.origin.clone(),
         allowed: None,

@@ -210,7 +210,7 @@ fn a_second_channel_confirms() {
     world.store(&t);
     let contest = world.record().contest.clone().unwrap();
     assert!(contest.confirmed && contest.thaw.is_none());
-    assert_eq!(thaw_step(world.record(), at(hour(5000))), ThawStep::Wait);
+    assert_eq!(thaw_step(world.record(), at(hour(5000))), ThawStep::Remind);
 }
 
 // A freeze that is only watched becomes a real one when a case in force is reported.

@@ -140,7 +140,7 @@ async fn a_frozen_account_says_how_it_goes_on() {
     assert!(first.contains("two people of our staff") && first.contains("Get in touch: +351 210 000 000"));
     for (who, words) in [
         (CLEO, "One person of our staff has looked at it"),
-        (DINA, "decided that the freeze ends on"),
+        (DINA, "have decided that it ends on"),
     ] {
         let token = world.token(who, |_| {}).await;
         assert_eq!(world.thaw(ANA, &token, "unfounded").await.0, 200);

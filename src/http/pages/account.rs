@@ -261,7 +261,7 @@ fn causes(view: &View) -> Vec<Value> {
             let from = was.and_then(|case| view.frozen.get(case));
             context! {
                 what => match (was, from) {
-                    (None, _) => wording::happened(c.kind),
+                    (None, _) => wording::happened(c.said()),
                     (Some(_), Some(_)) => "The account was frozen",
                     (Some(_), None) => "A freeze of the account ended",
                 },

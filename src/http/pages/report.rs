@@ -38,7 +38,7 @@ pub fn look(pages: &Pages, view: &View, token: &str) -> String {
     let title = match contest {
         Some(_) => "The account is frozen",
         None if cause.row == Row::AfterContest => "The freeze of your account ended",
-        None => wording::happened(cause.kind),
+        None => wording::happened(cause.said()),
     };
     let reference = contest.map_or(&cause.reference, |c| &c.case);
     pages.render("report.html", title, Some(view.now), Some(reference), page)
