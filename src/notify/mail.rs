@@ -148,7 +148,13 @@ impl Messages {
     fn restriction(&self, outgoing: &Outgoing<'_>) -> Option<String> {
         let content = &outgoing.notice.content;
         match (&content.allowed, content.message) {
-            (_, Message::AccountFrozen | Message::FreezeEnding | Message::ReportRepeated) => None,
+            (
+                _,
+                Message::AccountFrozen
+                | Message::FreezeEnding
+                | Message::ReportRepeated
+                | Message::AdministratorAdded,
+            ) => None,
             (Some(allowed), _) if !allowed.is_full() => {
                 Some(self.wording.restriction(allowed, content.until))
             }
