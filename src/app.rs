@@ -75,7 +75,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         body: server.body_limit,
         time: server.request_timeout,
         body_time: server.bounds.body_timeout,
-        ..crate::http::context::Limits::default()
+        at_once: config.limits.at_once,
     });
     context = context.with_rates(
         config.limits,
@@ -199,7 +199,7 @@ async fn keep_policy(flow: Arc<Flow>, upstream: UpstreamId, today: Arc<Policy>, 
 ///
 /// # Errors
 /// When the keys cannot be made or read, or the store has markers of another installation.
-pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
+pub async fn store_init(config: &Config, moved: Option<&UpstreamId>) -> anyhow::Result<bool> {
     let path = &config.store.keys_file;
     let keys = if path.exists() {
         Keys::load(path)
@@ -208,9 +208,12 @@ pub async fn store_init(config: &Config) -> anyhow::Result<bool> {
     };
     let keys = keys
         .with_context(|| format!("the key file {}", path.display()))?
-        .of(config.upstreams.iter().map(|u| &u.id));
+        .identified(config.upstreams.iter().map(|u| (&u.id, u.identity())));
     let keys = Arc::new(keys);
     let store = assemble::store(config, Arc::clone(&keys)).await?;
+    if let Some(moved) = moved {
+        store.moved(moved).await?;
+    }
     let created = store.init().await?;
     for upstream in &config.upstreams {
         crate::flow::holders::found(store.as_ref(), keys.as_ref(), &upstream.id).await?;
@@ -248,6 +251,6 @@ async fn opened(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let path = &config.store.keys_file;
     let keys = Keys::load(path)
         .with_context(|| format!("the key file {}", path.display()))?
-        .of(config.upstreams.iter().map(|u| &u.id));
+        .identified(config.upstreams.iter().map(|u| (&u.id, u.identity())));
     assemble::store(config, Arc::new(keys)).await
 }

@@ -218,7 +218,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let clients = client::read_all(root, defaults, upstreams.as_deref(), outbound.as_ref());
     let mail = optional_mail(root);
     let webhooks = webhook::read_all(root, outbound.as_ref());
-    let branding = Branding::read(&root.section("branding"));
+    let branding = whom_to_turn_to(root, Branding::read(&root.section("branding")), mail.as_ref());
     let policy = read_policy(root);
     let telemetry = TelemetrySettings::read(&root.section("telemetry"));
     let admin = Admin::read(&root.section("admin"));
@@ -266,6 +266,28 @@ fn optional_mail(root: &Section<'_>) -> Option<Option<Mail>> {
         advice,
     );
     Some(None)
+}
+
+/// A freeze that stands is ended by people alone, so somebody has to be named whom its owner can turn to.
+fn whom_to_turn_to(
+    root: &Section<'_>,
+    branding: Option<Branding>,
+    mail: Option<&Option<Mail>>,
+) -> Option<Branding> {
+    let mut branding = branding?;
+    if branding.support.is_some() {
+        return Some(branding);
+    }
+    branding.support = mail?.as_ref().and_then(|m| m.reply_to.clone());
+    if branding.support.is_none() {
+        root.section("branding").fault(
+            "support",
+            "is missing, and there is no `mail.reply_to` either: whoever is frozen out would have nobody to turn to, \
+             and only people end a freeze",
+            "write an address or a telephone number that somebody answers, as owners are to read it",
+        );
+    }
+    Some(branding)
 }
 
 fn read_policy(root: &Section<'_>) -> Option<Policy> {

@@ -166,7 +166,8 @@ fn serving(
     let pace = Pace {
         poll: BTreeMap::from([(upstream()?, Duration::from_millis(400))]),
         sweep: Duration::from_millis(400),
-        reconcile: std::collections::BTreeMap::new(),
+        // Once, at the start: it takes the first snapshots.
+        reconcile: BTreeMap::from([(upstream()?, Duration::from_hours(24 * 365))]),
         witness: None,
     };
     Ok(Serving {
@@ -300,6 +301,9 @@ fn policy() -> anyhow::Result<Policy> {
     Ok(policy)
 }
 
+/// Whom the demo's customers turn to.
+const SUPPORT: &str = "help@bank.example";
+
 /// The sidecar itself, wired as `serve` wires it but for the store, the clock and the mailbox.
 async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Context> {
     let keys = Arc::new(crate::store::seal::Keys::ephemeral()?);
@@ -312,7 +316,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     let sender = Sender {
         name: "Example Bank".to_owned(),
         accent: "#1d4f91".to_owned(),
-        support: None,
+        support: Some(SUPPORT.to_owned()),
     };
     let clock: Arc<dyn Clock> = parts.clock.clone();
     let notifier = MailboxNotifier {
@@ -320,13 +324,15 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
         mailbox: Arc::clone(parts.mailbox),
         clock: Arc::clone(&clock),
     };
+    let upstreams = BTreeMap::from([(id.clone(), provider)]);
     let flow = Arc::new(Flow {
+        watch: Flow::watching(&upstreams),
         store,
         seal: keys,
         clock,
         entropy: Arc::clone(parts.entropy),
         policy: ArcSwap::from_pointee(policy()?),
-        upstreams: BTreeMap::from([(id.clone(), provider)]),
+        upstreams,
         notifier: Arc::new(notifier),
         issuer: parts.places.issuer.clone(),
     });
@@ -335,6 +341,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     let brand = Brand {
         name: "Example Bank".to_owned(),
         accent: Some(("#1d4f91".to_owned(), "#9cc3f5".to_owned())),
+        support: Some(SUPPORT.to_owned()),
         ..Brand::default()
     };
     serving::context(flow, broker, brand, Wording::default())

@@ -6,25 +6,31 @@ pub mod deliver;
 pub mod entitle;
 pub mod farewell;
 pub mod grant;
+pub mod heads;
 pub mod holders;
 pub mod hook;
-pub mod import;
 pub mod inforce;
 pub mod ingest;
+mod kin;
 pub mod letter;
 pub mod link;
 pub mod live;
+pub mod mend;
 pub mod opaque;
 pub mod poll;
 pub mod rebuild;
 pub mod reconcile;
 pub mod report;
+pub mod room;
 pub mod session;
 pub mod step;
 pub mod sweep;
+mod tamper;
 pub mod thaw;
 mod told;
+pub mod unreadable;
 pub mod untold;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,11 +40,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::domain::policy::Policy;
-use crate::domain::subject::account::Account;
+use crate::domain::subject::account::{Account, ContactKind};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Timestamp};
+use crate::flow::watch::Watch;
 use crate::ports::clock::{Clock, Entropy};
-use crate::ports::idp::{IdentityProvider, IdpError, Reading};
+use crate::ports::idp::{IdentityProvider, IdpError, Look, Observation, Reading};
 use crate::ports::notifier::Notifier;
 use crate::ports::seal::{Seal, SubjectKey};
 use crate::ports::store::{Store, StoreError};
@@ -62,6 +69,8 @@ pub struct Flow {
     pub notifier: Arc<dyn Notifier>,
     /// The issuer URL without a trailing slash: links in notices begin with it.
     pub issuer: String,
+    /// How far each IdP's log was read, as far as this process knows.
+    pub watch: Watch,
 }
 
 /// Why a use case could not be carried out.
@@ -84,6 +93,13 @@ impl Flow {
     pub fn now(&self, store_time: Option<Timestamp>) -> Now {
         let own = self.clock.now();
         store_time.map_or(Now::exact(own), |store| Now::between(own, store))
+    }
+
+    /// What the IdPs need that keep a log.
+    #[must_use]
+    pub fn watching(upstreams: &BTreeMap<UpstreamId, Arc<dyn IdentityProvider>>) -> Watch {
+        let logs = upstreams.iter().filter(|(_, idp)| idp.keeps_log());
+        Watch::new(logs.map(|(id, _)| id.clone()))
     }
 
     /// The IdP of a subject.
@@ -145,18 +161,37 @@ impl Flow {
     pub async fn reading(&self, subject: &Subject) -> Result<Reading, FlowError> {
         let mut reading = self.idp(&subject.upstream)?.account(&subject.sub).await?;
         self.name_contacts(&mut reading.account);
+        self.note_holder(subject, &reading).await;
+        Ok(reading)
+    }
+
+    async fn note_holder(&self, subject: &Subject, reading: &Reading) {
         if let Some(facts) = &reading.facts
             && let Err(error) = holders::looked(self, subject, facts).await
         {
             tracing::warn!(upstream = %subject.upstream, %error, "who may end freezes could not be kept; the next reading does it");
         }
-        Ok(reading)
     }
 
-    /// Gives every contact its keyed name.
+    /// Observes an account and names its contacts.
+    ///
+    /// # Errors
+    /// [`FlowError::Idp`].
+    pub async fn observe(&self, subject: &Subject, look: Look) -> Result<Observation, FlowError> {
+        let idp = self.idp(&subject.upstream)?;
+        let mut observation = idp.observe(&subject.sub, look).await?;
+        self.name_contacts(&mut observation.reading.account);
+        self.note_holder(subject, &observation.reading).await;
+        Ok(observation)
+    }
+
+    /// Gives every contact, and whatever else the account is known by, its keyed name.
     fn name_contacts(&self, account: &mut Account) {
         for contact in &mut account.contacts {
             contact.id = self.seal.channel(contact.kind, &contact.address);
+        }
+        for name in &mut account.names {
+            *name = self.seal.channel(ContactKind::Email, name).0;
         }
     }
 }

@@ -11,9 +11,16 @@
 //! has a marker (see `marker`), every reading carries it, and a due entry is a second witness: whoever is due
 //! must have a record.
 //!
-//! **What can be read in a dump.** Snapshots, grants, the outbox and log-in state are sealed ([`seal`]); records
-//! and audit lines hold the `sub` and no address and stay open, since they are read most and an operator may have
-//! to look at them. Keys name subjects by a keyed hash only.
+//! **Nor is a record that is there.** Whoever can write to the store and has no key cannot make a value, since each that
+//! decides is sealed for its place; but he may have copied one, and put it back when a hold has come. So every commit of
+//! a subject has a number, and the record's value, which every reading brings, says which snapshot and which grants
+//! belong to it (`shared::anchor`). What does not fit, and what is older than this process has seen, is a loss: the
+//! account alone is restricted, an alarm is raised, and it is made anew from its IdP (`flow::mend`). The same finds a
+//! record that was taken away, with or without its due entry.
+//!
+//! **What can be read in a dump.** Records, snapshots, grants, the outbox and log-in state are sealed ([`seal`]); audit
+//! lines hold the `sub` and no address and stay open, since an operator may have to look at them. Keys name subjects by
+//! a keyed hash only.
 //!
 //! **What ends by itself.** Nothing that matters: the end of a hold is data. Expiry is garbage collection, always
 //! relative to the last write and never set on a record that has a due entry, so that no clock that is wrong can

@@ -30,6 +30,9 @@ pub enum TelemetryError {
         /// What is wrong.
         why: String,
     },
+    /// There is nowhere to write to.
+    #[error("log lines cannot be written: {0}")]
+    Writer(#[from] std::io::Error),
     /// Somebody set up logs or metrics before.
     #[error("telemetry was set up twice: {0}")]
     Twice(String),
@@ -47,7 +50,7 @@ impl Drop for Lines {
 }
 
 /// Starts writing log lines to standard error. `filter` (as in `RUST_LOG`) wins over the configured level. Colours only
-/// for `text` and when `colour` says that a person is looking.
+/// for `text` and when `colour` says that a person is looking. Panics are lines from now on.
 ///
 /// # Errors
 /// [`TelemetryError`].
@@ -62,12 +65,18 @@ pub fn init(
         why: e.to_string(),
     })?;
     let registry = tracing_subscriber::registry().with(filter);
-    let out = Out::start();
+    let out = Out::start()?;
     let lines = tracing_subscriber::fmt::layer().with_writer(out.clone());
     let set = match settings.format {
         LogFormat::Json => registry.with(lines.event_format(json::Json)).try_init(),
         LogFormat::Text => registry.with(lines.compact().with_ansi(colour)).try_init(),
     };
     set.map_err(|e| TelemetryError::Twice(e.to_string()))?;
+    // What a thread says at its end is a line like any other: nothing else writes where somebody may not read.
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        let said = panic.payload_as_str().unwrap_or("nothing");
+        tracing::error!(at, said, "a thread panicked");
+    }));
     Ok(Lines(out))
 }

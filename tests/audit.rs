@@ -263,7 +263,59 @@ async fn an_end_that_was_rolled_back_with_its_head_is_found_by_the_witness() {
     assert_eq!(document["broken"][0]["flaw"], "rewritten");
     // The process that wrote the lines goes on from what is there; it has said that lines are gone.
     house.write(LINES + 2).await;
-    assert_eq!(house.verify(&[]).0, 0);
+    // ... and it stands in the log itself, for as long as lines are kept.
+    assert_eq!(house.flaw(), ("lost".to_owned(), Some(8)));
+    house.write(LINES + 3).await;
+    assert_eq!(house.flaw(), ("lost".to_owned(), Some(8)));
+}
+
+// A process that starts after the lines were cut off knows from the witness how many there were.
+#[tokio::test]
+async fn a_loss_that_came_before_the_start_is_written_down_by_the_next_process() {
+    let house = House::start().await;
+    let witness = house.store.witness().unwrap();
+    house.tamper("redis.call('DEL', KEYS[1]) return redis.call('HDEL', KEYS[2], 'an', 'ah', 'ap', 'am')");
+    let settings = Settings::new(RedisUrl::parse(&house.redis.url()).unwrap());
+    let next = connect(settings, Arc::clone(&house.keys)).await.unwrap();
+    next.remember(&witness);
+    let at = Timestamp::from_secs(1_795_252_320 + 20);
+    let entry = Entry::system("line-20".to_owned(), at, "hold_started", Some("rc_1"));
+    let key = house.keys.subject(&house.subject);
+    next.note(&house.subject, &key, &entry).await.unwrap();
+    assert_eq!(house.flaw(), ("lost".to_owned(), Some(7)));
+}
+
+// Heads that left as log lines and events are as good a witness as what `verify` printed.
+#[tokio::test]
+async fn heads_in_log_lines_and_events_are_a_witness() {
+    let house = House::start().await;
+    let path = house.folder.path().join("kept.log");
+    let words: Vec<String> = house
+        .store
+        .heads()
+        .await
+        .unwrap()
+        .iter()
+        .map(|(partition, head)| head.word(*partition))
+        .collect();
+    assert_eq!(words.len(), 1);
+    fs::write(
+        &path,
+        format!("INFO the newest lines of the audit log heads=\"{}\"\n", words[0]),
+    )
+    .unwrap();
+    assert_eq!(house.verify(&["--witness", "kept.log"]).0, 0);
+    house.tamper("redis.call('DEL', KEYS[1]) return redis.call('HDEL', KEYS[2], 'an', 'ah', 'ap', 'am')");
+    assert_eq!(
+        house.verify(&[]).0,
+        0,
+        "by itself it looks as if there never was one"
+    );
+    let (code, document) = house.verify(&["--witness", "kept.log"]);
+    assert_eq!(
+        (code, &document["broken"][0]["flaw"]),
+        (1, &Value::from("rewritten"))
+    );
 }
 
 #[tokio::test]

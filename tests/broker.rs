@@ -13,6 +13,8 @@ mod abuse;
 mod assertions;
 #[path = "broker/cost.rs"]
 mod cost;
+#[path = "broker/doors.rs"]
+mod doors;
 #[path = "broker/farewells.rs"]
 mod farewells;
 #[path = "broker/forge.rs"]
@@ -47,3 +49,5 @@ mod traces;
 mod trouble;
 #[path = "broker/upstreams.rs"]
 mod upstreams;
+#[path = "broker/withdrawn.rs"]
+mod withdrawn;

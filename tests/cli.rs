@@ -431,6 +431,86 @@ fn doctor_finds_a_redis_that_forgets() {
     assert!(store.iter().any(|t| t.contains("append")), "{store:?}");
 }
 
+/// `serve` that listens, with nobody yet who reads what it says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test that waits for another process may block its thread"
+)]
+fn serving(
+    directory: &Path,
+    redis: &Redis,
+) -> (std::process::Child, std::net::SocketAddr, std::net::SocketAddr) {
+    use std::net::{TcpListener, TcpStream};
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (public, operations) = (free(), free());
+    let child = Command::new(env!("CARGO_BIN_EXE_reentry"))
+        .arg("serve")
+        .current_dir(directory)
+        .env_clear()
+        .env("REENTRY__STORE__URL", redis.url())
+        .env("REENTRY__UPSTREAMS__0__URL", "http://127.0.0.1:1")
+        .env("REENTRY__SERVER__ISSUER", format!("http://{public}"))
+        .env("REENTRY__SERVER__LISTEN", public.to_string())
+        .env("REENTRY__SERVER__OPERATIONS", operations.to_string())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while TcpStream::connect(operations).is_err() || TcpStream::connect(public).is_err() {
+        assert!(begun.elapsed().as_secs() < 30, "it does not listen");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    (child, public, operations)
+}
+
+#[test]
+fn nobody_who_reads_the_log_stops_nothing_and_what_was_left_out_is_said() {
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+    let (directory, redis) = (installed(), Redis::durable());
+    assert_eq!(code(&reentry(directory.path(), &["keys", "create"])), 0);
+    initialised(directory.path(), &redis);
+    let (mut child, public, operations) = serving(directory.path(), &redis);
+    let ask = |at: SocketAddr, path: &str| -> String {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    // More than a pipe and the buffer before it hold.
+    for _ in 0..4_000 {
+        assert!(ask(public, "/jwks").starts_with("HTTP/1.1 200"));
+    }
+    assert!(ask(operations, "/live").starts_with("HTTP/1.1 200"));
+    let metrics = ask(operations, "/metrics");
+    let dropped = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix("reentry_log_lines_dropped_total "));
+    assert!(dropped.is_some_and(|n| n != "0"), "{dropped:?}");
+    // Somebody reads again: what is there, and how much is not.
+    let mut log = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    let told = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(told.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = reader.join().unwrap();
+    assert!(log.contains("log lines were left out"), "{} octets", log.len());
+    assert!(log.contains("SIGTERM"), "the end is said");
+    for line in log.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    }
+}
+
 #[test]
 #[expect(
     clippy::disallowed_methods,

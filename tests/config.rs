@@ -695,6 +695,12 @@ fn warnings_are_told_and_the_configuration_is_used() {
     let start = DEFAULT.find("mail:").unwrap();
     let end = DEFAULT.find("#branding:").unwrap();
     let without = format!("{}{}", &DEFAULT[..start], &DEFAULT[end..]);
+    let shown = faults(&without);
+    assert!(
+        shown.contains("`branding.support` is missing") && shown.contains("nobody to turn to"),
+        "{shown}"
+    );
+    let without = without.replace("#branding:", "branding: {support: help@example.com}\n#branding:");
     let loaded = load(&without).unwrap();
     let shown: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert!(

@@ -10,6 +10,9 @@
 #[expect(dead_code, reason = "each suite uses its part of the world")]
 mod world;
 
+#[path = "e2e/withdrawn.rs"]
+mod withdrawn;
+
 use std::time::Duration;
 
 use reentry_test_support::clock::eventually;

@@ -393,3 +393,67 @@ async fn two_replicas_polling_the_leader_paused_for_longer_than_its_lease_and_th
         assert_eq!(told(&world, user), 1, "{user} is told once");
     }
 }
+
+/// Waits until Keycloak itself holds an account, and gives how long that took.
+async fn held_at_keycloak(world: &World, sub: &str, since: Instant) -> Duration {
+    eventually("its hold at Keycloak", SOON, || async {
+        let groups = world.realm.get(&format!("users/{sub}/groups")).await;
+        let held = |group: &Value| {
+            group["path"]
+                .as_str()
+                .is_some_and(|path| path.starts_with("/reentry/hold."))
+        };
+        groups.as_array().unwrap().iter().any(held).then_some(())
+    })
+    .await;
+    since.elapsed()
+}
+
+// P15: an ordinary user makes his own account unreadable, among a thousand others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_gives_himself_a_name_that_is_no_text_keeps_nobody_from_being_held() {
+    let world = World::start(Setup {
+        poll: "4s",
+        crowd: 1_000,
+        ..Setup::default()
+    })
+    .await;
+    let spa = world.keycloak_client("spa").await;
+    let own = sign_in(&mut browser(), &spa, "openid", "bea", PASSWORD)
+        .await
+        .expect_status(200);
+    let account = format!("{}/account", world.realm.issuer());
+    let poisoned = r#"{"username":"bea","email":"bea@example.com","firstName":"bea","lastName":"\ud83d"}"#;
+    let answer = reqwest::Client::new()
+        .post(&account)
+        .bearer_auth(own.text("access_token"))
+        .header("content-type", "application/json")
+        .header("accept", "application/json")
+        .body(poisoned)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
+    let (bea, victor) = (world.sub("bea").await, world.sub("victor").await);
+    // In reach of every poll by now.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let since = Instant::now();
+    set_password(&world, "victor").await;
+    let took = held_at_keycloak(&world, &victor, since).await;
+    println!("held after {took:?}, with a poll every 4 s");
+    assert!(
+        took <= Duration::from_secs(5),
+        "one poll interval and a second: {took:?}"
+    );
+    // His own account is read like any other.
+    let since = Instant::now();
+    set_password(&world, "bea").await;
+    held_at_keycloak(&world, &bea, since).await;
+    world
+        .mails
+        .wait_for("bea@example.com", "password was", SOON)
+        .await;
+    let ready = reqwest::get(format!("{}/ready", world.operations)).await.unwrap();
+    assert_eq!(ready.status(), 200);
+    assert!(!world.run(&["audit", "export"]).contains("account_unreadable"));
+}

@@ -11,6 +11,8 @@
 #[expect(dead_code, reason = "each suite uses its part of the world")]
 mod world;
 
+#[path = "hooks/attack.rs"]
+mod attack;
 #[path = "hooks/senders.rs"]
 mod senders;
 

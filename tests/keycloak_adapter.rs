@@ -9,7 +9,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reentry::app::clock::SystemClock;
@@ -36,6 +36,17 @@ use secrecy::SecretString;
 use serde_json::json;
 use url::Url;
 
+#[path = "keycloak_poll/front.rs"]
+#[expect(dead_code, reason = "each suite uses its part of the house")]
+mod front;
+#[path = "keycloak_poll/house.rs"]
+#[expect(dead_code, reason = "each suite uses its part of the house")]
+mod house;
+#[path = "keycloak_adapter/live.rs"]
+mod live;
+#[path = "keycloak_adapter/realm.rs"]
+mod realm;
+
 const CALLBACK: &str = "http://127.0.0.1:9/callback";
 const OLD: &str = "correct horse";
 const NEW: &str = "battery staple";
@@ -48,6 +59,8 @@ struct World {
     secret: SecretString,
     cursor: Cursor,
     rp: RelyingParty,
+    /// What our own record says that holds took, by account.
+    owed: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 fn now() -> Now {
@@ -77,15 +90,7 @@ impl World {
             realm[name] = value.clone();
         }
         let realm = Server::get().await.realm(realm).await;
-        let level = |name: &str| name.parse::<Level>().unwrap();
-        let input = WirePlanInput::new(
-            BTreeSet::from([level("read.write"), level("read")]),
-            BTreeMap::new(),
-        );
-        let admin = administrator(&realm);
-        let plan = wire::plan(&admin, &input).await.unwrap();
-        let applied = wire::apply(&admin, &plan, &|_, _, _| {}).await.unwrap();
-        let secret = applied.secrets["reentry"].clone();
+        let secret = wire_realm(&realm).await.unwrap();
         let rp = RelyingParty::discover(&realm.issuer(), "shop", ClientAuth::None, CALLBACK).await;
         let mut world = Self {
             idp: adapter(&realm, &secret, |_| {}),
@@ -94,6 +99,7 @@ impl World {
             secret,
             cursor: Cursor::default(),
             rp,
+            owed: Mutex::default(),
         };
         world.lines().await;
         world
@@ -185,16 +191,42 @@ impl World {
         groups.as_array().unwrap().iter().map(path).collect()
     }
 
-    async fn converge(&self, sub: &str, posture: Posture) -> Vec<String> {
-        let wanted = Wanted {
+    /// Wires the realm again.
+    async fn wire(&self) {
+        wire_realm(&self.realm).await;
+    }
+
+    fn wanted(&self, sub: &str, posture: Posture) -> Wanted {
+        let owed = self.owed.lock().unwrap().get(sub).cloned();
+        Wanted {
             posture,
             cuts: Vec::new(),
             end_before: None,
-        };
+            owed: owed.unwrap_or_default(),
+            barred: false,
+        }
+    }
+
+    async fn converge(&self, sub: &str, posture: Posture) -> Vec<String> {
+        let wanted = self.wanted(sub, posture);
         let done = self.idp.converge(sub, &wanted).await.unwrap();
         assert_eq!(done.cannot, None);
+        self.owed.lock().unwrap().insert(sub.to_owned(), done.owes);
         done.acts
     }
+}
+
+/// Wires a realm; gives the secret of the run-time account when it was made.
+async fn wire_realm(realm: &Realm) -> Option<SecretString> {
+    let level = |name: &str| name.parse::<Level>().unwrap();
+    let input = WirePlanInput::new(
+        BTreeSet::from([level("read.write"), level("read")]),
+        BTreeMap::new(),
+    );
+    let admin = administrator(realm);
+    let plan = wire::plan(&admin, &input).await.unwrap();
+    let applied = wire::apply(&admin, &plan, &|_, _, _| {}).await.unwrap();
+    applied.secrets.get("reentry").cloned()
 }
 
 struct Authorized(reentry_test_support::rp::Authorization);
@@ -854,6 +886,8 @@ async fn an_account_that_cannot_be_held_is_told_and_switched_off() {
         posture: held("read"),
         cuts: Vec::new(),
         end_before: None,
+        owed: BTreeSet::new(),
+        barred: false,
     };
     world.set(|settings| settings.unholdable = reentry::idp::keycloak::CannotHold::Alarm);
     let done = world.idp.converge(&ann, &wanted).await.unwrap();
@@ -906,6 +940,8 @@ async fn a_reset_ends_every_session_but_its_own() {
         posture: held("read write"),
         cuts: vec![cut],
         end_before: None,
+        owed: BTreeSet::new(),
+        barred: false,
     };
     let done = world.idp.converge(&ann, &wanted).await.unwrap();
     assert_eq!(done.cannot, None);
@@ -941,6 +977,8 @@ async fn a_reset_ends_every_session_but_its_own() {
         posture: Posture::Free,
         cuts: Vec::new(),
         end_before: Some(now().latest().plus(Span::from_secs(1))),
+        owed: BTreeSet::new(),
+        barred: false,
     };
     world.idp.converge(&ann, &end).await.unwrap();
     assert_eq!(world.idp.sessions(&ann).await.unwrap(), []);
@@ -1131,6 +1169,8 @@ async fn roles_that_are_too_few_or_too_many_and_a_realm_that_is_not_wired() {
         posture: held("read"),
         cuts: Vec::new(),
         end_before: None,
+        owed: BTreeSet::new(),
+        barred: false,
     };
     let done = world.idp.converge(&ann, &wanted).await.unwrap();
     assert!(done.cannot.unwrap().contains("not wired"));
@@ -1177,6 +1217,8 @@ async fn administrators_are_known_by_the_log_and_with_view_clients_by_their_role
         posture: held("read"),
         cuts: Vec::new(),
         end_before: None,
+        owed: BTreeSet::new(),
+        barred: false,
     };
     assert_eq!(roles(&world).await, names(&[]));
     world.converge(&ann, held("read")).await;

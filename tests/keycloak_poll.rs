@@ -11,6 +11,8 @@
 mod front;
 #[path = "keycloak_poll/house.rs"]
 mod house;
+#[path = "keycloak_poll/poisoned.rs"]
+mod poisoned;
 
 use std::time::Duration;
 

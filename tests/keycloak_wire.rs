@@ -555,7 +555,7 @@ async fn the_run_time_account_has_four_roles_and_can_do_what_it_must() {
         .admin_events(&reentry::idp::keycloak::admin::AdminEventQuery::default())
         .await
         .expect("admin events");
-    assert_eq!(admin.users(0, 10).await.expect("users").len(), 1);
+    assert_eq!(admin.users_page(0, 10).await.expect("users").read.len(), 1);
     assert_eq!(admin.credentials(&alice).await.expect("credentials").len(), 1);
     assert!(admin.sessions(&alice).await.expect("sessions").is_empty());
     let shop = RelyingParty::discover(&realm.issuer(), "shop", ClientAuth::None, CALLBACK).await;
@@ -617,6 +617,39 @@ async fn a_wired_realm_passes_the_check_and_a_bare_one_does_not() {
         differences.is_empty(),
         "the canary left something: {differences:#?}"
     );
+}
+
+// P5, ISS-6: what the broker has to know of a log-in.
+#[tokio::test]
+async fn a_broker_client_whose_id_tokens_leave_out_when_the_log_in_was_is_found() {
+    let realm = company(json!({})).await;
+    let admin = administrator(&realm);
+    let mut input = input();
+    input.broker = Some(BrokerClient {
+        client_id: "reentry-broker".to_owned(),
+        redirect_uri: Url::parse("https://login.example.test/callback/main").expect("a URL"),
+        backchannel_logout: None,
+    });
+    wired(&admin, &input).await;
+    assert!(errors(&checked(&admin, &input).await).is_empty());
+    let client = realm.client_uuid("reentry-broker").await;
+    for (scope, claim) in [("basic", "auth_time"), ("acr", "acr")] {
+        let path = format!(
+            "clients/{client}/default-client-scopes/{}",
+            scope_id(&realm, scope).await
+        );
+        realm.delete(&path, None).await;
+        let findings = checked(&admin, &input).await;
+        let found = errors(&findings);
+        assert!(
+            found
+                .iter()
+                .any(|f| f.code == "broker-claims" && f.text.contains(&format!("`{claim}`"))),
+            "{findings:#?}"
+        );
+        realm.put(&path, &json!({})).await;
+        assert!(errors(&checked(&admin, &input).await).is_empty());
+    }
 }
 
 /// Finds `code` after `plant`; `wire` mends it when `mends`, else `repair` does; then the check passes.
@@ -1108,4 +1141,147 @@ async fn the_note_of_a_freeze_is_wired_checked_and_taken_back_whoever_made_it() 
     wire::apply(&admin, &undo, &quiet).await.expect("undone");
     let differences = export::differences(&before, &realm.export().await);
     assert!(differences.is_empty(), "{differences:#?}");
+}
+
+// The realm that administers the others is refused before anything is made in it.
+#[tokio::test]
+async fn the_realm_master_is_refused_in_the_plan() {
+    let keycloak = Keycloak::get().await;
+    let credentials = Credentials::Password {
+        realm: "master".to_owned(),
+        username: ADMIN.0.to_owned(),
+        password: SecretString::from(ADMIN.1.to_owned()),
+    };
+    let base = Url::parse(keycloak.base()).expect("a base URL");
+    let admin = Admin::new(&base, "master", credentials, Duration::from_secs(30)).expect("an admin client");
+    let plan = planned(&admin, &input()).await;
+    assert!(
+        plan.blockers
+            .iter()
+            .any(|blocker| blocker.contains("realm `master`")),
+        "{plan}"
+    );
+    assert!(matches!(
+        wire::apply(&admin, &plan, &quiet).await,
+        Err(WireError::Blocked(_))
+    ));
+}
+
+// A realm's name may be anything that fits into one segment of a path.
+#[tokio::test]
+async fn a_realm_with_spaces_and_umlauts_is_wired_and_watched() {
+    let keycloak = Keycloak::get().await;
+    let name = format!("Köln GmbH.Test {}", reentry_test_support::clock::now_ms());
+    let representation = json!({"realm": name, "enabled": true, "eventsEnabled": true});
+    let made = keycloak.admin(Method::POST, "", Some(&representation)).await;
+    assert_eq!(made.status, 201);
+    let credentials = Credentials::Password {
+        realm: "master".to_owned(),
+        username: ADMIN.0.to_owned(),
+        password: SecretString::from(ADMIN.1.to_owned()),
+    };
+    let base = Url::parse(keycloak.base()).expect("a base URL");
+    let admin = Admin::new(&base, &name, credentials, Duration::from_secs(30)).expect("an admin client");
+    let applied = wired(&admin, &input()).await;
+    let settings = reentry::idp::keycloak::KeycloakSettings::new(
+        reentry::domain::subject::UpstreamId::parse("main").expect("an id"),
+        base,
+        &name,
+        "reentry",
+        applied.secrets["reentry"].clone(),
+    );
+    let issuer = settings.issuer();
+    let well_known = format!("{issuer}/.well-known/openid-configuration");
+    let document: Value = reqwest::get(&well_known)
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("a document");
+    let idp = reentry::idp::keycloak::Keycloak::new(
+        settings,
+        std::sync::Arc::new(reentry::app::clock::SystemClock),
+    )
+    .expect("an adapter");
+    let health = reentry::ports::idp::IdentityProvider::health(&idp).await;
+    let path = format!("/{}", name.replace(' ', "%20").replace('ö', "%C3%B6"));
+    keycloak.admin(Method::DELETE, &path, None).await;
+    assert_eq!(document["issuer"], issuer, "as Keycloak writes it");
+    assert_eq!(health.expect("an answer"), Vec::<String>::new());
+}
+
+// Whoever reads the plan learns that a client of theirs is used, and where its secret is.
+#[tokio::test]
+async fn a_client_that_was_there_before_is_named_in_the_plan() {
+    let realm = company(json!({})).await;
+    realm
+        .post("clients", &service_account("reentry", "a secret of before"))
+        .await;
+    let admin = administrator(&realm);
+    let plan = planned(&admin, &input()).await;
+    assert!(
+        plan.notes
+            .iter()
+            .any(|note| note.contains("client `reentry` was there before")),
+        "{plan}"
+    );
+    let applied = wired(&admin, &input()).await;
+    assert!(applied.secrets.is_empty());
+    let plan = planned(&admin, &input()).await;
+    assert!(plan.is_empty(), "{plan}");
+    assert!(
+        !plan.notes.iter().any(|note| note.contains("was there before")),
+        "said once: {plan}"
+    );
+}
+
+// What the run-time account may not read is written down where it may.
+#[tokio::test]
+async fn what_lines_of_the_log_are_judged_by_is_written_down() {
+    let realm = company(json!({})).await;
+    let admin = administrator(&realm);
+    let applied = wired(&admin, &input()).await;
+    let own = runtime(&realm, &applied.secrets["reentry"]);
+    let group = own
+        .group_by_path("/reentry/known")
+        .await
+        .expect("an answer")
+        .expect("the group");
+    let noted = wire::noted::Noted::read(&group.attributes).expect("something noted");
+    let names: BTreeSet<&str> = noted.scopes.values().map(String::as_str).collect();
+    let scopes = [
+        "reentry-full",
+        "reentry-hold.none",
+        "reentry-hold.read",
+        "reentry-hold.read.write",
+    ];
+    assert_eq!(names, BTreeSet::from(scopes));
+    let payments = realm.client_scope_id("payments:write").await.expect("a scope");
+    assert!(noted.gates.contains(&payments), "{noted:?}");
+    // Somebody becomes an administrator: no drift, and noted at the next run.
+    let bob = realm
+        .post("users", &user("bob", "bob@example.test", "correct horse"))
+        .await;
+    let management = realm.client_uuid("realm-management").await;
+    let role = realm
+        .get(&format!("clients/{management}/roles/manage-users"))
+        .await;
+    realm
+        .post(
+            &format!("users/{bob}/role-mappings/clients/{management}"),
+            &json!([role]),
+        )
+        .await;
+    let codes: Vec<&str> = Vec::new();
+    let found = checked(&admin, &input()).await;
+    let errors = found.iter().filter(|finding| finding.severity == Severity::Error);
+    assert_eq!(errors.map(|finding| finding.code).collect::<Vec<_>>(), codes);
+    wired(&admin, &input()).await;
+    let group = own
+        .group_by_path("/reentry/known")
+        .await
+        .expect("an answer")
+        .expect("the group");
+    let noted = wire::noted::Noted::read(&group.attributes).expect("something noted");
+    assert!(noted.users.contains(&bob), "{noted:?}");
 }

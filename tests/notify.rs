@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use reentry::domain::ceiling::Ceiling;
 use reentry::domain::change::ChangeKind;
-use reentry::domain::notice::{Content, Message, Notice};
+use reentry::domain::notice::{Content, Ended, Message, Notice};
 use reentry::domain::subject::account::{ChannelId, ContactKind};
 use reentry::domain::time::Timestamp;
 use reentry::domain::wording::Wording;
@@ -37,6 +37,13 @@ fn messages() -> Messages {
     Messages::new(Wording::new(TimeZone::UTC, &BTreeMap::new()), sender).unwrap()
 }
 
+/// Messages that are only sent while an account is frozen.
+const FROZEN: [Message; 3] = [
+    Message::AccountFrozen,
+    Message::FreezeEnding,
+    Message::FreezeStands,
+];
+
 fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
     let about_a_change = change.is_some();
     Notice {
@@ -45,7 +52,7 @@ fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
         kind: ContactKind::Email,
         address: "ana@example.org".to_owned(),
         before: true,
-        link: about_a_change || message == Message::RecoveryAttempted,
+        link: message != Message::RestrictionKept,
         content: Content {
             message,
             change,
@@ -60,6 +67,8 @@ fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
             locale: None,
             name: "Ana Sousa".to_owned(),
             count: None,
+            frozen: FROZEN.contains(&message),
+            ended: (message == Message::FreezeEnded).then_some(Ended::Unfounded),
         },
     }
 }
@@ -119,6 +128,7 @@ fn every() -> Vec<(String, Notice)> {
         (Message::AccountFrozen, &[]),
         (Message::FreezeEnding, &[]),
         (Message::FreezeEnded, &[]),
+        (Message::FreezeStands, &[]),
         (Message::ReportRepeated, &[]),
         (Message::RestrictionKept, &[]),
         (Message::AdministratorAdded, &[]),
@@ -231,7 +241,8 @@ fn a_mail_has_one_link_written_out_and_nothing_remote() {
             let rendered = messages.render(&outgoing(&notice)).unwrap();
             let expected = match (before, link) {
                 (_, true) => Some(LINK),
-                (true, false) => Some(ACCOUNT),
+                // Nobody signs in to a frozen account.
+                (true, false) => Some(ACCOUNT).filter(|_| !notice.content.frozen),
                 (false, false) => None,
             };
             let count = rendered.text.matches("://").count();
@@ -259,6 +270,25 @@ fn a_mail_has_one_link_written_out_and_nothing_remote() {
             ] {
                 assert!(!rendered.html.to_lowercase().contains(remote), "{name}: {remote}");
             }
+        }
+    }
+}
+
+// Whoever it was not has to be told what to do: by the link, or whom to turn to and what to name there.
+#[test]
+fn every_message_says_what_to_do_if_this_was_not_you() {
+    let messages = messages();
+    for (name, notice) in every() {
+        for (before, link) in [(true, true), (true, false), (false, false)] {
+            let notice = Notice {
+                before,
+                link,
+                ..notice.clone()
+            };
+            let text = messages.render(&outgoing(&notice)).unwrap().text;
+            let turns =
+                text.contains("Get in touch: ") && text.contains(&format!("reference {}", notice.case));
+            assert!(turns || text.contains(LINK), "{name}: {text}");
         }
     }
 }

@@ -13,12 +13,17 @@ const FAULTS: [(&str, &str); 10] = [
     ("P1", "p1_"),
     ("P2", "p2_"),
     ("P5", "p5_"),
+    ("P5-older", "p5_no_mixture"),
     ("P6", "p6_"),
     ("P7", "p7_"),
     ("P8", "p8_"),
     ("P9", "p9_"),
     ("P10", "p10_"),
     ("P11", "p11_"),
+    ("P17", "p17_"),
+    ("P15", "p15_"),
+    ("P16", "p16_"),
+    ("Lapse", "lapse_"),
     ("P14", "p14_"),
 ];
 /// What the copy is made of, besides the property tests.

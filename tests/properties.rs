@@ -17,9 +17,19 @@ mod holders;
 mod inforce;
 #[path = "properties/rebuild.rs"]
 mod rebuild;
+#[path = "properties/rooms.rs"]
+mod rooms;
+#[path = "properties/sentences.rs"]
+mod sentences;
 #[path = "properties/table.rs"]
 mod table;
 #[path = "properties/tokens.rs"]
 mod tokens;
+#[path = "properties/unreadable.rs"]
+mod unreadable;
+#[path = "properties/withdrawn.rs"]
+mod withdrawn;
+#[path = "properties/versions.rs"]
+mod versions;
 #[path = "properties/world.rs"]
 mod world;

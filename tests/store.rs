@@ -14,6 +14,8 @@ mod guarded;
 mod house;
 #[path = "store/loss.rs"]
 mod loss;
+#[path = "store/older.rs"]
+mod older;
 #[path = "store/properties.rs"]
 mod properties;
 #[path = "store/queues.rs"]
@@ -103,9 +105,19 @@ contract! {
     loss::p5_a_due_subject_without_a_record_is_not_believed,
     loss::p5_a_lost_partition_is_refused_until_it_was_rebuilt,
     loss::p5_a_store_made_for_other_upstreams_is_not_believed_and_says_what_to_do,
+    loss::p5_a_store_of_another_idp_of_the_same_id_is_not_led_and_says_what_to_do,
     loss::p5_what_was_seen_outlives_the_process,
+    older::p5_an_old_value_put_back_beside_newer_ones_is_not_believed,
+    older::p5_a_record_of_another_account_is_not_believed,
+    older::p5_a_record_taken_away_with_its_due_entry_is_not_believed,
+    older::p5_a_snapshot_taken_away_is_not_believed,
+    older::grants_that_are_gone_are_no_loss,
+    older::p15_an_altered_account_restricts_nobody_else,
     loss::a_newer_record_is_refused_and_kept,
     loss::a_record_of_garbage_is_refused_and_kept,
+    loss::p5_a_record_that_is_not_sealed_is_not_believed,
+    older::p15_an_account_of_which_nothing_is_left_can_be_mended,
+    older::p5_what_was_altered_is_made_anew_and_older_values_stay_out,
     loss::a_wrong_seal_key_reads_nothing_and_loses_nothing,
     loss::wrong_names_read_nothing,
     loss::no_address_can_be_read_in_what_is_stored,

@@ -131,8 +131,10 @@ def test_the_owners_page_and_the_report(chromium, demo):
     expect(page.get_by_role("button")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("The account is frozen")
+    page.reload()
     page.goto(link)
-    expect(page.get_by_text("frozen already")).to_be_visible()
+    expect(page.get_by_text("You told us so on")).to_be_visible()
+    expect(page.get_by_text("It does not end by itself")).to_be_visible()
     looks(chromium, page, "report-frozen")
     assert not page.faults and not attacker.faults, (page.faults, attacker.faults)
 

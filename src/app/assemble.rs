@@ -55,7 +55,7 @@ pub async fn flow(config: &Config, broker: &Broker) -> anyhow::Result<Arc<Flow>>
     let keys = Arc::new(
         Keys::load(&config.store.keys_file)
             .context("the store's keys cannot be used; `reentry store init` makes them")?
-            .of(config.upstreams.iter().map(|u| &u.id)),
+            .identified(config.upstreams.iter().map(|u| (&u.id, u.identity()))),
     );
     let store = store(config, Arc::clone(&keys)).await?;
     let policy = in_force(config, store.as_ref(), &keys).await;
@@ -63,13 +63,15 @@ pub async fn flow(config: &Config, broker: &Broker) -> anyhow::Result<Arc<Flow>>
         .upstreams
         .iter()
         .map(|u| Ok((u.id.clone(), provider(u, &policy)?)));
+    let upstreams = upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
     Ok(Arc::new(Flow {
+        watch: Flow::watching(&upstreams),
         store,
         seal: keys,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
-        upstreams: upstreams.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
         policy: ArcSwap::from_pointee(policy),
+        upstreams,
         notifier: notifier(config, broker)?,
         issuer: config.server.issuer.as_str().to_owned(),
     }))

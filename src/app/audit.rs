@@ -38,20 +38,20 @@ impl Log {
         Ok(Self { store })
     }
 
-    /// Verifies every partition, against the heads of an earlier verification if there is one. `seen` hears of the
+    /// Verifies every partition, against heads that were kept elsewhere if there are any. `seen` hears of the
     /// progress: partitions done, and lines so far.
     ///
     /// # Errors
     /// When a partition cannot be read.
     pub async fn verify(
         &self,
-        earlier: &BTreeMap<u8, Head>,
+        earlier: &BTreeMap<u8, Vec<Head>>,
         mut seen: impl FnMut(u32, u64),
     ) -> anyhow::Result<Verdict> {
         let mut verdict = Verdict::default();
         for partition in 0..=u8::MAX {
             let mut chain = self.chain(partition).await?;
-            if let Some(head) = earlier.get(&partition) {
+            for head in earlier.get(&partition).into_iter().flatten() {
                 chain = chain.against(partition, head);
             }
             verdict.lines = verdict.lines.saturating_add(chain.lines.len() as u64);

@@ -104,7 +104,7 @@ fn signing_keys(config: &Config) -> Vec<Finding> {
 
 async fn store(config: &Config) -> Vec<Finding> {
     let keys = match Keys::load(&config.store.keys_file) {
-        Ok(keys) => Arc::new(keys.of(config.upstreams.iter().map(|u| &u.id))),
+        Ok(keys) => Arc::new(keys.identified(config.upstreams.iter().map(|u| (&u.id, u.identity())))),
         Err(fault) => {
             let advice = "run `reentry store init` for a new installation, or restore the file from a copy";
             return vec![finding("store", Level::Bad, fault.to_string(), advice)];

@@ -113,6 +113,11 @@ async fn watch_store(context: Context, stop: CancellationToken) {
             Duration::from_secs(30)
         };
         context.readiness.store(fault);
+        let room = context.flow.store.room().await.ok().flatten();
+        context.readiness.room(
+            room.filter(|r| r.is_tight())
+                .map(|room| format!("{} % of its room is used: log-ins are refused", room.percent())),
+        );
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}

@@ -1,4 +1,5 @@
-//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, the first import.
+//! The tasks beside the listeners: one poller per IdP, the outbox, the sweeper, reconciling (which takes the first
+//! snapshots).
 //!
 //! Each is watched: one that panics, or ends before the program does, is started again after a pause, and that is logged,
 //! counted, and said by `/ready`. Nothing it was doing is lost by it, because every step is stored before it counts.
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::private;
 use crate::domain::subject::UpstreamId;
 use crate::flow::hook::Wakes;
-use crate::flow::{Flow, deliver, import, poll, rebuild, reconcile, sweep};
+use crate::flow::{Flow, deliver, heads, mend, poll, rebuild, reconcile, room, sweep};
 
 /// How often the workers look.
 #[derive(Clone, Debug)]
@@ -153,7 +154,6 @@ pub fn start(
     let mut tasks = JoinSet::new();
     for (upstream, interval) in &pace.poll {
         crew.poller(&mut tasks, upstream, *interval, report, wakes);
-        crew.importer(&mut tasks, upstream);
     }
     for (upstream, interval) in &pace.reconcile {
         let (upstream, interval) = (upstream.clone(), *interval);
@@ -171,6 +171,15 @@ pub fn start(
     crew.hire(&mut tasks, "rebuild".to_owned(), Term::Always, move |c| {
         let keep = keep.clone();
         async move { rebuild::run(&c.flow, &c.owner, keep.as_ref(), &c.stop).await }
+    });
+    crew.hire(&mut tasks, "mend".to_owned(), Term::Always, |c| async move {
+        mend::run(&c.flow, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "room".to_owned(), Term::Always, |c| async move {
+        room::run(&c.flow, &c.stop).await;
+    });
+    crew.hire(&mut tasks, "heads".to_owned(), Term::Always, |c| async move {
+        heads::run(&c.flow, &c.owner, &c.stop).await;
     });
     crew.hire(&mut tasks, "deliver".to_owned(), Term::Always, |c| async move {
         deliver::run(&c.flow, &c.owner, &c.stop).await;
@@ -225,36 +234,6 @@ impl Crew {
                 poll::run(&c.flow, &upstream, interval, &c.owner, (&report, &wakes), &c.stop).await;
             }
         });
-    }
-
-    fn importer(&self, tasks: &mut JoinSet<()>, upstream: &UpstreamId) {
-        let upstream = upstream.clone();
-        self.hire(tasks, format!("import {upstream}"), Term::Once, move |c| {
-            let upstream = upstream.clone();
-            async move {
-                tokio::select! {
-                    () = import_all(&c.flow, &upstream) => {}
-                    () = c.stop.cancelled() => {}
-                }
-            }
-        });
-    }
-}
-
-/// Imports snapshots until it succeeds once.
-async fn import_all(flow: &Flow, upstream: &UpstreamId) {
-    let said = |n: u32| tracing::info!(%upstream, accounts = n, "importing contacts and factors");
-    let mut pause = Duration::from_secs(1);
-    loop {
-        match import::run(flow, upstream, &said).await {
-            Ok(count) => {
-                tracing::info!(%upstream, new = count, "contacts and factors of every account are known");
-                return;
-            }
-            Err(error) => tracing::warn!(%upstream, %error, "the import is tried again"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_mins(1));
     }
 }
 

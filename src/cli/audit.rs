@@ -21,7 +21,7 @@ use crate::domain::wording::Wording;
 pub enum AuditCommand {
     /// Verify the hash chain of the audit log: nothing changed, removed, put in or moved.
     #[command(
-        after_help = "Examples:\n  reentry audit verify\n  reentry audit verify --json > heads.json          keep it elsewhere ...\n  reentry audit verify --witness heads.json         ... and hold the log against it later\n\nExit codes: 0 whole, 1 broken (the first bad line of each partition is named), 2 cannot be read."
+        after_help = "Examples:\n  reentry audit verify\n  reentry audit verify --json > heads.json          keep it elsewhere ...\n  reentry audit verify --witness heads.json         ... and hold the log against it later\n  reentry audit verify --witness reentry.log        or against the heads in kept log lines or events\n\nExit codes: 0 whole, 1 broken (the first bad line of each partition is named), 2 cannot be read."
     )]
     Verify(Verify),
     /// Print every line as JSON, one a line, by partition and in the order of its chain.
@@ -37,7 +37,8 @@ pub struct Verify {
     /// Print as JSON.
     #[arg(long)]
     json: bool,
-    /// What `--json` printed earlier: lines of then must be there still, unless they are older than what is kept.
+    /// What `--json` printed earlier, or kept log lines or `audit.head` events: lines of then must be there still, unless
+    /// they are older than what is kept.
     #[arg(long, value_name = "FILE")]
     witness: Option<PathBuf>,
 }
@@ -67,7 +68,7 @@ struct Witness {
 impl Verify {
     fn run(self, config: &Config, session: &Session) -> anyhow::Result<Outcome> {
         let earlier = match self.witness.as_deref().map(witness).transpose() {
-            Ok(witness) => witness.map(|w| w.heads).unwrap_or_default(),
+            Ok(witness) => witness.unwrap_or_default(),
             Err(error) => return Ok(unreadable(session, &error)),
         };
         let verdict = runtime()?.block_on(async {
@@ -87,10 +88,28 @@ impl Verify {
     }
 }
 
-fn witness(path: &Path) -> anyhow::Result<Witness> {
+fn witness(path: &Path) -> anyhow::Result<BTreeMap<u8, Vec<Head>>> {
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not what --json printed", path.display()))
+    let mut heads: BTreeMap<u8, Vec<Head>> = BTreeMap::new();
+    if let Ok(printed) = serde_json::from_str::<Witness>(&text) {
+        heads.extend(
+            printed
+                .heads
+                .into_iter()
+                .map(|(partition, head)| (partition, vec![head])),
+        );
+        return Ok(heads);
+    }
+    for (partition, head) in Head::all_in(&text) {
+        heads.entry(partition).or_default().push(head);
+    }
+    anyhow::ensure!(
+        !heads.is_empty(),
+        "{} is not what --json printed, and has no head in it",
+        path.display()
+    );
+    Ok(heads)
 }
 
 /// Says now and then how far it has come, where somebody is looking.

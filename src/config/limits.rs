@@ -1,4 +1,4 @@
-//! `limits`: how often.
+//! `limits`: how often, and how many at once.
 
 use std::time::Duration;
 
@@ -35,8 +35,62 @@ pub struct Limits {
     pub account_failures: Option<Rate>,
     /// "This was not me", from one address.
     pub report: Option<Rate>,
-    /// What other programs push, from one address.
+    /// What other programs push and does not do, from one address.
     pub hooks: Option<Rate>,
+    /// How many at once.
+    pub at_once: AtOnce,
+}
+
+/// How many requests are worked on at once, each kind of work by itself, and how many bodies of one address may be on
+/// their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtOnce {
+    /// Everything that is not named below.
+    pub requests: usize,
+    /// Introspections.
+    pub introspections: usize,
+    /// Hooks.
+    pub hooks: usize,
+    /// "This was not me".
+    pub reports: usize,
+    /// Bodies of one address that are on their way, of each of these.
+    pub bodies_per_address: usize,
+}
+
+impl Default for AtOnce {
+    fn default() -> Self {
+        Self {
+            requests: 1024,
+            introspections: 256,
+            hooks: 64,
+            reports: 64,
+            bodies_per_address: 32,
+        }
+    }
+}
+
+impl AtOnce {
+    fn read(s: &Section<'_>) -> Option<Self> {
+        let usual = Self::default();
+        let requests = s.or("requests", usual.requests, places);
+        let introspections = s.or("introspections", usual.introspections, places);
+        let hooks = s.or("hooks", usual.hooks, places);
+        let reports = s.or("reports", usual.reports, places);
+        let bodies_per_address = s.or("bodies_per_address", usual.bodies_per_address, places);
+        Some(Self {
+            requests: requests?,
+            introspections: introspections?,
+            hooks: hooks?,
+            reports: reports?,
+            bodies_per_address: bodies_per_address?,
+        })
+    }
+}
+
+/// A number of places.
+fn places(text: &str) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|n| (4..=100_000).contains(n));
+    found.ok_or_else(|| format!("is `{text}`; write a number from 4 to 100000"))
 }
 
 impl Default for Limits {
@@ -48,6 +102,7 @@ impl Default for Limits {
             account_failures: Some(Rate::per_minute(30)),
             report: Some(Rate::per_minute(30)),
             hooks: Some(Rate::per_minute(1200)),
+            at_once: AtOnce::default(),
         }
     }
 }
@@ -61,6 +116,7 @@ impl Limits {
         let account_failures = s.or("account_failures", usual.account_failures, rate);
         let report = s.or("report", usual.report, rate);
         let hooks = s.or("hooks", usual.hooks, rate);
+        let at_once = AtOnce::read(&s.section("at_once"));
         Some(Self {
             login: login?,
             callback: callback?,
@@ -68,6 +124,7 @@ impl Limits {
             account_failures: account_failures?,
             report: report?,
             hooks: hooks?,
+            at_once: at_once?,
         })
     }
 }

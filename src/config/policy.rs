@@ -295,12 +295,18 @@ fn lifetimes(s: &Section<'_>, usual: &Lifetimes) -> Option<Lifetimes> {
         span_between(Span::from_mins(1), Span::from_days(90)),
     );
     let offline = s.or("offline", usual.offline, span_between(Span::from_mins(1), YEAR));
+    let refresh_grace = s.or(
+        "refresh_grace",
+        usual.refresh_grace,
+        span_between(Span::ZERO, Span::from_mins(2)),
+    );
     Some(Lifetimes {
         restricted: restricted?,
         access: access?,
         id: id?,
         session: session?,
         offline: offline?,
+        refresh_grace: refresh_grace?,
     })
 }
 

@@ -87,6 +87,18 @@ pub struct Upstream {
     pub hooks: Hooks,
 }
 
+impl Upstream {
+    /// Which IdP it is, in words that no other one has: the store remembers a keyed hash of it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let kind = match self.kind {
+            UpstreamKind::Keycloak => "keycloak",
+        };
+        let url = self.url.as_str().trim_end_matches('/');
+        format!("{kind} {url} {}", self.realm)
+    }
+}
+
 /// Hooks of one IdP. What has no secret is closed.
 #[derive(Clone, Debug, Default)]
 pub struct Hooks {
@@ -195,11 +207,12 @@ impl Upstream {
     /// The issuer of its tokens: `{url}/realms/{realm}`.
     #[must_use]
     pub fn issuer(&self) -> String {
-        format!(
-            "{}/realms/{}",
-            self.url.as_str().trim_end_matches('/'),
-            self.realm
-        )
+        let mut issuer = self.url.clone();
+        // As Keycloak writes it: a realm's name may have spaces and umlauts.
+        if let Ok(mut path) = issuer.path_segments_mut() {
+            path.pop_if_empty().extend(["realms", self.realm.as_str()]);
+        }
+        issuer.into()
     }
 
     /// The `sub` in our tokens for one of its accounts.
@@ -268,12 +281,17 @@ fn phone_attributes(s: &Section<'_>) -> Option<Vec<String>> {
 }
 
 fn realm(text: &str) -> Result<String, String> {
-    let fits =
-        !text.is_empty() && !text.contains(['/', '?', '#', '%']) && !text.contains(char::is_whitespace);
+    // Keycloak takes spaces and umlauts; what would leave the place of one path segment it does not.
+    let fits = !matches!(text, "" | "." | "..")
+        && text.trim() == text
+        && !text.contains(['/', '\\', '?', '#', '%', ';'])
+        && !text.contains(char::is_control);
     if fits {
         Ok(text.to_owned())
     } else {
-        Err(format!("is `{text}`, not the name of a realm"))
+        Err(format!(
+            "is `{text}`, not the name of a realm: write it as the console shows it, without `/ \\ ? # % ;` and spaces around it"
+        ))
     }
 }
 

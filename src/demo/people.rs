@@ -204,6 +204,7 @@ impl Person {
             factors: password.into_iter().chain(self.factors.clone()).collect(),
             enabled: !matches!(self.posture, Posture::Contested(_)),
             locale: Some("en".to_owned()),
+            names: Vec::new(),
         }
     }
 

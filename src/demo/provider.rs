@@ -46,6 +46,10 @@ impl DemoProvider {
 
 #[async_trait]
 impl IdentityProvider for DemoProvider {
+    fn keeps_log(&self) -> bool {
+        false
+    }
+
     fn id(&self) -> &UpstreamId {
         &self.id
     }
@@ -62,8 +66,7 @@ impl IdentityProvider for DemoProvider {
         Ok(Polled {
             lines,
             next: Cursor(people.log.len().to_string()),
-            more: false,
-            alarms: Vec::new(),
+            ..Polled::default()
         })
     }
 
@@ -121,7 +124,10 @@ impl IdentityProvider for DemoProvider {
         if ended > 0 {
             acts.push(format!("{ended} sessions ended"));
         }
-        Ok(Converged { acts, cannot: None })
+        Ok(Converged {
+            acts,
+            ..Converged::default()
+        })
     }
 
     async fn restore(&self, sub: &str, since: Timestamp, _before: &Account) -> Result<Vec<String>, IdpError> {

@@ -45,6 +45,36 @@ pub struct Head {
     pub hash: String,
 }
 
+/// What a line does that says that lines before it are gone.
+pub const GAP: &str = "audit_gap";
+
+impl Head {
+    /// The heads in a text of whatever sort, by partition: words of the form `partition:number:hash`, as they stand in
+    /// events and in log lines.
+    #[must_use]
+    pub fn all_in(text: &str) -> Vec<(u8, Self)> {
+        let words = text.split(|c: char| !(c.is_ascii_hexdigit() || c == ':'));
+        words.filter_map(Self::read).collect()
+    }
+
+    fn read(word: &str) -> Option<(u8, Self)> {
+        let (partition, rest) = word.split_once(':')?;
+        let (n, hash) = rest.split_once(':')?;
+        let plain = partition.len() == 3 && hash.len() == 64 && !hash.contains(':');
+        let head = Self {
+            n: n.parse().ok()?,
+            hash: hash.to_owned(),
+        };
+        Some((partition.parse().ok()?, head)).filter(|_| plain)
+    }
+
+    /// The word that [`Head::all_in`] reads.
+    #[must_use]
+    pub fn word(&self, partition: u8) -> String {
+        format!("{partition:03}:{}:{}", self.n, self.hash)
+    }
+}
+
 /// What is wrong with a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,6 +93,8 @@ pub enum Flaw {
     NoHead,
     /// The chain no longer has a line that an earlier verification saw.
     Rewritten,
+    /// This line says that lines before it, which had been written, were gone from the store.
+    Lost,
 }
 
 impl Flaw {
@@ -76,6 +108,7 @@ impl Flaw {
             Self::Inserted => "does not follow the line before it: it was put in, or is there twice",
             Self::Cut => "should be the last, and lines at the end were removed",
             Self::NoHead => "is the last, and the head of the chain is missing or not genuine",
+            Self::Lost => "says that lines before it, which had been written, were gone from the store",
             Self::Rewritten => "was there at an earlier verification, and is not there as it was",
         }
     }
@@ -186,5 +219,30 @@ impl Entry {
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.details.insert(name.to_owned(), value.to_string());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_found_in_log_lines_and_events() {
+        let (one, two) = ("ab".repeat(32), "0f".repeat(32));
+        let heads = [(7, 12, one.clone()), (255, 1, two)];
+        let words: Vec<String> = heads
+            .iter()
+            .map(|(p, n, hash)| {
+                let (n, hash) = (*n, hash.clone());
+                Head { n, hash }.word(*p)
+            })
+            .collect();
+        let text = format!(
+            "2026-11-30T11:00:00Z INFO the newest lines heads=\"{}\" 11:22:33 256:1:{one} 007:x:{one} 007:1:ab",
+            words.join(" ")
+        );
+        let found = Head::all_in(&text);
+        let found: Vec<(u8, u64, String)> = found.into_iter().map(|(p, h)| (p, h.n, h.hash)).collect();
+        assert_eq!(found, heads);
     }
 }

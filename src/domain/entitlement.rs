@@ -119,7 +119,7 @@ pub fn entitle(state: State<'_>, request: &Request<'_>, now: Now, policy: &Polic
     facts.shadow = record.shadow(now).map(|r| r.allowed);
     let restriction = restriction(record, request, now);
     let mut ceiling = restriction.as_ref().map_or(Ceiling::Full, |r| r.allowed.clone());
-    if !facts.contested {
+    if !facts.contested && record.unreadable.is_none() {
         ceiling = elevated(ceiling, record, request, now);
     }
     if !checked(request) {

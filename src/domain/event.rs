@@ -1,5 +1,5 @@
 //! What other programs are told (webhooks): a few kinds of event, each out of one audit line, so that nothing is
-//! announced that was not written down.
+//! announced that was not written down; and the heads of the audit log itself.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,9 @@ pub enum EventKind {
     /// Somebody said "this was not me": the account is frozen.
     #[serde(rename = "account.contested")]
     Contested,
+    /// An account is still frozen: nobody has ended that yet.
+    #[serde(rename = "account.still_contested")]
+    StillContested,
     /// A freeze is over, by whichever way out.
     #[serde(rename = "account.thawed")]
     Thawed,
@@ -32,6 +35,15 @@ pub enum EventKind {
     /// The identity provider's log cannot be relied on.
     #[serde(rename = "log.alarm")]
     LogAlarm,
+    /// Values of an account were altered in the store behind our back: it was restricted and made anew.
+    #[serde(rename = "account.altered")]
+    Altered,
+    /// The store cannot be relied on: values were lost, or it is running full.
+    #[serde(rename = "store.alarm")]
+    StoreAlarm,
+    /// The newest lines of the audit log, to be kept where nobody who can write to the store can reach them.
+    #[serde(rename = "audit.head")]
+    AuditHead,
     /// An account got a role that may end freezes.
     #[serde(rename = "administrator.added")]
     AdministratorAdded,
@@ -42,14 +54,18 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::HoldStarted,
         Self::HoldTightened,
         Self::HoldEnded,
         Self::Contested,
+        Self::StillContested,
         Self::Thawed,
         Self::NoticeUndeliverable,
         Self::LogAlarm,
+        Self::Altered,
+        Self::StoreAlarm,
+        Self::AuditHead,
         Self::AdministratorAdded,
         Self::PolicyLoosened,
     ];
@@ -62,18 +78,28 @@ impl EventKind {
             Self::HoldTightened => "hold.tightened",
             Self::HoldEnded => "hold.ended",
             Self::Contested => "account.contested",
+            Self::StillContested => "account.still_contested",
             Self::Thawed => "account.thawed",
             Self::NoticeUndeliverable => "notice.undeliverable",
             Self::LogAlarm => "log.alarm",
+            Self::Altered => "account.altered",
+            Self::StoreAlarm => "store.alarm",
+            Self::AuditHead => "audit.head",
             Self::AdministratorAdded => "administrator.added",
             Self::PolicyLoosened => "policy.loosened",
         }
     }
+
+    /// Whether it is about the whole installation and no account.
+    #[must_use]
+    pub const fn is_of_installation(self) -> bool {
+        matches!(self, Self::LogAlarm | Self::StoreAlarm | Self::AuditHead)
+    }
 }
 
 /// Details of audit lines that leave the house. Everything else stays: who reported, which policy answered.
-const SAID: [&str; 10] = [
-    "what", "row", "tier", "allowed", "length", "message", "why", "alarm", "exit", "finding",
+const SAID: [&str; 11] = [
+    "what", "row", "tier", "allowed", "length", "message", "why", "alarm", "exit", "finding", "heads",
 ];
 
 /// Something to announce. Holds no address, no number, no name.
@@ -99,9 +125,12 @@ impl Event {
             "hold_started" if is("enforced") => EventKind::HoldStarted,
             "hold_ended" if is("enforced") => EventKind::HoldEnded,
             "contested" if is("enforced") => EventKind::Contested,
+            "freeze_stands" if is("enforced") => EventKind::StillContested,
             "thawed" | "freeze_lapsed" | "freeze_left" if is("enforced") => EventKind::Thawed,
             "notice_undeliverable" => EventKind::NoticeUndeliverable,
             "log_alarm" => EventKind::LogAlarm,
+            "store_altered" => EventKind::Altered,
+            "store_rebuilt" | "store_full" => EventKind::StoreAlarm,
             "administrator_added" => EventKind::AdministratorAdded,
             "policy_loosened" => EventKind::PolicyLoosened,
             _ => return None,
@@ -113,6 +142,19 @@ impl Event {
             case: entry.case.clone(),
             details: said.map(|(k, v)| (k.clone(), v.clone())).collect(),
         })
+    }
+}
+
+impl Event {
+    /// The newest lines of the audit log. The one event that no audit line says: it would be one more to announce.
+    #[must_use]
+    pub fn heads(at: Timestamp, words: &[String]) -> Self {
+        Self {
+            kind: EventKind::AuditHead,
+            at,
+            case: None,
+            details: [("heads".to_owned(), words.join(" "))].into(),
+        }
     }
 }
 

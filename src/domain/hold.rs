@@ -11,8 +11,9 @@ pub mod contest;
 mod episode;
 pub mod rebuild;
 mod standing;
+pub mod unreadable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,9 @@ use crate::domain::tier::TierName;
 use crate::domain::time::{Now, Span, Timestamp};
 
 use attempt::Attempts;
-use contest::Contest;
+use contest::{Contest, Doubt};
 use episode::Episode;
+use unreadable::Unreadable;
 
 /// Whether somebody on a channel of before has been told, which sets the end (domain "End").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +191,20 @@ pub struct Record {
     /// Attempts that changed nothing, as they were told.
     #[serde(default)]
     pub attempts: Vec<Attempts>,
+    /// That the account cannot be read at its IdP, while it cannot.
+    #[serde(default)]
+    pub unreadable: Option<Unreadable>,
+    /// What holds took from the account at the IdP and no lift gave back yet, in the words of the adapter. The IdP's own
+    /// notes say the same, until somebody takes them away.
+    #[serde(default)]
+    pub owed: BTreeSet<String>,
+    /// When the account itself undid its hold at the IdP: the last two times, or the first two that were close.
+    #[serde(default)]
+    pub undone: Vec<Timestamp>,
+    /// A freeze that ended without anybody judging what is contested. It is kept until people have, since what came
+    /// with the contested change or after it stays in doubt.
+    #[serde(default)]
+    pub lapsed: Option<Contest>,
 }
 
 /// The restriction in force.
@@ -228,6 +244,10 @@ impl Record {
             reports: Vec::new(),
             recovery: None,
             attempts: Vec::new(),
+            unreadable: None,
+            owed: BTreeSet::new(),
+            undone: Vec::new(),
+            lapsed: None,
         }
     }
 
@@ -307,20 +327,67 @@ impl Record {
         self.contest.as_ref().filter(|c| c.enforced)
     }
 
+    /// The freeze, or one that has lapsed and that nobody has judged yet.
+    #[must_use]
+    pub fn disputed(&self) -> Option<&Contest> {
+        self.contest.as_ref().or(self.lapsed.as_ref())
+    }
+
+    /// The same, to be changed.
+    fn disputed_mut(&mut self) -> Option<&mut Contest> {
+        self.contest.as_mut().or(self.lapsed.as_mut())
+    }
+
+    /// What is in doubt: what came with a change that somebody contested, or after it, and that people have not judged.
+    /// No time makes it eligible.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        let contest = self.disputed().filter(|c| c.enforced)?;
+        Some(Doubt {
+            since: contest.contested_since,
+            until: contest.proven,
+        })
+    }
+
+    /// Whether `contact` has a say about a change at `change`: it was the account's before, it is a channel by its own
+    /// right ([`Account::may_veto`]), and it did not come with what is contested, or after it.
+    #[must_use]
+    pub fn has_voice(
+        &self,
+        account: &Account,
+        contact: &Contact,
+        change: Timestamp,
+        policy: &Policy,
+    ) -> bool {
+        contact.since < change
+            && account.may_veto(contact, change, policy)
+            && self.doubt().is_none_or(|doubt| !doubt.covers(contact.since))
+    }
+
     /// When the sweeper has to look next; `None` when the record is quiet. Also the second witness: an account
     /// that is due must have a record.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        // What is only observed must not delay the lift of what is in force; a freeze holds back every lift.
+        // What is only observed must not delay the lift of what is in force; a freeze holds back every lift, and so does
+        // an account that cannot be read.
         let last = |enforced: bool| {
             let unswept = self
                 .causes
                 .iter()
                 .filter(|c| c.holds() && !c.swept && c.enforced == enforced);
-            unswept.map(Cause::end).max().filter(|_| self.frozen().is_none())
+            let lifts = self.frozen().is_none() && self.unreadable.is_none();
+            unswept.map(Cause::end).max().filter(|_| lifts)
         };
         let contest = self.contest.as_ref().map(Contest::due);
-        let next = contest.into_iter().chain(last(true)).chain(last(false)).min();
+        let again = self.unreadable.as_ref().map(|unreadable| unreadable.next);
+        let lapsed = self.lapsed.as_ref().map(Contest::due_after_lapse);
+        let next = contest
+            .into_iter()
+            .chain(again)
+            .chain(lapsed)
+            .chain(last(true))
+            .chain(last(false))
+            .min();
         let fresh = self
             .causes
             .iter()
@@ -345,7 +412,7 @@ impl Record {
     /// Ends every session that began at or before `now`, but for `except`.
     fn cut(&mut self, now: Now, except: Option<String>) {
         self.cuts.push(Cut {
-            at: now.latest(),
+            at: now.stamp(),
             except,
         });
         // A bound that can only tighten: the two oldest become one, at the later instant, without an exception.

@@ -41,6 +41,8 @@ pub enum Message {
     FreezeEnding,
     /// The freeze is over; what follows.
     FreezeEnded,
+    /// The account is still frozen: how it goes on.
+    FreezeStands,
     /// A channel that had spoken before said so again: nothing changes by it.
     ReportRepeated,
     /// Somebody at the IdP tried to take the limits away: they stand.
@@ -63,6 +65,7 @@ impl Message {
         Self::AccountFrozen,
         Self::FreezeEnding,
         Self::FreezeEnded,
+        Self::FreezeStands,
         Self::ReportRepeated,
         Self::RestrictionKept,
         Self::AdministratorAdded,
@@ -83,6 +86,7 @@ impl Message {
             Self::AccountFrozen => "account_frozen",
             Self::FreezeEnding => "freeze_ending",
             Self::FreezeEnded => "freeze_ended",
+            Self::FreezeStands => "freeze_stands",
             Self::ReportRepeated => "report_repeated",
             Self::RestrictionKept => "restriction_kept",
             Self::AdministratorAdded => "administrator_added",
@@ -114,6 +118,20 @@ impl Message {
     }
 }
 
+/// Who or what ended a freeze.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Two administrators found that the report was right.
+    ForTheOwner,
+    /// Two administrators found nothing wrong.
+    Unfounded,
+    /// Nobody confirmed the report.
+    Lapsed,
+    /// Somebody proved to be the owner: a passkey, trusted people, an identity check.
+    Proven,
+}
+
 /// What a message says; every word of it is a fact of the stored transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
@@ -136,6 +154,12 @@ pub struct Content {
     /// How many attempts it tells of, for messages about attempts.
     #[serde(default)]
     pub count: Option<u32>,
+    /// The account is frozen; `until` is then when that ends, if it ends by itself or its end was decided.
+    #[serde(default)]
+    pub frozen: bool,
+    /// How a freeze ended, for the message that says so.
+    #[serde(default)]
+    pub ended: Option<Ended>,
 }
 
 /// One message to one channel.
@@ -183,7 +207,7 @@ pub fn plan(
     };
     let old = record.channels_before(account, since, policy);
     let mut notices: Vec<Notice> = old
-        .map(|c| notice(c, true, Account::may_veto(c, since, policy)))
+        .map(|c| notice(c, true, record.has_voice(account, c, since, policy)))
         .collect();
     let newcomers = account
         .contacts
@@ -195,18 +219,20 @@ pub fn plan(
     notices
 }
 
-/// The content of the message about a change.
+/// The content of the message about a change; [`Record::stated`] adds how the account stands.
 #[must_use]
-pub fn content_of(change: &Change, allowed: Option<Ceiling>, until: Option<Timestamp>) -> Content {
+pub fn content_of(change: &Change) -> Content {
     Content {
         message: Message::of(change.kind, change.factor),
         change: Some(change.kind),
         at: change.start(),
         origin: change.origin.clone(),
-        allowed,
-        until,
+        allowed: None,
+        until: None,
         locale: None,
         name: String::new(),
         count: None,
+        frozen: false,
+        ended: None,
     }
 }

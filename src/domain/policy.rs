@@ -73,7 +73,8 @@ pub enum AtEnd {
 pub enum Exit {
     /// Two different administrators, a finding, a wait.
     Thaw,
-    /// A freeze by one bearer channel that nobody confirmed for 72 h turns into a `read` hold.
+    /// The freeze of a channel that was gone before the contested change, and that nobody confirmed for 72 h, turns into a
+    /// `read` hold.
     Lapse,
     /// m of n trusted intermediaries.
     Quorum,
@@ -143,6 +144,8 @@ pub struct Lifetimes {
     pub session: Span,
     /// An offline refresh family (`offline_access` granted outside any hold).
     pub offline: Span,
+    /// How long a client that lost the answer to a refresh may send the former refresh token again.
+    pub refresh_grace: Span,
 }
 
 /// The whole policy.
@@ -184,7 +187,7 @@ pub struct Policy {
     pub report_window: Span,
     /// Between the second administrator's word and the thaw (24 h).
     pub thaw_wait: Span,
-    /// A freeze by one bearer channel lapses into a hold after this without confirmation (72 h).
+    /// The freeze of a former channel lapses into a hold after this without confirmation (72 h).
     pub lapse_after: Span,
     /// Whether a further change extends a hold that is under way; `false` is npm's way.
     pub rolling: bool,

@@ -29,9 +29,9 @@ pub struct Session {
     pub amr: Vec<String>,
     /// Claims of the IdP that the policy lets through, as a JSON object's text.
     pub claims: String,
-    /// Role values at log-in.
+    /// Role values, as old as `facts_at` says.
     pub roles: BTreeSet<String>,
-    /// Group values at log-in.
+    /// Group values, as old as `facts_at` says.
     pub groups: BTreeSet<String>,
     /// Whether the IdP was asked for this user's changes since the log-in; until then tokens say `none`.
     pub checked: bool,
@@ -45,6 +45,84 @@ pub struct Session {
     pub clients: BTreeSet<String>,
     /// When it was ended here, if it was.
     pub ended: Option<Timestamp>,
+    /// When the IdP was last asked for the account's state, roles and groups (ISS-12). Unknown is too long ago.
+    #[serde(default)]
+    pub facts_at: Option<Timestamp>,
+    /// When the IdP ended its own session while families that outlive it are in use: only they go on.
+    #[serde(default)]
+    pub closed: Option<Timestamp>,
+}
+
+impl Session {
+    /// Whether state, roles and groups have to be read again: what was copied from the IdP serves for as long as an
+    /// access token lives, no longer. An instant in the near future was written by a clock that stood ahead.
+    #[must_use]
+    pub fn is_outdated(&self, now: Timestamp, access_life: Span) -> bool {
+        self.facts_at.is_none_or(|at| !is_recent(at, now, access_life))
+    }
+}
+
+/// Whether `at` is less than `span` ago. What lies ahead by no more than clocks may differ was just now.
+const fn is_recent(at: Timestamp, now: Timestamp, span: Span) -> bool {
+    let age = now.since(at).millis();
+    age < span.millis() && age >= -SKEW.millis()
+}
+
+/// What the IdP has withdrawn. It was proven, and it only ever restricts, so it is believed at once (ISS-12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// One session at the IdP has ended.
+    Session {
+        /// Its id there.
+        sid: String,
+        /// When, by the IdP's clock.
+        at: Timestamp,
+        /// Families that outlive their session end too.
+        offline: bool,
+    },
+    /// Every session of the account there has ended.
+    Sessions {
+        /// When, by the IdP's clock.
+        at: Timestamp,
+        /// Families that outlive their session end too.
+        offline: bool,
+    },
+    /// The account was disabled or deleted.
+    Account,
+}
+
+impl Withdrawal {
+    /// Whether it ends `session`. Log-in and end are both by the IdP's clock, in whole seconds; a session whose log-in
+    /// or whose id the IdP never said counts as one of them.
+    #[must_use]
+    pub fn ends(&self, session: &Session) -> bool {
+        let before = |at: &Timestamp| session.auth_time.is_none_or(|login| login.secs() <= at.secs());
+        match self {
+            Self::Session { sid, at, .. } => {
+                before(at) && session.upstream_sid.as_ref().is_none_or(|own| own == sid)
+            }
+            Self::Sessions { at, .. } => before(at),
+            Self::Account => true,
+        }
+    }
+
+    /// Whether families that outlive their session end with it (Back-Channel Logout 1.0 section 2.7 spares them).
+    #[must_use]
+    pub const fn ends_offline(&self) -> bool {
+        match self {
+            Self::Session { offline, .. } | Self::Sessions { offline, .. } => *offline,
+            Self::Account => true,
+        }
+    }
+}
+
+/// What had to leave because there was no more room for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Displaced {
+    /// Sessions that were in use, as they were.
+    pub sessions: Vec<Session>,
+    /// Families that were in use, as they were.
+    pub families: Vec<Family>,
 }
 
 /// A relying party has to be told that a session has ended.
@@ -124,16 +202,18 @@ pub struct Grants {
     pub families: Vec<Family>,
 }
 
-/// The most sessions one subject has; the oldest goes first.
+/// The most sessions one subject has. What has ended goes first, then the oldest without an offline family, then the
+/// oldest.
 pub const MAX_SESSIONS: usize = 32;
-/// The most refresh families one subject has; the oldest goes first.
+/// The most refresh families one subject has. What was revoked goes first, then the oldest that ends with its session,
+/// then the oldest.
 pub const MAX_FAMILIES: usize = 128;
 /// The most codes one subject has open.
 pub const MAX_CODES: usize = 32;
 /// The most access tokens of one family that are revoked one by one.
 pub const MAX_DENIED: usize = 64;
-/// How long a client that lost the reply may use the former refresh token again.
-pub const REPLAY_GRACE: Span = Span::from_secs(10);
+/// How far the clocks that write down instants may differ before an instant ahead of us is no longer "just now".
+pub const SKEW: Span = Span::from_secs(30);
 /// How long a used or expired code is remembered.
 pub const CODE_MEMORY: Span = Span::from_mins(10);
 
@@ -162,10 +242,23 @@ pub enum Rotation {
 }
 
 impl Grants {
-    /// A session that has not been ended here.
+    /// A session that has ended neither here nor at the IdP.
     #[must_use]
     pub fn session(&self, id: &str) -> Option<&Session> {
+        self.unended(id).filter(|s| s.closed.is_none())
+    }
+
+    /// A session that has not been ended here. The IdP may have ended its own, and families go on that outlive it.
+    #[must_use]
+    pub fn unended(&self, id: &str) -> Option<&Session> {
         self.sessions.iter().find(|s| s.id == id && s.ended.is_none())
+    }
+
+    /// The session whose word a family's tokens carry: for as long as the session lives, or longer (`offline_access`).
+    #[must_use]
+    pub fn bearer(&self, family: &Family) -> Option<&Session> {
+        self.unended(&family.session)
+            .filter(|s| s.closed.is_none() || family.offline)
     }
 
     /// A family that has not been revoked.
@@ -186,8 +279,8 @@ impl Grants {
         self
     }
 
-    /// Drops what is over, and the oldest beyond the bounds.
-    pub fn prune(&mut self, now: Timestamp, session_life: Span) {
+    /// Drops what is over, and what is beyond the bounds. Gives what of that was in use, for telling.
+    pub fn prune(&mut self, now: Timestamp, session_life: Span) -> Displaced {
         self.codes.retain(|c| now < c.expires.plus(CODE_MEMORY));
         self.families
             .retain(|f| now < f.expires && f.revoked.is_none_or(|at| now < at.plus(session_life)));
@@ -196,9 +289,63 @@ impl Grants {
             let young = now < s.began.plus(session_life);
             young || families.iter().any(|f| f.session == s.id)
         });
-        trim(&mut self.codes, MAX_CODES);
-        trim(&mut self.families, MAX_FAMILIES);
-        trim(&mut self.sessions, MAX_SESSIONS);
+        let over = self.codes.len().saturating_sub(MAX_CODES);
+        self.codes.drain(..over);
+        let outlives =
+            |families: &[Family], id: &str| families.iter().any(|f| f.session == id && f.is_offline());
+        let kept = &self.families;
+        let mut sessions = trim(&mut self.sessions, MAX_SESSIONS, |s| {
+            (s.ended.is_none(), outlives(kept, &s.id))
+        });
+        sessions.retain(|s| s.ended.is_none());
+        for gone in &sessions {
+            for family in self.families.iter_mut().filter(|f| f.session == gone.id) {
+                family.revoked.get_or_insert(now);
+            }
+        }
+        let mut families = trim(&mut self.families, MAX_FAMILIES, |f| {
+            (f.revoked.is_none(), f.offline)
+        });
+        families.retain(|f| f.revoked.is_none());
+        Displaced { sessions, families }
+    }
+
+    /// Ends what the IdP has withdrawn. Gives the ids of the sessions that ended by it just now.
+    pub fn withdraw(&mut self, withdrawn: &Withdrawal, now: Timestamp) -> Vec<String> {
+        let standing = self.sessions.iter().filter(|s| s.ended.is_none());
+        let named: Vec<String> = standing
+            .filter(|s| withdrawn.ends(s))
+            .map(|s| s.id.clone())
+            .collect();
+        let mut ended = Vec::new();
+        for id in named {
+            let spared =
+                !withdrawn.ends_offline() && self.families.iter().any(|f| f.session == id && f.is_offline());
+            if !spared {
+                self.end_session(&id, now);
+                ended.push(id);
+            } else if self.close_session(&id, now) {
+                ended.push(id);
+            }
+        }
+        ended
+    }
+
+    /// Closes a session for everything but the families that outlive it. Says whether it was open.
+    fn close_session(&mut self, id: &str, now: Timestamp) -> bool {
+        let mut open = false;
+        for session in self
+            .sessions
+            .iter_mut()
+            .filter(|s| s.id == id && s.closed.is_none())
+        {
+            session.closed = Some(now);
+            open = true;
+        }
+        for family in self.families.iter_mut().filter(|f| f.session == id && !f.offline) {
+            family.revoked.get_or_insert(now);
+        }
+        open
     }
 
     /// Uses a code: single use, and a second use revokes what the first gave (RFC 6749 §4.1.2).
@@ -230,9 +377,17 @@ impl Grants {
     }
 
     /// Rotates a refresh token of `generation`. On [`Rotation::Moved`] and [`Rotation::Reused`] the aggregate has
-    /// changed and must be stored.
+    /// changed and must be stored. A client that lost the reply may use the former token again for `grace` after it was
+    /// rotated; asking again extends nothing, and once the successor was used the former is an old one.
     #[must_use]
-    pub fn rotate(&mut self, family: &str, client: &str, generation: u32, now: Timestamp) -> Rotation {
+    pub fn rotate(
+        &mut self,
+        family: &str,
+        client: &str,
+        generation: u32,
+        now: Timestamp,
+        grace: Span,
+    ) -> Rotation {
         let Some(found) = self.families.iter_mut().find(|f| f.id == family) else {
             return Rotation::Invalid;
         };
@@ -244,9 +399,8 @@ impl Grants {
             found.rotated = now;
             return Rotation::Moved(found.generation);
         }
-        let lost_reply = generation.checked_add(1) == Some(found.generation)
-            && found.rotated <= now
-            && now < found.rotated.plus(REPLAY_GRACE);
+        let lost_reply =
+            generation.checked_add(1) == Some(found.generation) && is_recent(found.rotated, now, grace);
         if lost_reply {
             return Rotation::Again(found.generation);
         }
@@ -303,7 +457,20 @@ impl Grants {
     }
 }
 
-fn trim<T>(list: &mut Vec<T>, most: usize) {
-    let over = list.len().saturating_sub(most);
-    list.drain(..over);
+impl Family {
+    /// Whether it is in use and outlives its session.
+    fn is_offline(&self) -> bool {
+        self.offline && self.revoked.is_none()
+    }
+}
+
+/// Takes out what is beyond `most`: the least worth first, among equals the oldest.
+fn trim<T>(list: &mut Vec<T>, most: usize, worth: impl Fn(&T) -> (bool, bool)) -> Vec<T> {
+    let mut gone = Vec::new();
+    while list.len() > most {
+        let least = list.iter().enumerate().min_by_key(|(at, one)| (worth(one), *at));
+        let Some(at) = least.map(|(at, _)| at) else { break };
+        gone.push(list.remove(at));
+    }
+    gone
 }

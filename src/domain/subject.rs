@@ -1,6 +1,7 @@
 //! Who an account is, and what is known about its contacts and factors.
 
 pub mod account;
+pub mod versions;
 
 use std::fmt;
 
@@ -40,16 +41,26 @@ impl fmt::Display for UpstreamId {
 pub struct Subject {
     /// The IdP.
     pub upstream: UpstreamId,
-    /// The IdP's `sub`, verbatim, at most 255 ASCII octets (OIDC Core §2).
+    /// The IdP's `sub`, verbatim. OIDC Core §2 asks for at most 255 ASCII octets; ids that come out of a directory or a
+    /// user database of somebody's own have blanks, umlauts and slashes, and their accounts are held like any other.
     pub sub: String,
 }
 
 impl Subject {
-    /// A subject; `None` when `sub` is empty, too long or not printable ASCII.
+    /// The longest `sub`, in octets: 255 characters of any script.
+    pub const MAX: usize = 1020;
+
+    /// Whether it can be the `sub` of an account: not empty, not too long, without control characters. Those do not
+    /// travel in a URL, so an account could be taken for another one.
+    #[must_use]
+    pub fn is_sub(sub: &str) -> bool {
+        (1..=Self::MAX).contains(&sub.len()) && !sub.chars().any(char::is_control)
+    }
+
+    /// A subject; `None` when `sub` can be none.
     #[must_use]
     pub fn new(upstream: UpstreamId, sub: &str) -> Option<Self> {
-        let fits = (1..=255).contains(&sub.len()) && sub.bytes().all(|b| b.is_ascii_graphic());
-        fits.then(|| Self {
+        Self::is_sub(sub).then(|| Self {
             upstream,
             sub: sub.to_owned(),
         })
@@ -59,5 +70,30 @@ impl Subject {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.upstream, self.sub)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_takes_the_ids_that_identity_providers_use() {
+        let made = |sub: &str| Subject::new(UpstreamId::parse("kc").unwrap(), sub);
+        for sub in [
+            "f:7c1d:jürgen müller",
+            "x:a/b",
+            "50%",
+            "CN=Ann Lee,OU=People;x",
+            "_*\\",
+            &"é".repeat(510),
+        ] {
+            assert_eq!(made(sub).unwrap().sub, sub, "verbatim");
+        }
+        for sub in ["", "a\nb", "a\0", "a\u{85}b", &"é".repeat(511)] {
+            assert_eq!(made(sub), None, "{sub:?}");
+        }
+        assert_ne!(made("Bob"), made("bob"));
+        assert_ne!(made("bob"), made("bob "));
     }
 }

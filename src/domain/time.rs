@@ -155,6 +155,7 @@ impl fmt::Display for Span {
 pub struct Now {
     earliest: Timestamp,
     latest: Timestamp,
+    stamp: Timestamp,
 }
 
 impl Now {
@@ -164,15 +165,17 @@ impl Now {
         Self {
             earliest: at,
             latest: at,
+            stamp: at,
         }
     }
 
-    /// Two clocks, of which neither is believed alone (ours and the store's).
+    /// Two clocks, of which neither is believed alone: our own and the store's, which all replicas share.
     #[must_use]
-    pub fn between(one: Timestamp, other: Timestamp) -> Self {
+    pub fn between(own: Timestamp, store: Timestamp) -> Self {
         Self {
-            earliest: one.min(other),
-            latest: one.max(other),
+            earliest: own.min(store),
+            latest: own.max(store),
+            stamp: store,
         }
     }
 
@@ -186,5 +189,11 @@ impl Now {
     #[must_use]
     pub const fn latest(self) -> Timestamp {
         self.latest
+    }
+
+    /// The instant to write down, and to compare with what was written down: by the one clock that all replicas share.
+    #[must_use]
+    pub const fn stamp(self) -> Timestamp {
+        self.stamp
     }
 }

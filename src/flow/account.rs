@@ -1,6 +1,7 @@
 //! What the owner sees and may do: look, end sessions, remove what was added in the hold. Nothing here shortens
 //! anything (P4).
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::domain::audit::{Actor, Entry};
@@ -29,6 +30,8 @@ pub struct View {
     pub added: Vec<Factor>,
     /// Who was told: audit lines of accepted notices, newest first.
     pub told: Vec<Entry>,
+    /// When each case was contested, by its reference.
+    pub frozen: BTreeMap<String, Timestamp>,
     /// What time it is.
     pub now: Now,
 }
@@ -53,6 +56,10 @@ pub async fn view(flow: &Flow, subject: &Subject) -> Result<View, FlowError> {
         .store
         .audit(Some(&key), Timestamp::from_millis(i64::MAX), 200)
         .await?;
+    let contested = audit.iter().filter(|(_, e)| e.action == "contested");
+    let frozen = contested
+        .filter_map(|(_, e)| Some((e.case.clone()?, e.at)))
+        .collect();
     let told = audit
         .into_iter()
         .map(|(_, e)| e)
@@ -83,6 +90,7 @@ pub async fn view(flow: &Flow, subject: &Subject) -> Result<View, FlowError> {
         idp_sessions: sessions.ok(),
         added,
         told,
+        frozen,
         now,
     })
 }
@@ -106,7 +114,9 @@ fn added_in_hold(record: &Record, account: &Account, now: Now) -> Vec<Factor> {
         .factors
         .iter()
         // A password that was set anew is no addition: it can be changed, and without one nobody signs in.
-        .filter(|f| f.gone.is_none() && f.created >= began && f.class != FactorClass::Password)
+        .filter(|f| {
+            f.gone.is_none() && f.is_dated() && f.created >= began && f.class != FactorClass::Password
+        })
         .cloned()
         .collect()
 }

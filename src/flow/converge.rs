@@ -7,12 +7,14 @@ use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::{Flow, FlowError};
 use crate::ports::idp::{Converged, IdpError, Wanted};
-use crate::ports::store::{Parts, StoreError};
+use crate::ports::store::{Loaded, Mark, Parts, StoreError, Write};
 
 /// How often in a row the record may change under our hands before the effect is put back.
 const ROUNDS: usize = 5;
 /// How long one worker keeps a subject to itself.
 const LEASE: Span = Span::from_secs(60);
+/// How long a refusal is remembered as told.
+const REMEMBERED: Span = Span::from_days(7);
 
 /// Brings the IdP to what the subject's record says now.
 ///
@@ -43,6 +45,10 @@ async fn rounds(flow: &Flow, subject: &Subject) -> Result<(), FlowError> {
             other => other?,
         };
         write_down(flow, subject, &record, &wanted, &done).await?;
+        remember(flow, subject, &wanted, &done).await?;
+        if let (Some(why), true) = (&done.cannot, done.again) {
+            return Err(IdpError::Unexpected(why.clone()).into());
+        }
         let again = flow.store.read(&key, Parts::RECORD).await?;
         let same = again.record.as_ref().is_some_and(|r| {
             r.epoch == record.epoch && self::wanted(r, flow.now(again.store_time)).posture == wanted.posture
@@ -67,7 +73,33 @@ pub fn wanted(record: &Record, now: Now) -> Wanted {
         posture,
         cuts: record.cuts.clone(),
         end_before: ended,
+        owed: record.owed.clone(),
+        barred: record.barred(now),
     }
+}
+
+/// Writes down what the lift of this hold has to give back, so that it does not hang on the IdP's notes alone.
+async fn remember(
+    flow: &Flow,
+    subject: &Subject,
+    wanted: &Wanted,
+    done: &Converged,
+) -> Result<(), FlowError> {
+    if done.owes == wanted.owed {
+        return Ok(());
+    }
+    let noted = |loaded: &Loaded| {
+        let record = loaded.record.as_ref().filter(|r| r.owed != done.owes)?;
+        let mut record = record.clone();
+        record.owed.clone_from(&done.owes);
+        Some(Write {
+            record: Some(record),
+            ..Write::default()
+        })
+    };
+    let key = flow.key(subject);
+    flow.store.update(&key, Parts::RECORD, None, &noted).await?;
+    Ok(())
 }
 
 fn last_end(record: &Record) -> Option<Timestamp> {
@@ -95,6 +127,11 @@ async fn write_down(
         record.updated.millis(),
         wanted.posture
     );
+    // What is tried again and again, and refused for the same reason, is one line and one alarm.
+    let mark = done.again.then(|| Mark {
+        name: format!("{id}:{}", done.cannot.as_deref().unwrap_or_default()),
+        keep: REMEMBERED,
+    });
     let case = record.causes.last().map(|c| c.reference.as_str());
     let mut entry = Entry::system(id, flow.clock.now(), "idp_converged", case)
         .with("posture", format!("{:?}", wanted.posture))
@@ -104,7 +141,16 @@ async fn write_down(
         tracing::error!(upstream = %subject.upstream, why, "an account cannot be held at the identity provider");
         entry = entry.alarming().with("alarm", why);
     }
-    flow.store.note(subject, &flow.key(subject), &entry).await?;
+    let key = flow.key(subject);
+    if mark.is_none() && done.cannot.is_none() {
+        flow.store.note(subject, &key, &entry).await?;
+        return Ok(());
+    }
+    // An alarm is announced, too.
+    let said = |_: &Loaded| Some(Write::saying(subject, entry.clone()));
+    flow.store
+        .update(&key, Parts::RECORD, mark.as_ref(), &said)
+        .await?;
     Ok(())
 }
 

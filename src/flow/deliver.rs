@@ -289,7 +289,7 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
         };
         format!("{}/cancel/{}", flow.issuer, link::seal(flow, &link))
     });
-    let late = entry.attempts > 0 && notice.content.until.is_some() && notice.content.change.is_some();
+    let late = entry.attempts > 0 && notice.content.change.is_some();
     let current = if late {
         Some(with_current_end(flow, entry, notice).await?)
     } else {
@@ -312,15 +312,16 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
     Ok(done)
 }
 
-/// The notice with the end that the hold has when it is accepted now: while mail was down it moved (domain "End").
+/// The notice with how the account stands when it is accepted now: while mail was down its end moved (domain "End"), and
+/// it may have been frozen.
 async fn with_current_end(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Notice, FlowError> {
     let loaded = flow.store.read(&flow.key(&entry.subject), Parts::RECORD).await?;
     let now = flow.now(loaded.store_time);
     let mut notice = notice.clone();
     let record = loaded.record.as_ref();
     let record = record.map(|r| told(r, &notice.case, now).map_or_else(|| r.clone(), |t| t.record));
-    if let Some(cause) = record.as_ref().and_then(|r| r.cause(&notice.case)) {
-        notice.content.until = Some(cause.end());
+    if let Some(record) = record {
+        notice.content = record.stated(notice.content, None, now);
     }
     Ok(notice)
 }

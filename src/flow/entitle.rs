@@ -1,10 +1,28 @@
 //! What a token may be used for: store read, then the domain's one function. A store error is a restricted answer.
 
 use crate::domain::entitlement::{self, Entitlement, Request, State};
+use crate::domain::subject::UpstreamId;
 use crate::domain::time::Now;
 use crate::flow::Flow;
+use crate::flow::watch::Known;
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Parts, StoreError};
+
+/// Why nothing can be decided about accounts of `upstream`: its log was not read to its end since the start, so that
+/// what is stored may be younger than what happened (P5).
+///
+/// # Errors
+/// [`StoreError::Unsound`].
+pub fn heard(flow: &Flow, upstream: &UpstreamId) -> Result<(), StoreError> {
+    match flow.watch.known(upstream, flow.clock.now()) {
+        Known::Never => Err(StoreError::Unsound(
+            "it is older than the identity provider's log, which was not read to its end since the start; \
+             it takes care of itself as soon as the identity provider answers"
+                .to_owned(),
+        )),
+        Known::Now | Known::Late => Ok(()),
+    }
+}
 
 /// Reads the subject and decides. Never fails: what cannot be read is `none` and `unreadable` (ISS-2).
 pub async fn entitle(flow: &Flow, key: &SubjectKey, request: &Request<'_>) -> Entitlement {

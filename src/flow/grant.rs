@@ -6,13 +6,16 @@
 
 use std::collections::BTreeSet;
 
+use crate::domain::audit::Entry;
 use crate::domain::entitlement::Entitlement;
-use crate::domain::session::{Code, CodeRefusal, Family, Grants, Rotation, Session};
+use crate::domain::session::{Code, CodeRefusal, Family, Grants, Rotation, Session, Withdrawal};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::Flow;
+use crate::flow::entitle::heard;
 use crate::flow::opaque::{self, Opaque};
-use crate::flow::session::{Looked, alive, entitled, look};
+use crate::flow::session::{Answer, alive, bears, displacing, entitled, look, withdraw};
 use crate::flow::step::{self, Step};
+use crate::flow::watch::Known;
 use crate::ports::seal::{Purpose, SubjectKey};
 use crate::ports::store::{Loaded, StoreError};
 
@@ -88,20 +91,25 @@ enum Outcome<T> {
 }
 
 /// Whether the IdP was asked in this very request: not yet, or with this answer.
-type Asked<'a> = Option<Option<&'a Looked>>;
+type Asked<'a> = Option<&'a Answer>;
 
 /// A step that judges what is stored and what the IdP said.
 type Asking<'f, T> = dyn Fn(&Loaded, Now, Asked<'_>) -> Step<Outcome<T>> + Send + Sync + 'f;
 
-/// Runs a step, and once more after asking the IdP when the session has not been checked (contract section 3).
+/// Runs a step, and once more after asking the IdP when that has to be done first (contract section 3). An account that
+/// is gone there loses what it has here.
 async fn checked<T: Send>(flow: &Flow, key: &SubjectKey, step: &Asking<'_, T>) -> Result<T, Refusal> {
     let first = step::run(flow, key, &|loaded, now| step(loaded, now, None)).await?;
     let session = match first {
         Outcome::Settled(settled) => return settled,
         Outcome::AskFirst(session) => session,
     };
-    let looked = look(flow, &session.subject).await;
-    match step::run(flow, key, &|loaded, now| step(loaded, now, Some(looked.as_ref()))).await? {
+    let answer = look(flow, &session).await;
+    if answer == Answer::Gone {
+        withdraw(flow, &session.subject, &Withdrawal::Account).await?;
+        return Err(Refusal::NoSession);
+    }
+    match step::run(flow, key, &|loaded, now| step(loaded, now, Some(&answer))).await? {
         Outcome::Settled(settled) => settled,
         Outcome::AskFirst(_) => Err(Refusal::NoSession),
     }
@@ -111,33 +119,38 @@ fn refuse<T>(refusal: Refusal) -> Step<Outcome<T>> {
     Step::done(Outcome::Settled(Err(refusal)))
 }
 
-/// The living session, marked with the answer of the IdP if it was asked just now.
+/// The session, marked with the answer of the IdP if it was asked just now. It has to be asked when it was not since the
+/// log-in, when state, roles and groups are older than an access token lives, and when its log was not followed for a
+/// moment (ISS-12, P16). What it does not answer restricts, as if it had never been asked.
 ///
 /// # Errors
-/// A step that ends the attempt: no session, or the IdP has to be asked first.
+/// A step that ends the attempt: no session, nothing is known yet, or the IdP has to be asked first.
 fn present<T>(
-    loaded: &Loaded,
+    flow: &Flow,
     grants: &mut Grants,
-    id: &str,
+    session: Option<Session>,
     now: Now,
-    life: Option<Span>,
     asked: Asked<'_>,
 ) -> Result<Session, Box<Step<Outcome<T>>>> {
-    let Some(session) = alive(grants, loaded.record.as_ref(), id, now, life).cloned() else {
+    let Some(mut session) = session else {
         return Err(Box::new(refuse(Refusal::NoSession)));
     };
-    if session.checked {
+    let upstream = &session.subject.upstream;
+    heard(flow, upstream).map_err(|error| Box::new(refuse(error.into())))?;
+    let access = flow.policy.load().lifetimes.access;
+    let known = flow.watch.known(upstream, flow.clock.now());
+    if session.checked && !session.is_outdated(now.stamp(), access) && known == Known::Now {
         return Ok(session);
     }
     match asked {
         None => Err(Box::new(Step::done(Outcome::AskFirst(Box::new(session))))),
-        Some(None) => Ok(session),
-        Some(Some(looked)) => {
-            let mut session = session;
-            looked.mark(&mut session);
-            for stored in grants.sessions.iter_mut().filter(|s| s.id == id) {
-                looked.mark(stored);
-            }
+        Some(Answer::Known(looked)) => {
+            looked.mark(&mut grants.sessions, &session.id, flow, now);
+            let marked = grants.unended(&session.id).cloned();
+            marked.ok_or_else(|| Box::new(refuse(Refusal::NoSession)))
+        }
+        Some(Answer::Silent | Answer::Gone) => {
+            session.checked = false;
             Ok(session)
         }
     }
@@ -172,7 +185,8 @@ pub async fn authorize(
     let life = flow.policy.load().lifetimes.session;
     checked(flow, key, &|loaded, now, asked| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        let session = match present(loaded, &mut grants, session, now, Some(life), asked) {
+        let found = alive(&grants, loaded.record.as_ref(), session, now, Some(life)).cloned();
+        let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,
         };
@@ -184,8 +198,9 @@ pub async fn authorize(
         grants
             .codes
             .push(code(&id, &session, asker, wanted, offline, now));
-        grants.prune(now.earliest(), life);
-        Step::store(Outcome::Settled(Ok(())), grants)
+        let displaced = grants.prune(now.earliest(), life);
+        let step = Step::store(Outcome::Settled(Ok(())), grants);
+        displacing(flow, step, &session.subject, displaced, now)
     })
     .await?;
     let token = Opaque {
@@ -207,7 +222,7 @@ fn code(id: &str, session: &Session, asker: Asker<'_>, wanted: &Wanted<'_>, offl
         session: session.id.clone(),
         offline,
         acr: session.acr.clone(),
-        expires: now.latest().plus(CODE_LIFE),
+        expires: now.stamp().plus(CODE_LIFE),
         used: None,
     }
 }
@@ -260,14 +275,9 @@ pub async fn redeem(flow: &Flow, asker: Asker<'_>, presented: Presented<'_>) -> 
                 return Step::store(Outcome::Settled(Err(Refusal::Invalid)), grants);
             }
         };
-        let session = match present(
-            loaded,
-            &mut grants,
-            &code.session,
-            now,
-            Some(lifetimes.session),
-            asked,
-        ) {
+        let life = Some(lifetimes.session);
+        let found = alive(&grants, loaded.record.as_ref(), &code.session, now, life).cloned();
+        let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,
         };
@@ -277,7 +287,7 @@ pub async fn redeem(flow: &Flow, asker: Asker<'_>, presented: Presented<'_>) -> 
         }
         let offline = code.offline && entitlement.recovery_scope.is_full();
         let expires = if offline {
-            now.earliest().plus(lifetimes.offline)
+            now.stamp().plus(lifetimes.offline)
         } else {
             session.began.plus(lifetimes.session)
         };
@@ -286,11 +296,11 @@ pub async fn redeem(flow: &Flow, asker: Asker<'_>, presented: Presented<'_>) -> 
             stored.clients.insert(asker.client.to_owned());
         }
         grants.families.push(family.clone());
-        grants.prune(now.earliest(), lifetimes.session);
-        Step::store(
-            Outcome::Settled(Ok((session, family, entitlement, now.latest()))),
-            grants,
-        )
+        let displaced = grants.prune(now.earliest(), lifetimes.session);
+        let subject = session.subject.clone();
+        let given = (session, family, entitlement, now.latest());
+        let step = Step::store(Outcome::Settled(Ok(given)), grants);
+        displacing(flow, step, &subject, displaced, now)
     })
     .await?;
     grant(flow, opaque.key, session, family, entitlement, at)
@@ -302,12 +312,12 @@ fn family(id: &str, code: &Code, offline: bool, now: Now, expires: Timestamp) ->
         client: code.client.clone(),
         session: code.session.clone(),
         scopes: granted(&code.scopes, offline),
-        began: now.latest(),
+        began: now.stamp(),
         expires,
         offline,
         nonce: code.nonce.clone(),
         generation: 1,
-        rotated: now.latest(),
+        rotated: now.stamp(),
         revoked: None,
         denied: Vec::new(),
     }
@@ -347,18 +357,19 @@ pub async fn refresh(
     narrowed: Option<&BTreeSet<String>>,
 ) -> Result<Grant, Refusal> {
     let opaque = opaque::open(flow, Purpose::Refresh, token).ok_or(Refusal::Invalid)?;
-    let life = flow.policy.load().lifetimes.session;
+    let lifetimes = flow.policy.load().lifetimes;
     let (session, family, entitlement, at) = checked(flow, &opaque.key, &|loaded, now, asked| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
         let Some(family) = grants
             .family(&opaque.id)
-            .filter(|f| f.client == asker.client)
+            .filter(|f| f.client == asker.client && now.latest() < f.expires)
             .cloned()
         else {
             return refuse(Refusal::Invalid);
         };
-        let bound = (!family.offline).then_some(life);
-        let session = match present(loaded, &mut grants, &family.session, now, bound, asked) {
+        let life = Some(lifetimes.session);
+        let found = bears(&grants, loaded.record.as_ref(), &family, now, life).cloned();
+        let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,
         };
@@ -374,13 +385,74 @@ pub async fn refresh(
             let family = grants.family(&opaque.id).cloned().ok_or(Refusal::Invalid);
             Outcome::Settled(family.map(|f| (session.clone(), f, entitlement.clone(), now.latest())))
         };
-        match grants.rotate(&opaque.id, asker.client, opaque.generation, now.latest()) {
+        let grace = lifetimes.refresh_grace;
+        match grants.rotate(&opaque.id, asker.client, opaque.generation, now.stamp(), grace) {
             Rotation::Moved(_) => Step::store(answer(&grants), grants),
             Rotation::Again(_) => Step::done(answer(&grants)),
-            Rotation::Reused => Step::store(Outcome::Settled(Err(Refusal::Invalid)), grants),
+            Rotation::Reused => reused(&session, &family, opaque.generation, grants, now),
             Rotation::Invalid => refuse(Refusal::Invalid),
         }
     })
     .await?;
     grant(flow, opaque.key, session, family, entitlement, at)
+}
+
+/// An old refresh token came back: somebody has a copy of it, or a client lost an answer and came too late. Its family is
+/// revoked, and that is said, so that an operator finds the client.
+fn reused<T>(
+    session: &Session,
+    family: &Family,
+    generation: u32,
+    grants: Grants,
+    now: Now,
+) -> Step<Outcome<T>> {
+    metrics::counter!("reentry_refresh_reuse_total").increment(1);
+    tracing::warn!(
+        client = %family.client, upstream = %session.subject.upstream, sent = generation, newest = family.generation,
+        "an old refresh token was sent again: its family is revoked",
+    );
+    let entry = Entry::system(
+        format!("reused:{}", family.id),
+        now.stamp(),
+        "refresh_family_revoked",
+        None,
+    )
+    .with("client", &family.client)
+    .with("why", "an old refresh token was sent again")
+    .with("sent", generation)
+    .with("newest", family.generation);
+    Step::store(Outcome::Settled(Err(Refusal::Invalid)), grants).saying(&session.subject, entry)
+}
+
+/// The session of an access token, with state, roles and groups no older than an access token lives: for judging who wants
+/// to act on others. Gives what was read beside it.
+///
+/// # Errors
+/// [`Refusal`]: the token is revoked, its session has ended, or nothing can be known just now.
+pub async fn vouched(
+    flow: &Flow,
+    key: &SubjectKey,
+    token: (&str, &str),
+) -> Result<(Session, Loaded), Refusal> {
+    let (sid, jti) = token;
+    let family_id = jti.split_once('.').map_or("", |(family, _)| family);
+    checked(flow, key, &|loaded, now, asked| {
+        let mut grants = loaded.grants.clone().unwrap_or_default();
+        let family = grants.family(family_id).filter(|f| f.session == sid).cloned();
+        let Some(family) = family.filter(|f| !f.denied.iter().any(|denied| denied == jti)) else {
+            return refuse(Refusal::Invalid);
+        };
+        let found = bears(&grants, loaded.record.as_ref(), &family, now, None).cloned();
+        let session = match present(flow, &mut grants, found, now, asked) {
+            Ok(session) => session,
+            Err(step) => return *step,
+        };
+        let settled = Outcome::Settled(Ok((session, loaded.clone())));
+        if asked.is_some() {
+            Step::store(settled, grants)
+        } else {
+            Step::done(settled)
+        }
+    })
+    .await
 }

@@ -1,6 +1,6 @@
 //! Calls of hooks: a wake-up for the poller of this process, or a change that is stored before it is acknowledged.
 //!
-//! A wake-up is never believed by itself. The replica that has the poller's lease reads the log; any other one asks
+//! What the IdP proves to have ended is ended here before the call is answered. A wake-up is never believed by itself. The replica that has the poller's lease reads the log; any other one asks
 //! the IdP about the account that was named, which needs no lease: marks make a second reading harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::domain::subject::UpstreamId;
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::hook::{Heeded, HookCall, HookRefusal};
-use crate::ports::idp::IdpError;
+use crate::ports::idp::{Heard, IdpError};
 use crate::ports::store::Updated;
 
 /// Most accounts that are remembered until the poller gets to them; the log tells of the rest.
@@ -102,6 +102,11 @@ pub async fn take(
             Ok(())
         }
         Heeded::Told(line) => {
+            if let Heard::Withdrawn { .. } = line.heard {
+                // Something may have happened to the account before: the log tells what.
+                metrics::counter!("reentry_hooks_total", "kind" => kind, "outcome" => "woken").increment(1);
+                wakes.wake(upstream, Some(line.sub.clone()));
+            }
             let updated = ingest::pushed(flow, upstream, &line)
                 .await
                 .map_err(|error| match error {
@@ -112,6 +117,9 @@ pub async fn take(
                     }
                     other => HookFault::Flow(other),
                 })?;
+            if let Heard::Withdrawn { id, .. } = &line.heard {
+                idp.heeded(id);
+            }
             let outcome = match updated {
                 Updated::Stored => "stored",
                 Updated::Duplicate | Updated::Unchanged => "known",

@@ -3,29 +3,29 @@
 //! The mark of an event is set in the same atomic step as what it did, so a line may be read any number of
 //! times, by the poller and by the log-in-time check, in any order.
 
+mod login;
+
+use std::collections::BTreeSet;
+
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::hold::apply::{Setting, apply};
+use crate::domain::hold::attempt::Undoing;
 use crate::domain::hold::rebuild::{hush, was_told};
-use crate::domain::hold::{Record, Transition, attempt};
+use crate::domain::hold::{Record, Transition};
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::{Account, Contact, ContactKind, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::flow::{Flow, FlowError, told, untold};
-use crate::ports::idp::{Heard, IdpError, Line, Reading};
+use crate::flow::tamper::{acted, disagreed, tampered};
+use crate::flow::{Flow, FlowError, kin, session, told};
+use crate::ports::idp::{Heard, IdpError, Line, Observation, Reading, Told};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
 
-/// How long an event is remembered: longer than any overlap or back-fill of a poller.
-const MARK_KEEP: Span = Span::from_days(60);
+pub use login::{Checked, login_check};
 
-/// What a log-in-time check found out about the account.
-#[derive(Clone, Debug)]
-pub struct Checked {
-    /// The live reading.
-    pub reading: Reading,
-    /// Whether every factor one could have logged in with is past its probation.
-    pub eligible: bool,
-}
+/// How long an event is remembered: longer than any overlap or back-fill of a poller.
+pub(super) const MARK_KEEP: Span = Span::from_days(60);
 
 /// When the lines of a page were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +44,55 @@ pub async fn line(flow: &Flow, upstream: &UpstreamId, line: &Line, era: Era) -> 
     let Some(subject) = Subject::new(upstream.clone(), &line.sub) else {
         return Err(FlowError::Unknown(line.sub.clone()));
     };
-    match &line.heard {
+    take(flow, &subject, &line.heard, None, era).await
+}
+
+/// Takes what is heard of an account, with a reading that is no older where there is one.
+async fn take(
+    flow: &Flow,
+    subject: &Subject,
+    heard: &Heard,
+    reading: Option<&Reading>,
+    era: Era,
+) -> Result<Updated, FlowError> {
+    match heard {
         Heard::Change(change) => {
-            let updated = changed(flow, &subject, change, era).await?;
+            let updated = changed(flow, subject, change, reading, era).await?;
             Ok(updated.unwrap_or(Updated::Unchanged))
         }
-        Heard::Touched { id } => touched(flow, &subject, id).await,
-        Heard::Tampered { id, what } => tampered(flow, &subject, id, what).await,
+        Heard::Withdrawn { what, .. } => {
+            // Only what was deleted is told so by a line; that it was switched off is read.
+            if *what == Withdrawal::Account {
+                kin::gone(flow, subject).await?;
+            }
+            Ok(session::withdraw(flow, subject, what).await?)
+        }
+        Heard::Touched { id } => touched(flow, subject, id, reading).await,
+        Heard::Tampered { id, what, own } => {
+            let (event, own) = (id.as_str(), *own);
+            tampered(flow, subject, Undoing { event, what, own }).await
+        }
+        Heard::Acted { id, what, at, made } => acted(flow, subject, (id, *at), what, made.as_deref()).await,
     }
+}
+
+/// Takes the lines of an observation: those of `events`, or all; always those that no log has.
+///
+/// # Errors
+/// [`FlowError`]: the account has to be observed again; what was stored stays.
+pub(super) async fn observed(
+    flow: &Flow,
+    subject: &Subject,
+    observation: &Observation,
+    events: Option<&BTreeSet<String>>,
+    era: Era,
+) -> Result<(), FlowError> {
+    let unlogged = |told: &&Told| matches!(&told.heard, Heard::Change(c) if c.source == Source::Reconcile);
+    let wanted = |told: &&Told| events.is_none_or(|events| events.contains(&told.event)) || unlogged(told);
+    for told in observation.told.iter().filter(wanted) {
+        take(flow, subject, &told.heard, Some(&observation.reading), era).await?;
+    }
+    Ok(())
 }
 
 /// Takes a change that was pushed: as [`line()`], but somebody has to be told when there is no such account.
@@ -64,34 +105,8 @@ pub async fn pushed(flow: &Flow, upstream: &UpstreamId, line: &Line) -> Result<U
     };
     let subject = Subject::new(upstream.clone(), &line.sub)
         .ok_or_else(|| FlowError::Unknown("the `sub` is none".to_owned()))?;
-    let updated = changed(flow, &subject, change, Era::Ours).await?;
+    let updated = changed(flow, &subject, change, None, Era::Ours).await?;
     updated.ok_or(FlowError::Idp(IdpError::UnknownSubject))
-}
-
-/// Asks the IdP for this account's latest changes and ingests them: before the first issuance after each log-in
-/// (contract section 3, profile "broker").
-///
-/// # Errors
-/// [`FlowError`]: tokens of that log-in say `none` until a later check succeeds.
-pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, FlowError> {
-    let idp = flow.idp(&subject.upstream)?;
-    let now = flow.now(None);
-    let (lines, reading) =
-        futures_util::future::join(idp.latest(&subject.sub, now), flow.reading(subject)).await;
-    for one in lines? {
-        line(flow, &subject.upstream, &one, Era::Ours).await?;
-    }
-    let reading = reading?;
-    untold::check(flow, subject, &reading).await?;
-    let policy = flow.policy.load();
-    let at = now.earliest();
-    let eligible = !reading.account.factors.is_empty()
-        && reading
-            .account
-            .factors
-            .iter()
-            .all(|f| f.eligible(at, policy.probation));
-    Ok(Checked { reading, eligible })
 }
 
 /// A change: judged by the tier the account has now. `None` when there is no such account (any more).
@@ -99,6 +114,7 @@ async fn changed(
     flow: &Flow,
     subject: &Subject,
     change: &Change,
+    reading: Option<&Reading>,
     era: Era,
 ) -> Result<Option<Updated>, FlowError> {
     // A log-in-time check brings what has long been stored: no need to read the account for that.
@@ -114,6 +130,9 @@ async fn changed(
         let (key, mark) = (flow.key(subject), change_mark(change));
         flow.store.update(&key, parts, Some(&mark), &|_| None).await?;
         return Ok(Some(Updated::Duplicate));
+    }
+    if reading.is_some() {
+        return store_change(flow, subject, change, reading, era).await.map(Some);
     }
     let reading = match steady_reading(flow, subject).await {
         Ok(reading) => Some(reading),
@@ -207,7 +226,11 @@ pub(super) async fn store_change(
                 now,
                 reference: &case,
             };
-            let before = with_previous(flow, loaded.account.as_ref().or(after), change);
+            let nameless = after.map(|a| Account {
+                name: String::new(),
+                ..a.clone()
+            });
+            let before = with_previous(flow, loaded.account.as_ref().or(nameless.as_ref()), change);
             let change = confirmed(change, loaded.account.as_ref(), after);
             let change = with_channel(&change, before.as_ref());
             apply(
@@ -272,7 +295,9 @@ fn with_previous(flow: &Flow, before: Option<&Account>, change: &Change) -> Opti
     if let Some(address) = change
         .previous_address
         .as_deref()
-        .filter(|_| change.kind.is_contact())
+        // What is pushed from outside is compared with the snapshot and never added to it: or whoever may push would
+        // choose whom we write to.
+        .filter(|_| change.kind.is_contact() && change.source != Source::Hook)
     {
         let id = flow.seal.channel(kind, address);
         if !account.contacts.iter().any(|c| c.id == id) {
@@ -307,7 +332,7 @@ fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account
         account
             .factors
             .iter()
-            .any(|f| Some(f.class) == change.factor && f.created < change.at.minus(STORED))
+            .any(|f| Some(f.class) == change.factor && (!f.is_dated() || f.created < change.at.minus(STORED)))
     };
     let born = |account: &Account| {
         change.factor == Some(FactorClass::FederatedLink)
@@ -348,12 +373,27 @@ fn with_channel(change: &Change, account: Option<&Account>) -> Change {
 }
 
 /// Something about the account may differ: compare contacts with the snapshot, refresh it.
-async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, FlowError> {
-    let reading = match steady_reading(flow, subject).await {
-        Ok(reading) => reading,
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Updated::Unchanged),
-        Err(error) => return Err(error),
+async fn touched(
+    flow: &Flow,
+    subject: &Subject,
+    id: &str,
+    reading: Option<&Reading>,
+) -> Result<Updated, FlowError> {
+    let reading = match reading {
+        Some(reading) => reading.clone(),
+        None => match steady_reading(flow, subject).await {
+            Ok(reading) => reading,
+            Err(FlowError::Idp(IdpError::UnknownSubject)) => {
+                kin::gone(flow, subject).await?;
+                return Ok(session::withdraw(flow, subject, &Withdrawal::Account).await?);
+            }
+            Err(error) => return Err(error),
+        },
     };
+    kin::returned(flow, subject, &reading).await?;
+    if reading.is_withdrawn() {
+        session::withdraw(flow, subject, &Withdrawal::Account).await?;
+    }
     let key = flow.key(subject);
     let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;
     if let Some(before) = &loaded.account {
@@ -362,6 +402,7 @@ async fn touched(flow: &Flow, subject: &Subject, id: &str) -> Result<Updated, Fl
             store_change(flow, subject, &change, Some(&reading), Era::Ours).await?;
         }
     }
+    disagreed(flow, subject, &loaded, &reading, id).await?;
     let known = told::known(&reading.account, loaded.account.as_ref(), &[]);
     refresh(flow, &key, &known).await
 }
@@ -425,39 +466,22 @@ pub async fn refresh(flow: &Flow, key: &SubjectKey, reading: &Account) -> Result
         .store
         .update(key, Parts::ACCOUNT, None, &|loaded| {
             let seen: Timestamp = flow.now(loaded.store_time).latest();
-            let next = loaded
+            let mut next = loaded
                 .account
                 .as_ref()
                 .map_or_else(|| reading.clone(), |old| old.refreshed(reading, seen));
+            // Nobody is greeted by a name that was chosen while somebody else may hold the account.
+            let now = flow.now(loaded.store_time);
+            let quiet = |r: &Record| r.restriction(now).is_none() && r.doubt().is_none();
+            if loaded.record.as_ref().is_none_or(quiet) {
+                next.name.clone_from(&reading.name);
+            }
             (loaded.account.as_ref() != Some(&next)).then(|| Write {
                 account: Some(next),
                 ..Write::default()
             })
         })
         .await?;
-    Ok(updated)
-}
-
-/// Somebody moved what holds the account at the IdP: agree with the record again, at once, and tell everyone.
-async fn tampered(flow: &Flow, subject: &Subject, id: &str, what: &str) -> Result<Updated, FlowError> {
-    let key = flow.key(subject);
-    let mark = Mark {
-        name: format!("{}:{id}", Source::AdminEvents.as_str()),
-        keep: MARK_KEEP,
-    };
-    let policy = flow.policy.load_full();
-    let updated = flow
-        .store
-        .update(&key, Parts::ACCOUNT, Some(&mark), &|loaded| {
-            let (record, account) = (loaded.record.as_ref()?, loaded.account.as_ref());
-            let now = flow.now(loaded.store_time);
-            attempt::tampered(record, account, id, what, now, &policy).map(Write::from)
-        })
-        .await?;
-    if matches!(updated, Updated::Stored) {
-        metrics::counter!("reentry_tampered_total").increment(1);
-        tracing::warn!(upstream = %subject.upstream, what, "a hold was tampered with at the identity provider");
-    }
     Ok(updated)
 }
 

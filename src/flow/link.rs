@@ -1,7 +1,8 @@
 //! "This was not me" links: signed, single-purpose, bound to the case and the channel (P12).
 //!
 //! The token is `base64url(version ‖ subject key ‖ issued ‖ case length ‖ case ‖ channel ‖ MAC)`. Nothing is
-//! stored for it, so a second change cannot kill the first one's link, and a flood of them costs nothing.
+//! stored for it, so a second change cannot kill the first one's link, and a flood of them costs nothing. One is made
+//! only for a message to a channel that has a voice: its signature says that too, for as long as the link is valid.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

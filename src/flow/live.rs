@@ -11,9 +11,9 @@ use crate::domain::session::{Family, Grants, Session};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Timestamp};
 use crate::flow::Flow;
-use crate::flow::entitle::decide;
+use crate::flow::entitle::{decide, heard};
 use crate::flow::opaque::{self, Opaque};
-use crate::flow::session::{alive, asking, entitled};
+use crate::flow::session::{asking, bears, entitled};
 use crate::flow::step::{self, Step};
 use crate::ports::seal::{Purpose, SubjectKey};
 use crate::ports::store::{Loaded, Parts, StoreError};
@@ -86,7 +86,9 @@ pub async fn access(flow: &Flow, token: &Access) -> Live {
         groups: &token.groups,
         issued: Some(token.issued.clone()),
     };
-    let entitlement = decide(flow, loaded.as_ref(), &request);
+    let heard = heard(flow, &token.subject.upstream);
+    let known = heard.as_ref().and(Ok(())).and_then(|()| loaded.as_ref());
+    let entitlement = decide(flow, known, &request);
     if entitlement.contested {
         return Live::Inactive;
     }
@@ -107,7 +109,7 @@ fn standing(loaded: &mut Loaded, token: &Access, now: Now) -> Option<Session> {
         return None;
     }
     // No lifetime here: the token's own end is never after the session's.
-    alive(grants, loaded.record.as_ref(), &token.sid, now, None)?;
+    bears(grants, loaded.record.as_ref(), family, now, None)?;
     let at = grants
         .sessions
         .iter()
@@ -141,10 +143,10 @@ pub async fn refresh(flow: &Flow, client: &str, token: &str) -> Result<Option<Re
     let Some(family) = current(&grants, &opaque, client, now) else {
         return Ok(None);
     };
-    let bound = (!family.offline).then_some(life);
-    let Some(session) = alive(&grants, loaded.record.as_ref(), &family.session, now, bound) else {
+    let Some(session) = bears(&grants, loaded.record.as_ref(), family, now, Some(life)) else {
         return Ok(None);
     };
+    heard(flow, &session.subject.upstream)?;
     let entitlement = entitled(flow, &loaded, session, client, &family.scopes);
     let usable = !entitlement.contested;
     Ok(usable.then(|| Refreshable {
@@ -174,7 +176,7 @@ pub async fn revoke_refresh(flow: &Flow, client: &str, token: &str) -> Result<bo
         if grants.family(&opaque.id).is_none_or(|f| f.client != client) {
             return Step::done(true);
         }
-        grants.revoke_family(&opaque.id, now.latest());
+        grants.revoke_family(&opaque.id, now.stamp());
         Step::store(true, grants)
     })
     .await
@@ -187,7 +189,7 @@ pub async fn revoke_refresh(flow: &Flow, client: &str, token: &str) -> Result<bo
 pub async fn revoke_access(flow: &Flow, token: &Access) -> Result<(), StoreError> {
     step::run(flow, &token.key, &|loaded, now| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        grants.deny_token(token.family(), &token.jti, now.latest());
+        grants.deny_token(token.family(), &token.jti, now.stamp());
         Step::store((), grants)
     })
     .await

@@ -7,6 +7,9 @@
 //! no change falls between the two. When every account was seen the partition is released, unless somebody else has
 //! begun anew meanwhile.
 //!
+//! An account that cannot be read, although the IdP answers, is marked as such and restricted alone: its partition counts
+//! again with the others.
+//!
 //! A store of other keys, or for other IdPs, is somebody's mistake: nothing is written into it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +23,7 @@ use crate::domain::hold::rebuild::{Evidence, reach, rebuild};
 use crate::domain::subject::account::Account;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
+use crate::flow::unreadable::{self, Failed};
 use crate::flow::{Flow, FlowError, ingest, reconcile, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Loss, Lost, Parts, Rebuild, Write};
@@ -43,8 +47,6 @@ const UNWATCHED: Span = Span::from_mins(10);
 const TOLD_EVERY: Span = Span::from_secs(5);
 /// The most waiting effects that are looked at; when there are more, nobody knows which waits longest.
 const MOST: usize = 10_000;
-/// Values that are missing in a partition that was just rebuilt belong to accounts that the IdP no longer has.
-const ONCE: Span = Span::from_hours(1);
 /// What is enrolled this soon after an account was made belongs to its making.
 const AT_CREATION: Span = Span::from_mins(5);
 
@@ -62,8 +64,6 @@ struct Watch {
     polled: BTreeMap<UpstreamId, Timestamp>,
     /// What was said.
     said: BTreeMap<u8, Loss>,
-    /// When values were put back.
-    mended: BTreeMap<u8, Timestamp>,
     published: Option<String>,
     /// Glances since the last look.
     glances: u32,
@@ -125,11 +125,7 @@ async fn look(flow: &Flow, owner: &str, keep: Option<&Keep>, watch: &mut Watch) 
             watch.told.insert(partition, oldest.min(now));
         }
     }
-    let fresh = |p: &u8| watch.mended.get(p).is_some_and(|at| now < at.plus(ONCE));
-    let heal = lost
-        .iter()
-        .filter(|l| l.heals && !(l.loss == Loss::Values && fresh(&l.partition)));
-    let heal: BTreeSet<u8> = heal.map(|l| l.partition).collect();
+    let heal: BTreeSet<u8> = lost.iter().filter(|l| l.heals).map(|l| l.partition).collect();
     if heal.is_empty() || flow.store.lease(LEASE_NAME, owner, LEASE).await?.is_none() {
         return Ok(());
     }
@@ -248,7 +244,6 @@ async fn all(
                 "somebody else rebuilds this partition anew"
             );
         }
-        watch.mended.insert(rebuild.partition, flow.now(None).latest());
     }
     tracing::warn!(
         partitions = begun.len(),
@@ -286,9 +281,16 @@ async fn walk(
     since: Timestamp,
 ) -> Result<usize, FlowError> {
     let mut pages = reconcile::Pages::default();
+    let who = format!("{owner}:rebuild");
     let mut count = 0;
     loop {
-        let Some(subs) = pages.next(flow, upstream).await? else {
+        let next = pages.next(flow, upstream, &who).await?;
+        // Somebody who is not even listed cannot be marked: his partition may not count again.
+        if let Some(place) = pages.missing.first() {
+            let why = format!("the account at place {place} in the order of user names cannot be listed");
+            return Err(IdpError::Unexpected(why).into());
+        }
+        let Some(subs) = next else {
             return Ok(count);
         };
         let ours: Vec<Subject> = subs
@@ -303,9 +305,21 @@ async fn walk(
             }
             let each = some
                 .iter()
-                .cloned()
-                .map(|subject| async move { account(flow, &subject, since).await });
-            futures_util::future::try_join_all(each).await?;
+                .map(|subject| async move { (account(flow, subject, since).await, subject) });
+            let mut failed = Vec::new();
+            for (done, subject) in futures_util::future::join_all(each).await {
+                match done {
+                    Err(FlowError::Idp(error)) => failed.push(Failed {
+                        subject: subject.clone(),
+                        error,
+                        from: since,
+                        lost: true,
+                    }),
+                    other => other?,
+                }
+            }
+            let again = |subject: Subject| async move { account(flow, &subject, since).await };
+            unreadable::settle(flow, upstream, failed, again).await?;
         }
     }
 }
@@ -397,12 +411,13 @@ async fn changes(
     Ok(changes)
 }
 
-/// Credentials that are younger than `since` and the account, and that no known change tells of.
+/// Credentials that are younger than `since` and the account, and that no known change tells of. One without a date says
+/// nothing about when it came.
 pub(super) fn silent(reading: &Reading, known: &[Change], since: Timestamp, now: Now) -> Vec<Change> {
     let account = &reading.account;
     let untold = told::silent(account, None, known).into_iter();
     untold
-        .filter(|f| f.created >= since && f.created > account.created.plus(AT_CREATION))
+        .filter(|f| f.is_dated() && f.created >= since && f.created > account.created.plus(AT_CREATION))
         .map(|f| told::by_date(f, (now, reading.ahead)))
         .collect()
 }

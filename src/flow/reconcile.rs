@@ -5,6 +5,8 @@
 //! One process at a time, gently, page by page. Where it stands is written down, so that another one goes on from
 //! there.
 
+pub mod held;
+mod pages;
 mod unseen;
 
 use std::collections::BTreeSet;
@@ -21,10 +23,13 @@ use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::ingest::{self, Era};
-use crate::flow::{Flow, FlowError, rebuild, told};
+use crate::flow::unreadable::{self, Failed, MARKS};
+use crate::flow::{Flow, FlowError, rebuild, tamper, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Lease, Loaded, Parts, StoreError, Write};
 use crate::ports::trace;
+
+pub(super) use pages::Pages;
 
 /// Between two looks at whether it is time.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,53 +37,14 @@ const LOOK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long one process keeps it to itself without a word.
 const LEASE: Span = Span::from_secs(60);
-/// Accounts asked for at once.
-const PAGE: u32 = 100;
-/// Accounts of the page before that are asked for again: when somebody is deleted meanwhile the rest moves up.
-const OVERLAP: u32 = 10;
 /// Accounts that are looked at side by side.
 const SIDE_BY_SIDE: usize = 2;
-/// An act at the IdP may be under way for this long after a transition.
-const SETTLING: Span = Span::from_secs(15);
+/// An account that is marked has its log read from so far back, once it can be read.
+const LOOKS_BACK: Span = Span::from_days(7);
+/// What could not be read is looked for again after this.
+const RETRY: Span = Span::from_mins(10);
 /// The account under which lines about the whole installation are written down.
 const INSTALLATION: &str = "reentry";
-
-/// Every account of an IdP, page by page, nobody left out who is there all the while.
-#[derive(Debug, Default)]
-pub(super) struct Pages {
-    first: u32,
-    before: BTreeSet<String>,
-    end: bool,
-}
-
-impl Pages {
-    /// From the place where somebody else stopped.
-    fn from(first: u32) -> Self {
-        Self {
-            first,
-            ..Self::default()
-        }
-    }
-
-    /// The next accounts; `None` at the end.
-    pub(super) async fn next(
-        &mut self,
-        flow: &Flow,
-        upstream: &UpstreamId,
-    ) -> Result<Option<Vec<String>>, FlowError> {
-        if self.end {
-            return Ok(None);
-        }
-        let page = flow.idp(upstream)?.accounts(self.first, PAGE).await?;
-        let size = u32::try_from(page.len()).unwrap_or(PAGE);
-        self.end = size < PAGE;
-        self.first += size.saturating_sub(OVERLAP).max(1);
-        let fresh = page.iter().filter(|sub| !self.before.contains(*sub));
-        let fresh: Vec<String> = fresh.cloned().collect();
-        self.before = page.into_iter().collect();
-        Ok(Some(fresh))
-    }
-}
 
 /// Works until `stop` says so: every `interval`, and when asked. `owner` names this process in the lease.
 pub async fn run(
@@ -90,6 +56,8 @@ pub async fn run(
 ) {
     while !stop.is_cancelled() {
         let round = async {
+            // Before anybody else: those of whom it is known that they have to be held.
+            held::if_asked(flow, upstream, owner).await?;
             match due(flow, upstream, interval).await {
                 Ok(true) => trace::scope(flow.trace(), whole(flow, upstream, owner))
                     .await
@@ -103,7 +71,7 @@ pub async fn run(
             () = stop.cancelled() => return,
         };
         let pause = match done {
-            Ok(()) => LOOK.max(interval / 100).min(Duration::from_secs(30)),
+            Ok(()) => LOOK,
             Err(error) => {
                 tracing::warn!(%upstream, %error, "reconciling was not finished; it goes on later");
                 AGAIN.min(interval)
@@ -126,11 +94,25 @@ fn place_name(upstream: &UpstreamId) -> String {
     format!("reconcile:{upstream}")
 }
 
+/// The setting that says from when on another round is wanted, whatever the interval.
+fn wanted_name(upstream: &UpstreamId) -> String {
+    format!("reconcile_wanted:{upstream}")
+}
+
+async fn instant(flow: &Flow, name: &str) -> Result<Option<Timestamp>, FlowError> {
+    let stamp = flow.store.setting(name).await?;
+    Ok(stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis))
+}
+
 async fn due(flow: &Flow, upstream: &UpstreamId, interval: Duration) -> Result<bool, FlowError> {
-    let stamp = flow.store.setting(&stamp_name(upstream)).await?;
-    let last = stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis);
+    let now = flow.clock.now();
+    let Some(last) = instant(flow, &stamp_name(upstream)).await? else {
+        return Ok(true);
+    };
+    // What was asked for in the middle of a round is another round: the first of it knew nothing of why.
+    let wanted = instant(flow, &wanted_name(upstream)).await?;
     let interval = Span::from_millis(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
-    Ok(last.is_none_or(|at| at.plus(interval) <= flow.clock.now()))
+    Ok(last.plus(interval) <= now || wanted.is_some_and(|at| last <= at && at <= now))
 }
 
 /// Asks for a round at the next look.
@@ -138,7 +120,24 @@ async fn due(flow: &Flow, upstream: &UpstreamId, interval: Duration) -> Result<b
 /// # Errors
 /// [`FlowError::Store`].
 pub async fn ask(flow: &Flow, upstream: &UpstreamId) -> Result<(), FlowError> {
-    flow.store.set_setting(&stamp_name(upstream), "0", None).await?;
+    ask_at(flow, upstream, flow.clock.now()).await
+}
+
+async fn ask_at(flow: &Flow, upstream: &UpstreamId, at: Timestamp) -> Result<(), FlowError> {
+    let at = at.millis().to_string();
+    flow.store.set_setting(&wanted_name(upstream), &at, None).await?;
+    Ok(())
+}
+
+/// Asks for a round when the last one began longer ago than `age`.
+///
+/// # Errors
+/// [`FlowError::Store`].
+pub(super) async fn ask_after(flow: &Flow, upstream: &UpstreamId, age: Span) -> Result<(), FlowError> {
+    let last = instant(flow, &stamp_name(upstream)).await?;
+    if last.is_some_and(|at| at.plus(age) <= flow.clock.now()) {
+        ask(flow, upstream).await?;
+    }
     Ok(())
 }
 
@@ -155,16 +154,22 @@ pub async fn whole(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result<Op
     let place = flow.store.setting(&name).await?.and_then(|at| at.parse().ok());
     let mut pages = Pages::from(place.unwrap_or(0));
     let (mut seen, mut found) = (0, 0);
-    while let Some(subs) = pages.next(flow, upstream).await? {
-        let (looked, differed) = page(flow, upstream, &subs).await?;
-        seen += looked;
-        found += differed;
+    let who = format!("{owner}:reconcile");
+    let mut left = 0;
+    while let Some(subs) = pages.next(flow, upstream, &who).await? {
+        let done = page(flow, upstream, &subs).await?;
+        seen += done.looked;
+        found += done.differed;
+        left += done.left;
+        held::if_asked(flow, upstream, owner).await?;
         lease = renew(flow, &name, owner).await?;
         flow.store
             .set_setting(&name, &pages.first.to_string(), Some(&lease))
             .await?;
         tracing::info!(%upstream, accounts = seen, differed = found, "reconciling");
     }
+    left += pages.missing.len();
+    tell_missing(flow, upstream, &pages.missing).await?;
     found += drift(flow, upstream).await?;
     unseen::tell(flow, upstream, &lease).await?;
     flow.store.set_setting(&name, "", Some(&lease)).await?;
@@ -172,6 +177,9 @@ pub async fn whole(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result<Op
     flow.store
         .set_setting(&stamp_name(upstream), &stamp, Some(&lease))
         .await?;
+    if left > 0 {
+        ask_at(flow, upstream, flow.clock.now().plus(RETRY)).await?;
+    }
     flow.store.release(&name, owner).await?;
     metrics::counter!("reentry_reconciles_total").increment(1);
     tracing::info!(%upstream, accounts = seen, differed = found, "reconciled");
@@ -183,8 +191,33 @@ async fn renew(flow: &Flow, name: &str, owner: &str) -> Result<Lease, FlowError>
     lease.ok_or_else(|| StoreError::StaleLease(name.to_owned()).into())
 }
 
-/// Looks at some accounts. Gives how many were there and how many differed.
-async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<(usize, usize), FlowError> {
+/// Says which places could not be listed.
+async fn tell_missing(flow: &Flow, upstream: &UpstreamId, missing: &[u32]) -> Result<(), FlowError> {
+    let Some(first) = missing.first() else {
+        return Ok(());
+    };
+    let alarm = format!(
+        "{} accounts could not be listed and were not compared, the first of them at place {first} in the order of user names; it is tried again",
+        missing.len()
+    );
+    tracing::error!(%upstream, alarm, "accounts could not be listed");
+    let now = flow.now(None).latest();
+    let id = format!("unlisted:{upstream}:{}", now.millis());
+    let entry = Entry::system(id, now, "accounts_unlisted", None);
+    write_down(flow, upstream, &entry.alarming().with("alarm", &alarm)).await
+}
+
+/// What came of some accounts.
+#[derive(Debug, Default)]
+struct Done {
+    looked: usize,
+    differed: usize,
+    /// That could not be read, and are not marked yet.
+    left: usize,
+}
+
+/// Looks at some accounts. One that cannot be read is marked, and costs no other.
+async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<Done, FlowError> {
     let subjects: Vec<Subject> = subs
         .iter()
         .filter_map(|sub| Subject::new(upstream.clone(), sub))
@@ -192,20 +225,30 @@ async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<(us
     let each = subjects
         .iter()
         .cloned()
-        .map(|subject| async move { one(flow, &subject).await });
-    let mut done = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
-    let (mut seen, mut found) = (0, 0);
-    while let Some(differed) = done.next().await {
+        .map(|subject| async move { (one(flow, &subject).await, subject) });
+    let mut looks = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
+    let (mut done, mut failed) = (Done::default(), Vec::new());
+    while let Some((differed, subject)) = looks.next().await {
         match differed {
-            Ok(differed) => found += usize::from(differed),
+            Ok(differed) => done.differed += usize::from(differed),
             // A partition that is lost is being rebuilt, and asks for another round afterwards.
-            Err(FlowError::Store(StoreError::Lost { .. })) => {}
+            Err(FlowError::Store(error)) if error.heals() => {}
+            Err(FlowError::Idp(error)) => failed.push(Failed {
+                subject,
+                error,
+                from: flow.now(None).earliest().minus(LOOKS_BACK),
+                lost: false,
+            }),
             Err(error) => return Err(error),
         }
-        seen += 1;
+        done.looked += 1;
         metrics::counter!("reentry_reconciled_accounts_total").increment(1);
     }
-    Ok((seen, found))
+    done.left = failed.len().saturating_sub(MARKS);
+    failed.truncate(MARKS);
+    let again = |subject: Subject| async move { one(flow, &subject).await.map(|_| ()) };
+    unreadable::settle(flow, upstream, failed, again).await?;
+    Ok(done)
 }
 
 /// Compares one account. Says whether anything differed.
@@ -216,6 +259,10 @@ pub async fn one(flow: &Flow, subject: &Subject) -> Result<bool, FlowError> {
     let key = flow.key(subject);
     // First what we know, then what is there: what changes in between is there, and in the log.
     let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;
+    if loaded.record.as_ref().is_some_and(|r| r.unreadable.is_some()) {
+        // It is tried again by itself.
+        return Ok(false);
+    }
     let reading = match flow.reading(subject).await {
         Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(false),
         other => other?,
@@ -328,8 +375,7 @@ async fn posture(
     let differs = |loaded: &Loaded| {
         let record = loaded.record.as_ref()?;
         let now = flow.now(loaded.store_time);
-        let settled = record.updated.plus(SETTLING) <= now.earliest();
-        (settled && !carried.agrees(&record.posture(now))).then_some((record.clone(), now))
+        (!carried.agrees(&record.posture(now))).then_some((record.clone(), now))
     };
     if differs(loaded).is_none() {
         return Ok(false);
@@ -347,15 +393,17 @@ async fn posture(
                 )
                 .with("wanted", format!("{:?}", record.posture(now)))
                 .with("found", format!("{carried:?}"));
+            // What is being done this moment looks like that, too: without a word then, but not without an act.
+            let settled = tamper::settled(&record, now.earliest());
             Some(Write {
                 record: Some(record),
                 effects: vec![(format!("converge:{id}"), Effect::Converge)],
-                audit: vec![entry],
+                audit: settled.then_some(entry).into_iter().collect(),
                 ..Write::default()
             })
         })
         .await?;
-    tracing::error!(upstream = %subject.upstream, ?carried, "an account is not held as it should be: made to agree again");
+    tracing::warn!(upstream = %subject.upstream, ?carried, "an account is not held as it should be: made to agree again");
     Ok(counted("posture"))
 }
 
@@ -374,12 +422,17 @@ async fn drift(flow: &Flow, upstream: &UpstreamId) -> Result<usize, FlowError> {
     Ok(faults.len())
 }
 
+/// The name under which the store keeps what is about the whole installation.
+pub(super) fn installation(upstream: &UpstreamId) -> Option<Subject> {
+    Subject::new(upstream.clone(), INSTALLATION)
+}
+
 /// Writes a line about the whole installation down.
 ///
 /// # Errors
 /// [`FlowError::Store`].
 pub(super) async fn write_down(flow: &Flow, upstream: &UpstreamId, entry: &Entry) -> Result<(), FlowError> {
-    if let Some(subject) = Subject::new(upstream.clone(), INSTALLATION) {
+    if let Some(subject) = installation(upstream) {
         let said = |_: &Loaded| Some(Write::saying(&subject, entry.clone()));
         let key = flow.key(&subject);
         flow.store.update(&key, Parts::RECORD, None, &said).await?;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::domain::audit::Entry;
 use crate::domain::entitlement::{Asking, Entitlement, Request};
 use crate::domain::hold::Record;
-use crate::domain::session::{Grants, Session};
+use crate::domain::session::{Displaced, Family, Grants, MAX_FAMILIES, MAX_SESSIONS, Session, Withdrawal};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::entitle::decide;
@@ -15,7 +16,7 @@ use crate::flow::step::{self, Step};
 use crate::flow::{Flow, FlowError};
 use crate::ports::idp::IdpError;
 use crate::ports::seal::{Purpose, SubjectKey};
-use crate::ports::store::{Loaded, Parts, StoreError};
+use crate::ports::store::{Loaded, Parts, StoreError, Updated};
 
 /// What the IdP said at a log-in, checked.
 #[derive(Clone, Debug)]
@@ -59,6 +60,9 @@ pub enum OpenRefusal {
         "the identity provider knows no account of this `sub`; its log-in client must not have pairwise subjects"
     )]
     UnknownSubject,
+    /// The account was disabled at the identity provider (ISS-12).
+    #[error("the account is disabled at the identity provider")]
+    Disabled,
     /// State.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,7 +72,7 @@ pub enum OpenRefusal {
 }
 
 /// What the log-in-time check contributes to a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Looked {
     /// Role values.
     pub roles: BTreeSet<String>,
@@ -76,41 +80,81 @@ pub struct Looked {
     pub groups: BTreeSet<String>,
     /// Logged in with factors past their probation only.
     pub eligible: bool,
+    /// When it was asked, by our own clock; `None` when roles and groups could not be read.
+    asked: Option<Timestamp>,
 }
 
-impl From<Checked> for Looked {
-    fn from(checked: Checked) -> Self {
+impl Looked {
+    fn of(checked: Checked, asked: Timestamp) -> Self {
+        let asked = checked.reading.facts.is_some().then_some(asked);
         let facts = checked.reading.facts.unwrap_or_default();
         Self {
             roles: facts.roles,
             groups: facts.groups,
             eligible: checked.eligible,
+            asked,
+        }
+    }
+
+    /// Notes on the session `id` that the IdP has been asked since its log-in, and on every session of the account
+    /// what it said. Which factors a log-in was with is known at the log-in alone.
+    pub fn mark(&self, sessions: &mut [Session], id: &str, flow: &Flow, now: Now) {
+        let facts_at = self.asked.map(|at| {
+            let age = flow.clock.now().since(at);
+            now.stamp().minus(age)
+        });
+        for session in sessions.iter_mut().filter(|s| s.ended.is_none()) {
+            if session.id == id && !session.checked {
+                session.checked = true;
+                session.eligible = self.eligible;
+            }
+            session.roles.clone_from(&self.roles);
+            session.groups.clone_from(&self.groups);
+            session.facts_at = facts_at;
         }
     }
 }
 
-impl Looked {
-    /// Notes on the session that the IdP has been asked.
-    pub fn mark(&self, session: &mut Session) {
-        session.checked = true;
-        session.roles.clone_from(&self.roles);
-        session.groups.clone_from(&self.groups);
-        session.eligible = self.eligible;
-    }
+/// What the IdP says about an account when it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Its latest changes are stored, and this is how it stands.
+    Known(Looked),
+    /// No answer: tokens say `none` until there is one.
+    Silent,
+    /// It was disabled or deleted there: it gets nothing, and what it has here ends (ISS-12).
+    Gone,
 }
 
-/// Asks the IdP for this account's latest changes; `None` when it did not answer: tokens say `none` until it does.
-pub async fn look(flow: &Flow, subject: &Subject) -> Option<Looked> {
-    looked(subject, ingest::login_check(flow, subject).await)
+/// How long ago somebody else may have asked for the answer to serve.
+const TOGETHER: Span = Span::from_secs(1);
+
+/// Asks the IdP for this account's latest changes, state, roles and groups; once for all that ask at the same time. Whoever
+/// has just logged in wants an answer to a question of afterwards.
+pub async fn look(flow: &Flow, session: &Session) -> Answer {
+    let now = flow.clock.now();
+    let since = if session.checked { now.minus(TOGETHER) } else { now };
+    let key = flow.key(&session.subject);
+    let ask = async {
+        let asked = flow.clock.now();
+        answered(
+            &session.subject,
+            ingest::login_check(flow, &session.subject).await,
+            asked,
+        )
+    };
+    flow.watch.once(&key, since, || flow.clock.now(), ask).await
 }
 
-fn looked(subject: &Subject, checked: Result<Checked, FlowError>) -> Option<Looked> {
+fn answered(subject: &Subject, checked: Result<Checked, FlowError>, asked: Timestamp) -> Answer {
     match checked {
-        Ok(checked) => Some(checked.into()),
+        Ok(checked) if checked.reading.is_withdrawn() => Answer::Gone,
+        Ok(checked) => Answer::Known(Looked::of(checked, asked)),
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => Answer::Gone,
         Err(error) => {
             metrics::counter!("reentry_login_checks_failed_total").increment(1);
             tracing::warn!(upstream = %subject.upstream, %error, "log-in-time check without answer: tokens say none");
-            None
+            Answer::Silent
         }
     }
 }
@@ -121,10 +165,18 @@ fn looked(subject: &Subject, checked: Result<Checked, FlowError>) -> Option<Look
 /// # Errors
 /// [`OpenRefusal`]; nothing was stored then, except the changes the IdP told about.
 pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<Opened, OpenRefusal> {
-    let looked = match ingest::login_check(flow, &login.subject).await {
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Err(OpenRefusal::UnknownSubject),
-        checked => looked(&login.subject, checked),
-    };
+    let asked = flow.clock.now();
+    let checked = ingest::login_check(flow, &login.subject).await;
+    let unknown = matches!(checked, Err(FlowError::Idp(IdpError::UnknownSubject)));
+    let answer = answered(&login.subject, checked, asked);
+    if answer == Answer::Gone {
+        withdraw(flow, &login.subject, &Withdrawal::Account).await?;
+        return Err(if unknown {
+            OpenRefusal::UnknownSubject
+        } else {
+            OpenRefusal::Disabled
+        });
+    }
     let key = flow.key(&login.subject);
     let (id, secret) = (flow.random::<16>(), flow.random::<32>());
     let mac = flow.seal.mac(Purpose::Cookie, secret.as_bytes());
@@ -137,10 +189,7 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
         if loaded.record.as_ref().is_some_and(|r| stale(r, login)) {
             return Step::done(None);
         }
-        let mut session = session(login, &id, mac.to_vec(), began(loaded.record.as_ref(), now));
-        if let Some(looked) = &looked {
-            looked.mark(&mut session);
-        }
+        let session = session(login, &id, mac.to_vec(), began(loaded.record.as_ref(), now));
         let mut grants = loaded.grants.clone().unwrap_or_default();
         for old in grants
             .sessions
@@ -149,9 +198,13 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
         {
             old.cookie.clear();
         }
-        grants.sessions.push(session.clone());
-        grants.prune(now.earliest(), life);
-        Step::store(Some(session), grants)
+        grants.sessions.push(session);
+        if let Answer::Known(looked) = &answer {
+            looked.mark(&mut grants.sessions, &id, flow, now);
+        }
+        let displaced = grants.prune(now.earliest(), life);
+        let opened = grants.session(&id).cloned();
+        displacing(flow, Step::store(opened, grants), &login.subject, displaced, now)
     })
     .await?;
     let session = opened.ok_or(OpenRefusal::Stale)?;
@@ -187,20 +240,96 @@ fn session(login: &Login, id: &str, cookie: Vec<u8>, began: Timestamp) -> Sessio
         id_token: login.id_token.clone(),
         clients: BTreeSet::new(),
         ended: None,
+        facts_at: None,
+        closed: None,
     }
+}
+
+/// Tells about what had to leave for want of room: relying parties of the session that it has ended, and everybody who
+/// reads the audit log.
+pub(super) fn displacing<T>(
+    flow: &Flow,
+    step: Step<T>,
+    subject: &Subject,
+    displaced: Displaced,
+    now: Now,
+) -> Step<T> {
+    let Displaced { sessions, families } = displaced;
+    let step = sessions.into_iter().fold(step, |step, mut session| {
+        let clients = words(&session.clients);
+        let id = format!("displaced:{}", session.id);
+        let entry = Entry::system(id, now.stamp(), "session_displaced", None)
+            .with("session", &session.id)
+            .with("clients", clients)
+            .with("most", MAX_SESSIONS);
+        let effects = farewell::of(flow, &mut session);
+        step.with(subject.clone(), effects).saying(subject, entry)
+    });
+    families.into_iter().fold(step, |step, family| {
+        let id = format!("displaced:{}", family.id);
+        let entry = Entry::system(id, now.stamp(), "refresh_family_displaced", None)
+            .with("client", &family.client)
+            .with("offline", family.offline)
+            .with("most", MAX_FAMILIES);
+        step.saying(subject, entry)
+    })
+}
+
+fn words(clients: &BTreeSet<String>) -> String {
+    clients.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Ends what the IdP has withdrawn, and tells the relying parties. Heard again it changes nothing.
+///
+/// # Errors
+/// [`StoreError`]: nothing has ended, and it has to come again.
+pub async fn withdraw(flow: &Flow, subject: &Subject, withdrawn: &Withdrawal) -> Result<Updated, StoreError> {
+    let key = flow.key(subject);
+    let ended = step::run(flow, &key, &|loaded, now| {
+        let mut grants = loaded.grants.clone().unwrap_or_default();
+        let ended = grants.withdraw(withdrawn, now.stamp());
+        let Some(first) = ended.first() else {
+            return Step::done(0);
+        };
+        let what = match withdrawn {
+            Withdrawal::Session { .. } => "session ended",
+            Withdrawal::Sessions { .. } => "signed out everywhere",
+            Withdrawal::Account => "account disabled or deleted",
+        };
+        let entry = Entry::system(
+            format!("withdrawn:{first}"),
+            now.stamp(),
+            "sessions_withdrawn",
+            None,
+        )
+        .with("what", what)
+        .with("sessions", ended.len());
+        let gone = grants.sessions.iter_mut().filter(|s| ended.contains(&s.id));
+        let effects = gone.flat_map(|s| farewell::of(flow, s)).collect();
+        Step::store(ended.len(), grants)
+            .with(subject.clone(), effects)
+            .saying(subject, entry)
+    })
+    .await?;
+    if ended == 0 {
+        return Ok(Updated::Unchanged);
+    }
+    metrics::counter!("reentry_sessions_withdrawn_total").increment(u64::try_from(ended).unwrap_or(u64::MAX));
+    tracing::info!(upstream = %subject.upstream, sessions = ended, "ended here what the identity provider has ended");
+    Ok(Updated::Stored)
 }
 
 /// A session begins after every cut that its opening has seen, even within one tick of the clock.
 fn began(record: Option<&Record>, now: Now) -> Timestamp {
     let cuts = record.map(|r| r.cuts.iter().map(|c| c.at).max());
-    cuts.flatten().map_or(now.latest(), |cut| {
-        now.latest().max(cut.plus(Span::from_millis(1)))
-    })
+    cuts.flatten()
+        .map_or(now.stamp(), |cut| now.stamp().max(cut.plus(Span::from_millis(1))))
 }
 
 /// Whether the IdP's session is one that a change has ended: it began before the change and is not the change's own.
 /// The IdP may not have been told yet; its cookie must not open a new session here meanwhile. `auth_time` has whole
-/// seconds, so the second of the change itself counts as after it.
+/// seconds, so the second of the change itself counts as after it. An IdP that does not say when the log-in was has not
+/// said that it was afterwards.
 fn stale(record: &Record, login: &Login) -> bool {
     record.cuts.iter().any(|cut| {
         let own = cut.except.is_some() && cut.except == login.upstream_sid;
@@ -211,7 +340,7 @@ fn stale(record: &Record, login: &Login) -> bool {
             .map(|c| c.at)
             .max();
         let change = known.unwrap_or(cut.at);
-        !own && login.auth_time.is_some_and(|at| at.secs() < change.secs())
+        !own && login.auth_time.is_none_or(|at| at.secs() < change.secs())
     })
 }
 
@@ -219,6 +348,12 @@ fn stale(record: &Record, login: &Login) -> bool {
 fn read_cookie<'a>(flow: &Flow, cookie: &'a str) -> Option<(Opaque, &'a str)> {
     let (sealed, secret) = cookie.split_once('.')?;
     Some((opaque::open(flow, Purpose::Cookie, sealed)?, secret))
+}
+
+/// The id of the session that a genuine cookie of ours is of. Nothing is read: whether it lives is not said.
+#[must_use]
+pub fn named(flow: &Flow, cookie: &str) -> Option<String> {
+    read_cookie(flow, cookie).map(|(opaque, _)| opaque.id)
 }
 
 /// A session that a browser has, with what was read beside it.
@@ -268,7 +403,29 @@ pub fn alive<'a>(
     now: Now,
     life: Option<Span>,
 ) -> Option<&'a Session> {
-    let session = grants.session(id)?;
+    lives(grants.session(id)?, record, now, life)
+}
+
+/// The session of a family, while the family's tokens are good: for as long as the session lives, or longer when it
+/// outlives it.
+#[must_use]
+pub fn bears<'a>(
+    grants: &'a Grants,
+    record: Option<&Record>,
+    family: &Family,
+    now: Now,
+    life: Option<Span>,
+) -> Option<&'a Session> {
+    let bound = life.filter(|_| !family.offline);
+    lives(grants.bearer(family)?, record, now, bound)
+}
+
+fn lives<'a>(
+    session: &'a Session,
+    record: Option<&Record>,
+    now: Now,
+    life: Option<Span>,
+) -> Option<&'a Session> {
     let within = life.is_none_or(|life| now.latest() < session.began.plus(life));
     let spared = record.is_none_or(|r| r.session_lives(session.began, session.upstream_sid.as_deref()));
     (within && spared).then_some(session)
@@ -312,10 +469,10 @@ pub fn asking(session: &Session) -> Asking<'_> {
 pub async fn end(flow: &Flow, key: &SubjectKey, id: &str) -> Result<Option<Session>, StoreError> {
     step::run(flow, key, &|loaded, now| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        let Some(session) = grants.session(id).cloned() else {
+        let Some(session) = grants.unended(id).cloned() else {
             return Step::done(None);
         };
-        grants.end_session(id, now.latest());
+        grants.end_session(id, now.stamp());
         let ended = grants.sessions.iter_mut().find(|s| s.id == id);
         let effects = ended.map(|s| farewell::of(flow, s)).unwrap_or_default();
         let subject = session.subject.clone();

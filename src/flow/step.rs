@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use crate::domain::audit::Entry;
 use crate::domain::hold::Effect;
 use crate::domain::session::Grants;
 use crate::domain::subject::Subject;
@@ -22,6 +23,8 @@ pub struct Step<T> {
     pub grants: Option<Grants>,
     /// What has to be done because of it, and whose it is.
     pub effects: Option<(Subject, Vec<(String, Effect)>)>,
+    /// What is written down about it. Says whose it is by the effects.
+    pub audit: Vec<Entry>,
 }
 
 impl<T> Step<T> {
@@ -31,6 +34,7 @@ impl<T> Step<T> {
             answer,
             grants: None,
             effects: None,
+            audit: Vec::new(),
         }
     }
 
@@ -40,13 +44,25 @@ impl<T> Step<T> {
             answer,
             grants: Some(grants),
             effects: None,
+            audit: Vec::new(),
         }
+    }
+
+    /// The same with a line in the audit log about `subject`.
+    #[must_use]
+    pub fn saying(mut self, subject: &Subject, entry: Entry) -> Self {
+        let told = Write::saying(subject, entry);
+        let (_, effects) = self.effects.get_or_insert_with(|| (subject.clone(), Vec::new()));
+        effects.extend(told.effects);
+        self.audit.extend(told.audit);
+        self
     }
 
     /// The same with effects.
     #[must_use]
     pub fn with(mut self, subject: Subject, effects: Vec<(String, Effect)>) -> Self {
-        self.effects = Some((subject, effects));
+        let (_, all) = self.effects.get_or_insert_with(|| (subject, Vec::new()));
+        all.extend(effects);
         self
     }
 }
@@ -67,6 +83,7 @@ pub async fn run<T: Send>(
                 answer,
                 grants,
                 effects,
+                audit,
             } = step(loaded, flow.now(loaded.store_time));
             if let Ok(mut slot) = slot.lock() {
                 *slot = Some(answer);
@@ -76,6 +93,7 @@ pub async fn run<T: Send>(
                 subject,
                 grants: Some(grants),
                 effects: effects.unwrap_or_default(),
+                audit,
                 ..Write::default()
             })
         })

@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 
 use crate::domain::audit::{Actor, Entry};
+use crate::domain::hold::Record;
 use crate::domain::hold::contest::{self, Contest, Finding, ThawRefusal};
 use crate::domain::holders::Weight;
 use crate::domain::subject::Subject;
@@ -36,6 +37,8 @@ pub struct Approved {
     pub approvals: usize,
     /// When the thaw takes effect, once two have.
     pub ready: Option<Timestamp>,
+    /// What the administrator found whose word this one replaced: they do not agree.
+    pub instead_of: Option<Finding>,
 }
 
 /// Whether somebody's word counts now, by the roles the IdP gives them at this moment and by how long they have them.
@@ -110,10 +113,16 @@ pub async fn approve(
                 .and_then(|record| contest::approve_thaw(record, &account, &name, finding, now, &policy));
             let (answer, write) = match result {
                 Ok(t) => {
-                    let thaw = t.record.contest.as_ref().and_then(|c| c.thaw.as_ref());
+                    let thaw = t.record.disputed().and_then(|c| c.thaw.as_ref());
                     let approvals = thaw.map_or(0, |t| t.approvals.len());
                     let ready = thaw.and_then(|t| t.ready);
-                    (Ok(Approved { approvals, ready }), Some(Write::from(t)))
+                    let instead_of = loaded.record.as_ref().and_then(|r| overruled(r, &name, finding));
+                    let approved = Approved {
+                        approvals,
+                        ready,
+                        instead_of,
+                    };
+                    (Ok(approved), Some(Write::from(t)))
                 }
                 Err(refusal) => (Err(refusal), None),
             };
@@ -130,6 +139,13 @@ pub async fn approve(
         refused(flow, subject, approver, &refusal.to_string()).await?;
     }
     Ok(outcome?)
+}
+
+/// What another administrator had found, when this one finds otherwise.
+fn overruled(before: &Record, approver: &str, finding: Finding) -> Option<Finding> {
+    let thaw = before.disputed()?.thaw.as_ref()?;
+    let another = thaw.approvals.iter().any(|a| a != approver);
+    (another && thaw.finding != finding).then_some(thaw.finding)
 }
 
 /// Writes down that somebody was refused.

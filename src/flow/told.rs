@@ -100,8 +100,8 @@ pub(super) fn id(factor: &Factor) -> String {
     format!("{}@{}", factor.id, factor.created.millis())
 }
 
-/// The change that a credential's date tells of; `now` by our clock, and how far the date's clock is ahead of it.
-/// What cannot be told apart from a recovery counts as one.
+/// The change that a credential's date tells of; `now` by our clock, and how far the date's clock is ahead of it. One
+/// without a date came just now, for all that anybody knows. What cannot be told apart from a recovery counts as one.
 pub(super) fn by_date(factor: &Factor, (now, ahead): (Now, Span)) -> Change {
     let kind = match factor.class {
         FactorClass::Password => ChangeKind::PasswordReset,
@@ -113,7 +113,11 @@ pub(super) fn by_date(factor: &Factor, (now, ahead): (Now, Span)) -> Change {
         source: Source::Reconcile,
         kind,
         factor: Some(factor.class),
-        at: factor.created,
+        at: if factor.is_dated() {
+            factor.created
+        } else {
+            now.latest().plus(ahead)
+        },
         offset: ahead,
         received: now.latest(),
         proof: Proof::Unproven,

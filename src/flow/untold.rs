@@ -54,6 +54,41 @@ pub async fn check(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<
     Ok(())
 }
 
+/// Takes in every contact that went and that no line tells of: a directory, or a user database of somebody's own,
+/// changes addresses without one.
+///
+/// # Errors
+/// [`FlowError`]: the check has to be repeated.
+pub async fn contacts(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<(), FlowError> {
+    if lost(flow, subject, reading).await?.is_empty() {
+        return Ok(());
+    }
+    // The line may have come between the log and the account when they were read.
+    let now = flow.now(None);
+    let idp = flow.idp(&subject.upstream)?;
+    for one in idp
+        .story(&subject.sub, now.earliest().minus(told::TELLS), now)
+        .await?
+    {
+        if matches!(one.heard, Heard::Change(_)) {
+            ingest::line(flow, &subject.upstream, &one, Era::Ours).await?;
+        }
+    }
+    for change in lost(flow, subject, reading).await? {
+        tracing::warn!(upstream = %subject.upstream, kind = ?change.kind, "a contact went and no log says so");
+        ingest::store_change(flow, subject, &change, Some(reading), Era::Ours).await?;
+    }
+    Ok(())
+}
+
+async fn lost(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<Vec<Change>, FlowError> {
+    let loaded = flow.store.read(&flow.key(subject), Parts::ACCOUNT).await?;
+    let before = loaded.account.as_ref();
+    Ok(before.map_or_else(Vec::new, |before| {
+        ingest::contacts_lost(flow, before, &reading.account, loaded.store_time)
+    }))
+}
+
 async fn found(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<Vec<Change>, FlowError> {
     let loaded = flow.store.read(&flow.key(subject), Parts::ACCOUNT).await?;
     let now = flow.now(loaded.store_time);

@@ -20,6 +20,7 @@ use crate::http::broker::browser::{self, SESSION};
 use crate::http::broker::login::{self, Goal};
 use crate::http::context::Context;
 use crate::http::extract::{Form, Query};
+use crate::http::limits::{Kind as Counted, Limit};
 use crate::http::pages::account::{self as page, Done, Looking};
 use crate::http::pages::{self, Notice, Tone};
 use crate::http::routes::Route;
@@ -27,7 +28,9 @@ use crate::ports::seal::Purpose;
 
 /// What is served here.
 pub const ROUTES: &[Route] = &[
-    Route::public("GET", "/account", || get(look)),
+    Route::public("GET", "/account", || get(look))
+        .limited(Limit::Tries(Counted::Login))
+        .acting(),
     Route::public("POST", "/account/sessions/end", || post(end_session)),
     Route::public("POST", "/account/factors/remove", || post(remove_factor)),
 ];

@@ -157,9 +157,34 @@ async fn approve(
     let state = thaw::approve(&context.flow, &subject, &approver, word.finding)
         .await
         .map_err(refused)?;
-    let body =
-        json!({ "approvals": state.approvals, "needed": 2, "ready": state.ready.map(Wording::machine) });
+    let finding = word.finding.as_str();
+    if let Some(other) = state.instead_of {
+        return Err(disagreed(finding, other.as_str()));
+    }
+    let body = json!({
+        "finding": finding,
+        "approvals": state.approvals,
+        "needed": 2,
+        "ready": state.ready.map(Wording::machine),
+    });
     Ok((StatusCode::OK, axum::Json(body)).into_response())
+}
+
+/// Two administrators who found different things: whoever speaks last is told, and so are the others by the account's
+/// `freeze`.
+fn disagreed(finding: &str, other: &str) -> Problem {
+    let detail = format!(
+        "another administrator found `{other}`; your word, `{finding}`, stands in its place now. Talk to each other: a \
+         second one has to find the same"
+    );
+    Problem::new(
+        StatusCode::CONFLICT,
+        "findings-differ",
+        "Another administrator found something else",
+    )
+    .detail(detail)
+    .with("finding", finding)
+    .with("other_finding", other)
 }
 
 fn refused(error: ThawError) -> Problem {

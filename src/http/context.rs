@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::limits::AtOnce;
 use crate::flow::Flow;
 use crate::flow::hook::Wakes;
 use crate::http::broker::known::{self, KnownTokens};
@@ -11,6 +12,7 @@ use crate::http::limits::Limiter;
 use crate::http::pages::Pages;
 use crate::http::peer::Proxies;
 use crate::http::readiness::Readiness;
+use crate::http::rooms::Rooms;
 use crate::http::views::Views;
 use crate::oidc::Broker;
 use crate::oidc::settings::SecretHash;
@@ -25,8 +27,8 @@ pub struct Limits {
     pub time: Duration,
     /// Longest time in which a body has to arrive; 408 afterwards.
     pub body_time: Duration,
-    /// Most requests at once on one listener; the rest are shed with 503 and `Retry-After`.
-    pub concurrent: usize,
+    /// Most requests at once, and bodies under way; the rest are shed with 503 and `Retry-After`.
+    pub at_once: AtOnce,
 }
 
 impl Default for Limits {
@@ -35,7 +37,7 @@ impl Default for Limits {
             body: 64 * 1024,
             time: Duration::from_secs(20),
             body_time: Duration::from_secs(10),
-            concurrent: 1024,
+            at_once: AtOnce::default(),
         }
     }
 }
@@ -86,8 +88,8 @@ pub struct Everything {
     pub limiter: Arc<Limiter>,
     /// Who stands before us.
     pub proxies: Arc<Proxies>,
-    /// Places for requests under way.
-    pub places: Arc<tokio::sync::Semaphore>,
+    /// Places for requests.
+    pub rooms: Rooms,
 }
 
 impl Context {
@@ -110,7 +112,7 @@ impl Context {
             limits,
             limiter: Arc::new(Limiter::new(crate::config::limits::Limits::default())),
             proxies: Arc::default(),
-            places: Arc::new(tokio::sync::Semaphore::new(limits.concurrent)),
+            rooms: Rooms::new(limits.at_once),
         }))
     }
 
@@ -126,7 +128,7 @@ impl Context {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
-        self.places = Arc::new(tokio::sync::Semaphore::new(limits.concurrent));
+        self.rooms = Rooms::new(limits.at_once);
         self
     }
 }

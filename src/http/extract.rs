@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::body::{BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -50,7 +50,7 @@ fn is(headers: &HeaderMap, kind: &str) -> bool {
     found.trim().eq_ignore_ascii_case(kind)
 }
 
-/// How large the body of a request may be, and how long it may take to arrive; the guard writes it down.
+/// How large the body of a request may be, and how long it may take to arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyBounds {
     /// Octets.
@@ -68,40 +68,64 @@ impl Default for BodyBounds {
     }
 }
 
-/// The whole body, within the listener's limits of size and time.
+/// The body of a request, or why there is none, before its handler is reached.
+#[derive(Clone, Debug)]
+pub struct Arrived(pub Result<Bytes, Problem>);
+
+/// The whole body, or why it did not come: 413, 408, or 400 when it broke off. Most bodies are there with their heads
+/// and need no room; for one that is not, `room` is asked. `None` when there is none.
+pub(super) async fn arrive<R>(
+    headers: &HeaderMap,
+    body: Body,
+    bounds: BodyBounds,
+    room: impl Fn() -> Option<R>,
+) -> Option<Result<Bytes, Problem>> {
+    // Whoever asks first has not sent it yet.
+    let asks = headers.contains_key(header::EXPECT);
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if asks && announced.is_some_and(|octets| octets > bounds.most) {
+        return Some(Err(Problem::too_large()));
+    }
+    let mut frames = body.into_data_stream();
+    let mut underway = None;
+    let read = {
+        let mut read = pin!(whole(&mut frames, bounds.most));
+        // No timer either for what is there.
+        match read.as_mut().now_or_never() {
+            Some(read) => read,
+            None => {
+                underway = Some(room()?);
+                tokio::time::timeout(bounds.time, read)
+                    .await
+                    .unwrap_or_else(|_| Err(Problem::too_slow()))
+            }
+        }
+    };
+    if let Err(problem) = &read
+        && problem.status == StatusCode::PAYLOAD_TOO_LARGE
+    {
+        let _underway = match underway {
+            Some(underway) => underway,
+            None => room()?,
+        };
+        // In time or not: what it says is the same.
+        let _ = tokio::time::timeout(DISCARDING.min(bounds.time), discard(&mut frames)).await;
+    }
+    Some(read)
+}
+
+/// The whole body, as the guard received it.
 ///
 /// # Errors
 /// 413, 408, or 400 when it broke off.
-pub(super) async fn body(request: Request) -> Result<Bytes, Problem> {
-    let bounds = request.extensions().get::<BodyBounds>().copied();
-    let bounds = bounds.unwrap_or_default();
-    // Whoever asks first has not sent it yet.
-    let asks = request.headers().contains_key(header::EXPECT);
-    let announced = request.headers().get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if asks && announced.is_some_and(|octets| octets > bounds.most) {
-        return Err(Problem::too_large());
+pub(super) async fn body(mut request: Request) -> Result<Bytes, Problem> {
+    if let Some(Arrived(arrived)) = request.extensions_mut().remove() {
+        return arrived;
     }
-    let mut frames = request.into_body().into_data_stream();
-    let read = {
-        let mut read = pin!(whole(&mut frames, bounds.most));
-        // Most bodies are there with their heads: no timer then.
-        match read.as_mut().now_or_never() {
-            Some(read) => read,
-            None => tokio::time::timeout(bounds.time, read)
-                .await
-                .unwrap_or_else(|_| Err(Problem::too_slow())),
-        }
-    };
-    match read {
-        Err(problem) if problem.status == StatusCode::PAYLOAD_TOO_LARGE => {
-            let rest = discard(&mut frames);
-            // In time or not: what it says is the same.
-            let _ = tokio::time::timeout(DISCARDING.min(bounds.time), rest).await;
-            Err(problem)
-        }
-        other => other,
-    }
+    let (parts, body) = request.into_parts();
+    let arrived = arrive(&parts.headers, body, BodyBounds::default(), || Some(())).await;
+    arrived.unwrap_or_else(|| Ok(Bytes::new()))
 }
 
 async fn whole(frames: &mut BodyDataStream, most: usize) -> Result<Bytes, Problem> {

@@ -3,20 +3,27 @@
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 
+use crate::domain::pace;
+use crate::flow::session;
+use crate::http::broker::browser::{self, SESSION};
 use crate::http::context::Context;
 use crate::http::cors;
-use crate::http::extract::BodyBounds;
-use crate::http::limits;
+use crate::http::extract::{self, Arrived, BodyBounds};
+use crate::http::limits::{self, Kind, Limit};
 use crate::http::peer::Peer;
 use crate::http::problem::{Fault, Problem, fault_document};
+use crate::http::rooms::Door;
+use crate::http::routes::{Route, Table};
 use crate::ports::clock::Entropy;
 use crate::ports::trace::{self, Trace};
 use crate::telemetry::request::Line;
@@ -44,9 +51,18 @@ pub struct LogWords {
     pub outcome: Option<&'static str>,
 }
 
+/// What the guard goes by.
+#[derive(Clone)]
+pub struct Guard {
+    /// The handlers' context.
+    pub context: Context,
+    /// The routes of this listener.
+    pub table: Arc<Table>,
+}
+
 /// The guard.
 pub async fn around(
-    State(context): State<Context>,
+    State(Guard { context, table }): State<Guard>,
     matched: Option<MatchedPath>,
     mut request: Request,
     next: Next,
@@ -57,14 +73,11 @@ pub async fn around(
     let peer = context.proxies.client(request.headers(), request.extensions());
     let method = request.method().clone();
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str);
-    request.extensions_mut().insert(BodyBounds {
-        most: context.limits.body,
-        time: context.limits.body_time,
-    });
+    let row = table.row(method.as_str(), route);
     request.extensions_mut().insert(peer);
     let span_id = trace.span();
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let work = trace::scope(trace, answer(&context, peer, route, request, next));
+    let work = trace::scope(trace, answer(&context, peer, route, row, request, next));
     let mut response = work.await;
     let cause = explain(&mut response, &trace_id);
     cors::share(&context.broker.settings, route, origin.as_ref(), &mut response);
@@ -100,8 +113,16 @@ fn has_one_host(request: &Request) -> bool {
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
-/// The answer: 429 to an address that asks too often, 503 when there is no place, or what the handler says in time.
-async fn answer(context: &Context, peer: Peer, route: &str, request: Request, next: Next) -> Response {
+/// The answer: 429 to an address that asks or fails too often, 503 when there is no place, or what the handler says in
+/// time.
+async fn answer(
+    context: &Context,
+    peer: Peer,
+    route: &str,
+    row: Option<&Route>,
+    request: Request,
+    next: Next,
+) -> Response {
     if !has_one_host(&request) {
         return Problem::bad_request("send the header Host once").into_response();
     }
@@ -109,16 +130,96 @@ async fn answer(context: &Context, peer: Peer, route: &str, request: Request, ne
     if let Some(answer) = cors::preflight(settings, route, request.method(), request.headers()) {
         return answer;
     }
-    if let Some(kind) = limits::kind(request.method().as_str(), route).filter(|_| peer.is_known())
-        && let Err(seconds) = context.limiter.take(kind, limits::bucket(kind, route, peer.0))
+    let limit = row.and_then(|row| row.limit).filter(|_| peer.is_known());
+    if let Some(Limit::Tries(kind)) = limit
+        && let Err(answer) = tried(context, kind, route, peer, request.headers())
     {
-        metrics::counter!("reentry_limited_total", "kind" => kind.as_str()).increment(1);
-        return Problem::too_often(seconds).into_response();
+        return answer;
     }
-    let Ok(_place) = context.places.try_acquire() else {
-        return Problem::unavailable("too many requests at once")
+    let response = match row.filter(|row| row.acts).and_then(|row| ahead(row, &request)) {
+        Some(response) => response,
+        None => {
+            handled(
+                context,
+                row.map_or(Door::Common, |row| row.door),
+                peer,
+                request,
+                next,
+            )
+            .await
+        }
+    };
+    let Some(Limit::Failures(kind)) = limit else {
+        return response;
+    };
+    let proven = !response.status().is_client_error();
+    let judged = pace::judge(proven, || {
+        context.limiter.take(kind, limits::bucket(kind, route, peer.0))
+    });
+    judged.err().map_or(response, |seconds| too_often(kind, seconds))
+}
+
+/// Counts a request that proves nothing: by the session of a browser that has one of ours, otherwise by its address.
+fn tried(
+    context: &Context,
+    kind: Kind,
+    route: &str,
+    peer: Peer,
+    headers: &HeaderMap,
+) -> Result<(), Response> {
+    let cookie = browser::cookie(context, headers, SESSION);
+    let taken = match cookie.and_then(|cookie| session::named(&context.flow, cookie)) {
+        Some(session) => context.limiter.take(kind, session),
+        None => context.limiter.take(kind, limits::bucket(kind, route, peer.0)),
+    };
+    taken.map_err(|seconds| too_often(kind, seconds))
+}
+
+fn too_often(kind: Kind, seconds: u64) -> Response {
+    metrics::counter!("reentry_limited_total", "kind" => kind.as_str()).increment(1);
+    Problem::too_often(seconds).into_response()
+}
+
+/// What whoever only looks ahead is told at a route that acts: `HEAD`, or a browser that fetches before anybody has
+/// gone there. Whoever goes there finds everything as it was.
+fn ahead(row: &Route, request: &Request) -> Option<Response> {
+    if request.method() == Method::HEAD {
+        let mut response = Problem::method_not_allowed().into_response();
+        let allow = HeaderValue::from_static(row.method);
+        response.headers_mut().insert(header::ALLOW, allow);
+        return Some(response);
+    }
+    let says = |name: &str, word: &str| {
+        let lines = request.headers().get_all(name).iter();
+        let mut words = lines.filter_map(|line| line.to_str().ok());
+        words.any(|line| line.contains(word))
+    };
+    let prefetch =
+        says("sec-purpose", "prefetch") || says("purpose", "prefetch") || says("x-moz", "prefetch");
+    prefetch.then(|| Problem::forbidden("this address is not fetched ahead; go there").into_response())
+}
+
+/// What the handler says in time, if there is a place for it when the request is there as a whole.
+async fn handled(context: &Context, door: Door, peer: Peer, mut request: Request, next: Next) -> Response {
+    let crowded = || {
+        Problem::unavailable("too many requests at once")
             .retry_after(1)
-            .into_response();
+            .into_response()
+    };
+    if request.method() == Method::POST && !request.body().is_end_stream() {
+        let bounds = BodyBounds {
+            most: context.limits.body,
+            time: context.limits.body_time,
+        };
+        let body = std::mem::take(request.body_mut());
+        let room = || context.rooms.body(door, peer);
+        let Some(arrived) = extract::arrive(request.headers(), body, bounds, room).await else {
+            return crowded();
+        };
+        request.extensions_mut().insert(Arrived(arrived));
+    }
+    let Ok(_place) = context.rooms.place(door) else {
+        return crowded();
     };
     let work = AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
     match work.await {

@@ -8,23 +8,33 @@ use std::collections::BTreeMap;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{MethodRouter, post};
 use serde_json::json;
 
 use crate::domain::subject::UpstreamId;
-use crate::flow::hook::{self, HookFault};
+use crate::flow::hook::{HookFault, take};
 use crate::http::context::Context;
 use crate::http::extract::{self, Path, Posted};
 use crate::http::guard::{LogWords, oauth_unavailable};
+use crate::http::limits::{Kind, Limit};
 use crate::http::problem::Problem;
+use crate::http::rooms::Door;
 use crate::http::routes::Route;
 use crate::ports::hook::{HookCall, HookKind, HookRefusal};
 
+/// A hook: what is pushed without proof, or a second time, is counted; it has places of its own.
+const fn hook(path: &'static str, mount: fn() -> MethodRouter<Context>) -> Route {
+    let limit = Limit::Failures(Kind::Hook);
+    Route::public("POST", path, mount)
+        .limited(limit)
+        .behind(Door::Hooks)
+}
+
 /// What is served here.
 pub const ROUTES: &[Route] = &[
-    Route::public("POST", "/hooks/generic/{upstream}/events", || post(generic)),
-    Route::public("POST", "/hooks/extension/{upstream}/events", || post(extension)),
-    Route::public("POST", "/backchannel-logout/{upstream}", || post(logout)),
+    hook("/hooks/generic/{upstream}/events", || post(generic)),
+    hook("/hooks/extension/{upstream}/events", || post(extension)),
+    hook("/backchannel-logout/{upstream}", || post(logout)),
 ];
 
 /// `POST /hooks/generic/{upstream}/events`: any program tells of a change.
@@ -62,7 +72,7 @@ async fn taken(
         headers: headers(kind, &sent)?,
         body: &body,
     };
-    let taken = hook::take(&context.flow, &context.wakes, &upstream, &call).await;
+    let taken = take(&context.flow, &context.wakes, &upstream, &call).await;
     let mut response = match taken {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(fault) => problem(fault).into_response(),
@@ -141,7 +151,7 @@ async fn logout(
         headers: BTreeMap::new(),
         body: params.get("logout_token").unwrap_or_default().as_bytes(),
     };
-    match hook::take(&context.flow, &context.wakes, &upstream, &call).await {
+    match take(&context.flow, &context.wakes, &upstream, &call).await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(HookFault::Refused(HookRefusal::NotConfigured)) => Problem::not_found().into_response(),
         Err(HookFault::Refused(HookRefusal::Unavailable(why))) => oauth_unavailable(&why),

@@ -4,10 +4,11 @@
 //! is the same as none, so forgetting it loses nothing. Memory is bounded: a table that is full forgets what is nearest
 //! to full again, which lets somebody try once more, never keeps somebody out.
 //!
-//! Two rules keep the limits from becoming a weapon. What is limited beforehand is limited by where it comes from, so
-//! nobody elsewhere is touched. What is limited by account counts failures only and is asked only *after* an attempt has
-//! failed: it takes the answer away from whoever guesses and can keep no owner out. A refresh token that is good is
-//! good, however often others have failed.
+//! One rule keeps the limits from becoming a weapon: failures delay failures. Wherever something is proven (a client's
+//! secret, a signature, a link, an IdP's answer, a refresh token), what is counted is what failed, and the bucket is
+//! asked only *after* an attempt has failed: it takes the answer away from whoever guesses and keeps nobody out who
+//! has the right thing, however many others fail at the same address. Beforehand is limited only what anybody may do
+//! without proving anything, a log-in that begins; a browser with a session of ours has a bucket of its own there.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -17,22 +18,25 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::limits::{Limits, Rate};
+use crate::domain::pace::Pace;
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Log-ins that begin, by address.
     Login,
-    /// Answers of IdPs, by address.
+    /// Answers of IdPs to nothing that was asked, by address.
     Callback,
     /// Client authentication and grants that fail, by address and client.
     Token,
     /// Grants that fail, by account.
     Account,
-    /// "This was not me", by address.
+    /// "This was not me" without a link that is good, by address.
     Report,
-    /// What other programs push, by address and hook.
+    /// What other programs push and does not do, by address and hook.
     Hook,
+    /// Answers of an IdP for one log-in that do not do.
+    State,
 }
 
 impl Kind {
@@ -46,22 +50,18 @@ impl Kind {
             Self::Account => "account",
             Self::Report => "report",
             Self::Hook => "hook",
+            Self::State => "state",
         }
     }
 }
 
-/// What an address may do before it is looked at.
-#[must_use]
-pub fn kind(method: &str, route: &str) -> Option<Kind> {
-    let below = |part: &str| route.starts_with(part) || route.contains(part);
-    match method {
-        _ if route.ends_with("/authorize") => Some(Kind::Login),
-        "GET" if route.ends_with("/account") => Some(Kind::Login),
-        "GET" if below("/callback/{upstream}") => Some(Kind::Callback),
-        "POST" if below("/cancel/{") => Some(Kind::Report),
-        "POST" if below("/hooks/") || below("/backchannel-logout/") => Some(Kind::Hook),
-        _ => None,
-    }
+/// What hangs on a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Every request counts, before it is looked at.
+    Tries(Kind),
+    /// What fails counts, after it has: an answer of 4xx is withheld when there were too many.
+    Failures(Kind),
 }
 
 /// Whose share is used up: the address's, and with hooks that of the one hook. Several of them are called from the same
@@ -71,6 +71,12 @@ pub fn bucket(kind: Kind, route: &str, address: IpAddr) -> (IpAddr, &str) {
     let hook = if kind == Kind::Hook { route } else { "" };
     (place(address), hook)
 }
+
+/// How often an IdP's answer for one log-in may not do: each is asked about there.
+const ANSWERS: Rate = Rate {
+    count: 5,
+    per: Duration::from_mins(30),
+};
 
 /// Independent parts of the table, so that requests do not wait for each other.
 const SHARDS: usize = 16;
@@ -115,6 +121,7 @@ impl Limiter {
             Kind::Account => self.limits.account_failures,
             Kind::Report => self.limits.report,
             Kind::Hook => self.limits.hooks,
+            Kind::State => self.limits.callback.map(|_| ANSWERS),
         }
     }
 
@@ -145,18 +152,14 @@ impl Limiter {
             return Ok(());
         };
         let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let step = micros(rate.per) / u64::from(rate.count.max(1));
-        let full_at = buckets.get(&name).copied().unwrap_or(0).max(now);
-        let most = micros(rate.per).saturating_sub(step);
-        let over = (full_at - now).saturating_sub(most);
-        if over > 0 {
-            return Err(over.div_ceil(1_000_000));
-        }
+        let pace = Pace::new(rate.count, micros(rate.per));
+        let taken = pace.take(buckets.get(&name).copied().unwrap_or(0), now);
+        let full_at = taken.map_err(|wait| wait.div_ceil(1_000_000))?;
         if take {
             if buckets.len() >= SHARD && !buckets.contains_key(&name) {
                 forget(&mut buckets, now);
             }
-            buckets.insert(name, full_at + step);
+            buckets.insert(name, full_at);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! anybody may have written. Only the one header that the proxies set is read; a client could send the other.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap};
@@ -41,6 +42,7 @@ impl Proxies {
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |c| c.0.ip().to_canonical());
         let mut client = peer;
         if !self.trusts(client) {
+            warn_of_unnamed(headers);
             return Peer(client);
         }
         for hop in self.hops(headers).into_iter().rev() {
@@ -69,6 +71,24 @@ impl Proxies {
             ForwardedBy::XForwardedFor => entries.map(address).collect(),
             ForwardedBy::Forwarded => entries.map(|e| address(forwarded_for(e)?)).collect(),
         }
+    }
+}
+
+/// Says once that somebody who is named nowhere speaks for others: if it is a proxy, all of them are one address here.
+fn warn_of_unnamed(headers: &HeaderMap) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if SAID.load(Ordering::Relaxed) {
+        return;
+    }
+    let names = ["x-forwarded-for", "forwarded"];
+    if let Some(header) = names.into_iter().find(|name| headers.contains_key(*name))
+        && !SAID.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(
+            header,
+            "requests come with this header from an address that `server.trusted_proxies` does not name, so it is not \
+             believed: everybody behind a proxy there counts as one address in `limits`; name the networks of your proxies"
+        );
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Answer {
 struct State {
     latched: bool,
     store: Option<String>,
+    room: Option<String>,
     idps: BTreeMap<UpstreamId, Standing>,
     workers: BTreeMap<String, String>,
 }
@@ -39,6 +40,7 @@ impl Readiness {
         Self(Mutex::new(State {
             latched: false,
             store: Some("the store was not checked yet".to_owned()),
+            room: None,
             idps,
             workers: BTreeMap::new(),
         }))
@@ -62,6 +64,11 @@ impl Readiness {
             Some(fault) => drop(state.workers.insert(name.to_owned(), fault)),
             None => drop(state.workers.remove(name)),
         });
+    }
+
+    /// That the store is nearly full, if it is. Said, and no reason to take no traffic: ends and reports are traffic.
+    pub fn room(&self, fault: Option<String>) {
+        self.change(|state| state.room = fault);
     }
 
     /// The answer now.
@@ -92,6 +99,7 @@ fn reasons(state: &State) -> Vec<String> {
     state
         .store
         .iter()
+        .chain(&state.room)
         .map(|f| format!("store: {f}"))
         .chain(idps)
         .chain(
@@ -128,14 +136,15 @@ mod tests {
             }
         );
         readiness.store(Some("gone".to_owned()));
+        readiness.room(Some("nearly full".to_owned()));
         let later = readiness.answer();
-        assert!(later.ready && later.reasons == ["store: gone"]);
+        assert!(later.ready && later.reasons == ["store: gone", "store: nearly full"]);
         readiness.worker("sweep", Some("it ended".to_owned()));
         assert_eq!(
             readiness.answer().reasons,
-            ["store: gone", "worker sweep: it ended"]
+            ["store: gone", "store: nearly full", "worker sweep: it ended"]
         );
         readiness.worker("sweep", None);
-        assert_eq!(readiness.answer().reasons, ["store: gone"]);
+        assert_eq!(readiness.answer().reasons, ["store: gone", "store: nearly full"]);
     }
 }

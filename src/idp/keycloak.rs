@@ -51,6 +51,7 @@ pub mod hook;
 mod poll;
 pub mod representations;
 pub mod story;
+mod watch;
 pub mod wire;
 
 use std::collections::BTreeSet;
@@ -137,8 +138,12 @@ impl KeycloakSettings {
     /// The issuer of the realm's tokens.
     #[must_use]
     pub fn issuer(&self) -> String {
-        let base = self.base_url.as_str().trim_end_matches('/');
-        format!("{base}/realms/{}", self.realm)
+        let mut issuer = self.base_url.clone();
+        // As Keycloak writes it: a realm's name may have spaces and umlauts.
+        if let Ok(mut path) = issuer.path_segments_mut() {
+            path.pop_if_empty().extend(["realms", self.realm.as_str()]);
+        }
+        issuer.into()
     }
 
     /// Settings with Keycloak's own defaults and the domain's.
@@ -189,6 +194,12 @@ struct Believed {
     types: Option<(Instant, BTreeSet<String>)>,
     profile: Option<(Instant, AdminOnly)>,
     layout: Option<(Instant, act::Layout)>,
+    /// What the log says of who administers the realm.
+    given: Option<(Instant, administrators::Given)>,
+    /// Internal id of the client whose roles administer the realm.
+    management: Option<(Instant, String)>,
+    /// When what clients would issue was last looked at.
+    evaluated: Option<Instant>,
 }
 
 impl Keycloak {
@@ -315,12 +326,25 @@ fn of_account(error: AdminError) -> IdpError {
 
 #[async_trait]
 impl IdentityProvider for Keycloak {
+    fn keeps_log(&self) -> bool {
+        true
+    }
+
+    fn heeded(&self, id: &str) {
+        self.hooks.heeded(id);
+    }
+
     fn id(&self) -> &UpstreamId {
         &self.settings.id
     }
 
     async fn poll(&self, cursor: &Cursor, now: Now) -> Result<Polled, IdpError> {
-        poll::poll(self, cursor, now).await
+        let polled = poll::poll(self, cursor, now).await;
+        if let Err(IdpError::Refused(_)) = polled {
+            // What our account may do has changed: what its token says of that is of before.
+            self.admin.renew().await;
+        }
+        polled
     }
 
     async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
@@ -340,8 +364,15 @@ impl IdentityProvider for Keycloak {
     }
 
     async fn accounts(&self, first: u32, max: u32) -> Result<Vec<String>, IdpError> {
-        let page = self.admin.users(first, max).await.map_err(idp)?;
-        Ok(page.into_iter().filter_map(|user| user.id).collect())
+        let page = self.admin.users_page(first, max).await.map_err(idp)?;
+        let strange = page.strange.iter().filter_map(|strange| strange.row.get("id"));
+        let strange = strange.filter_map(|id| id.as_str().map(str::to_owned));
+        let listed = page.read.into_iter().filter_map(|user| user.id);
+        Ok(listed.chain(strange).collect())
+    }
+
+    async fn answers(&self) -> Result<(), IdpError> {
+        self.admin.events_config().await.map(|_| ()).map_err(idp)
     }
 
     async fn converge(&self, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {

@@ -2,15 +2,15 @@
 //! HTML says the same words.
 //!
 //! One link at most, written out, to a page where looking changes nothing: the report page where the channel has
-//! a say, the account page where it was the account's before, none for an address that came with the change.
+//! a say, the account page where it was the account's before and somebody can sign in, none for an address that came with
+//! the change. What to do "if this was not you" is said in all of them.
 //! No pictures, no tracking, and no way to unsubscribe: these cannot be turned off.
 
 use minijinja::value::Value;
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use crate::domain::ceiling::Ceiling;
 use crate::domain::notice::Message;
-use crate::domain::wording::{self, Wording};
+use crate::domain::wording::{self, Freeze, Wording};
 use crate::ports::notifier::Outgoing;
 
 /// Who speaks.
@@ -66,6 +66,7 @@ const TEMPLATES: [(&str, &str); 42] = folder![
     "account_frozen",
     "freeze_ending",
     "freeze_ended",
+    "freeze_stands",
     "report_repeated",
     "restriction_kept",
     "administrator_added",
@@ -107,7 +108,9 @@ impl Messages {
             .render(context! { change })?;
         let subject = subject.trim();
         let link = outgoing.link.as_ref().filter(|_| notice.link);
-        let page = Some(&outgoing.account_page).filter(|_| notice.before && link.is_none());
+        // Nobody signs in to a frozen account, so its page is no way to anything.
+        let page =
+            Some(&outgoing.account_page).filter(|_| notice.before && link.is_none() && !content.frozen);
         let values = context! {
             subject,
             change,
@@ -115,7 +118,10 @@ impl Messages {
             until => content.until.map(|at| self.wording.moment(at)),
             origin => content.origin.as_deref().map(wording::plain).filter(|o| !o.is_empty()),
             greeting => wording::greeting(&content.name),
-            restriction => self.restriction(outgoing),
+            restriction => self.wording.stands(content),
+            freeze => self.freeze(outgoing),
+            ended => content.ended.map(wording::ended),
+            turn_to => wording::turn_to(self.sender.support.as_deref(), &notice.case),
             before => notice.before,
             newcomer => !notice.before,
             link,
@@ -144,23 +150,20 @@ impl Messages {
         })
     }
 
-    /// What the change limits, or that it limits nothing; none for messages about a freeze, which say it themselves.
-    fn restriction(&self, outgoing: &Outgoing<'_>) -> Option<String> {
+    /// What is said of a freeze, in the messages about one that lasts.
+    fn freeze(&self, outgoing: &Outgoing<'_>) -> Vec<String> {
         let content = &outgoing.notice.content;
-        match (&content.allowed, content.message) {
-            (
-                _,
-                Message::AccountFrozen
-                | Message::FreezeEnding
-                | Message::ReportRepeated
-                | Message::AdministratorAdded,
-            ) => None,
-            (Some(allowed), _) if !allowed.is_full() => {
-                Some(self.wording.restriction(allowed, content.until))
-            }
-            (Some(Ceiling::Full) | None, Message::FreezeEnded | Message::RecoveryAttempted) => None,
-            _ => Some("Nothing is limited: everything works as before.".to_owned()),
+        let decided = content.message == Message::FreezeEnding;
+        if !decided && !matches!(content.message, Message::AccountFrozen | Message::FreezeStands) {
+            return Vec::new();
         }
+        self.wording.freeze(&Freeze {
+            ready: content.until.filter(|_| decided),
+            lapse: content.until.filter(|_| !decided),
+            approvals: 0,
+            support: self.sender.support.as_deref(),
+            reference: &outgoing.notice.case,
+        })
     }
 }
 

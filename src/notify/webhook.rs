@@ -130,7 +130,7 @@ fn message_id(id: &str) -> String {
 fn document(subject: &Subject, event: &Event) -> Value {
     let mut data = json!({ "upstream": subject.upstream });
     if let Some(members) = data.as_object_mut() {
-        if !matches!(event.kind, EventKind::LogAlarm | EventKind::PolicyLoosened) {
+        if !event.kind.is_of_installation() {
             members.insert("sub".to_owned(), json!(subject.sub));
         }
         if let Some(case) = &event.case {

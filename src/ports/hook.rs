@@ -72,7 +72,7 @@ pub enum Heeded {
         /// The account's `sub`, when one was named.
         sub: Option<String>,
     },
-    /// This happened: a change to take in.
+    /// This happened: to be taken in before the call is answered.
     Told(Line),
 }
 

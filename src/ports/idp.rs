@@ -1,10 +1,13 @@
 //! The IdP beside which we stand: what it tells, and what we do to it.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use crate::domain::change::Change;
 use crate::domain::hold::rebuild::carried::Carried;
 use crate::domain::hold::{Cut, Posture};
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
 use crate::domain::time::{Now, Span, Timestamp};
@@ -38,6 +41,26 @@ pub enum Heard {
         id: String,
         /// What was done, for the audit log.
         what: String,
+        /// The account did it itself.
+        own: bool,
+    },
+    /// The account did something with an administrator's rights: nothing to say of one that is free.
+    Acted {
+        /// The IdP's event id.
+        id: String,
+        /// What was done, for the audit log.
+        what: String,
+        /// When, by our clock: what was done before a hold began is none of it.
+        at: Timestamp,
+        /// The account that this made, or that it gave an administrator's rights.
+        made: Option<String>,
+    },
+    /// It has ended sessions of the account, or the account itself: ended here too, at once (ISS-12).
+    Withdrawn {
+        /// The IdP's event id.
+        id: String,
+        /// What it has ended.
+        what: Withdrawal,
     },
     /// An account was made or its contacts or factors may differ without any rule applying: refresh the snapshot.
     Touched {
@@ -55,6 +78,56 @@ pub struct Line {
     pub heard: Heard,
 }
 
+impl Heard {
+    /// The id of the event that it is about.
+    #[must_use]
+    pub fn event(&self) -> &str {
+        match self {
+            Self::Change(change) => &change.id,
+            Self::Tampered { id, .. }
+            | Self::Acted { id, .. }
+            | Self::Withdrawn { id, .. }
+            | Self::Touched { id } => id,
+        }
+    }
+}
+
+/// An account that the log has something new about, and that could not be read: its lines wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The account's `sub`.
+    pub sub: String,
+    /// When the oldest of the lines was written, by our clock.
+    pub since: Timestamp,
+}
+
+/// What an account is observed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Lines from here on, by our clock.
+    pub since: Timestamp,
+    /// When it is observed.
+    pub now: Now,
+}
+
+/// A line about an account that is observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The IdP's event id.
+    pub event: String,
+    /// What happened.
+    pub heard: Heard,
+}
+
+/// An account: how it is, and what the log tells of it. The reading is never older than the lines.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// The live reading.
+    pub reading: Reading,
+    /// The lines, oldest first, and what no line tells of but the dates of its credentials.
+    pub told: Vec<Told>,
+}
+
 /// How far a poll has come; opaque to everyone but the adapter, kept in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub String);
@@ -64,12 +137,20 @@ pub struct Cursor(pub String);
 pub struct Polled {
     /// In the order of the log. Lines are repeated by design (overlap): marks make that harmless.
     pub lines: Vec<Line>,
+    /// Accounts whose lines are missing from these: they could not be read, and others could.
+    pub unread: Vec<Unread>,
+    /// Lines that cannot be understood and that name no account, each for an alarm.
+    pub strange: Vec<String>,
     /// Where to go on, once every line has been stored.
     pub next: Cursor,
     /// More is waiting: poll again at once.
     pub more: bool,
     /// Faults of the log itself (switched off, shrunk, cleared), each for an alarm.
     pub alarms: Vec<String>,
+    /// Changes to what holds rest on, each an alarm of its own: it does not pass because the next poll is quiet.
+    pub drifted: Vec<String>,
+    /// Held accounts may no longer be held: they are compared with their records at once, before anybody else.
+    pub doubt: bool,
 }
 
 /// A live reading of one account.
@@ -85,6 +166,14 @@ pub struct Reading {
     pub ahead: Span,
 }
 
+impl Reading {
+    /// Whether somebody other than us has switched the account off: it gets nothing (ISS-12).
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        !self.account.enabled && !self.carried.as_ref().is_some_and(|carried| carried.disabled)
+    }
+}
+
 /// What the adapter made the IdP do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Converged {
@@ -92,6 +181,10 @@ pub struct Converged {
     pub acts: Vec<String>,
     /// Why the account could not be brought to the posture (an alarm); the rest was done.
     pub cannot: Option<String>,
+    /// What could not be done may be possible later: it is tried again.
+    pub again: bool,
+    /// What the lift of this hold has to give back, in the adapter's own words.
+    pub owes: BTreeSet<String>,
 }
 
 /// What the IdP has to agree with: the current record, nothing else.
@@ -103,6 +196,11 @@ pub struct Wanted {
     pub cuts: Vec<Cut>,
     /// A hold with `at_end: fresh_login` is over: end every session that began before this.
     pub end_before: Option<Timestamp>,
+    /// What holds took from the account and no lift gave back yet, as [`Converged::owes`] said it: the IdP's own notes
+    /// of it may have been taken away.
+    pub owed: BTreeSet<String>,
+    /// Its own acts undid the hold again and again: it is restricted in a way that they cannot lift.
+    pub barred: bool,
 }
 
 /// The IdP.
@@ -110,6 +208,9 @@ pub struct Wanted {
 pub trait IdentityProvider: Send + Sync {
     /// Its configured id.
     fn id(&self) -> &UpstreamId;
+
+    /// Whether it keeps a log that is polled. Until that log was read to its end once, nothing is issued (P5).
+    fn keeps_log(&self) -> bool;
 
     /// Reads its log from `cursor` on (an empty cursor: as far back as the log goes or `back` allows).
     ///
@@ -131,6 +232,31 @@ pub trait IdentityProvider: Send + Sync {
     async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
         let _ = since;
         self.latest(sub, now).await
+    }
+
+    /// Reads the lines about one account, then the account.
+    ///
+    /// # Errors
+    /// [`IdpError`]: of this account alone, where [`IdentityProvider::answers`].
+    async fn observe(&self, sub: &str, look: Look) -> Result<Observation, IdpError> {
+        let lines = self.story(sub, look.since, look.now).await?;
+        let told = lines.into_iter().map(|line| Told {
+            event: line.heard.event().to_owned(),
+            heard: line.heard,
+        });
+        Ok(Observation {
+            told: told.collect(),
+            reading: self.account(sub).await?,
+        })
+    }
+
+    /// Whether it answers at all, asked by a call about no account: tells an account that cannot be read from an IdP
+    /// that cannot.
+    ///
+    /// # Errors
+    /// [`IdpError`]: it does not.
+    async fn answers(&self) -> Result<(), IdpError> {
+        Ok(())
     }
 
     /// What holds rest on and is out of step with the rest of the IdP, each with what to do: asked for by reconcile.
@@ -207,6 +333,11 @@ pub trait IdentityProvider: Send + Sync {
     async fn heed(&self, call: &HookCall<'_>, now: Timestamp) -> Result<Heeded, HookRefusal> {
         let _ = (call, now);
         Err(HookRefusal::NotConfigured)
+    }
+
+    /// A proven call of that id was dealt with: sent again it is refused.
+    fn heeded(&self, id: &str) {
+        let _ = id;
     }
 }
 

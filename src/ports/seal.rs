@@ -28,6 +28,13 @@ pub trait Seal: Send + Sync {
     /// Whether `mac` is right, in constant time; accepts the keys of before during a key rotation.
     fn verify(&self, purpose: Purpose, message: &[u8], mac: &[u8]) -> bool;
 
+    /// Encrypts and authenticates what somebody carries for us under a name that is used for nothing else; `None` when
+    /// the system's cryptography fails. The name keys it: what strangers let us seal wears out no key of the store.
+    fn enclose(&self, name: &str, plain: &[u8]) -> Option<Vec<u8>>;
+
+    /// Opens what was enclosed under that name; accepts the keys of before during a key rotation.
+    fn disclose(&self, name: &str, sealed: &[u8]) -> Option<Vec<u8>>;
+
     /// The key of a subject in the store: partition and keyed hash. No `sub` can be read from it.
     fn subject(&self, subject: &Subject) -> SubjectKey;
 

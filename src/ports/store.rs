@@ -6,12 +6,13 @@
 
 use async_trait::async_trait;
 
-use crate::domain::audit::{Chain, Entry};
+use crate::domain::audit::{Chain, Entry, Head};
 use crate::domain::event::Event;
 use crate::domain::hold::{Effect, Record};
 use crate::domain::session::Grants;
-use crate::domain::subject::Subject;
 use crate::domain::subject::account::Account;
+use crate::domain::subject::versions::Stale;
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::trace::Trace;
@@ -22,8 +23,7 @@ pub enum StoreError {
     /// No answer, or none in time.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
-    /// It answered, but it cannot be believed: marker missing, of another installation or lower than seen,
-    /// a due entry without a record, a value of another type (P5).
+    /// It answered, but it cannot be believed: a value of another type, a marker of another installation (P5).
     #[error("the store cannot be believed: {0}")]
     Unsound(String),
     /// A whole partition cannot be decided on: it lost its values, went back in time, is another store's, or is
@@ -35,9 +35,16 @@ pub enum StoreError {
         /// Why.
         loss: Loss,
     },
+    /// Values of one account were taken away, altered, or are those of before (P5). It is restricted until they were
+    /// made anew, and nobody else is.
+    #[error("the store cannot be believed about this account: {0}")]
+    Altered(Stale),
     /// A record of a newer version than this program reads, or one that does not decode. Nothing is overwritten.
     #[error("the store holds what this version cannot read: {0}")]
     Unreadable(String),
+    /// There is no room for it. What is left is kept for holds and reports.
+    #[error("the store has no room: {0}")]
+    Full(String),
     /// Too many writers at once; nothing was stored.
     #[error("too many concurrent changes to one account")]
     Contended,
@@ -73,9 +80,14 @@ pub enum Loss {
         /// Those the store was made for.
         known: String,
     },
-    /// A subject is due and has no record.
-    #[error("a subject of it is due but has no record: values were lost")]
-    Values,
+    /// An IdP that is another one than the store was made for.
+    #[error(
+        "it was made for another identity provider (another URL or realm) under the id `{ids}`: if this is a copy of another installation, give it a store of its own (`store.url` with another database, or another server); if the identity provider moved to another URL, stop every `reentry serve` and run `reentry store init --moved {ids}`"
+    )]
+    OtherIdentity {
+        /// The ids.
+        ids: String,
+    },
     /// Being rebuilt.
     #[error("it is being rebuilt from the identity provider")]
     Rebuilding,
@@ -86,7 +98,10 @@ impl Loss {
     /// nothing is written into it.
     #[must_use]
     pub const fn heals(&self) -> bool {
-        !matches!(self, Self::OtherKeys | Self::OtherUpstreams { .. })
+        !matches!(
+            self,
+            Self::OtherKeys | Self::OtherUpstreams { .. } | Self::OtherIdentity { .. }
+        )
     }
 }
 
@@ -99,6 +114,25 @@ pub struct Lost {
     pub loss: Loss,
     /// Whether it is rebuilt without being asked; otherwise an operator has to look ([`Loss`] says what to do).
     pub heals: bool,
+}
+
+impl StoreError {
+    /// Whether it ends by itself: what was lost is made anew from the IdP, and nothing has to wait for it meanwhile.
+    #[must_use]
+    pub const fn heals(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Altered(_))
+    }
+}
+
+/// An account whose values cannot be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Altered {
+    /// Where it lives.
+    pub key: SubjectKey,
+    /// Whose it is, if a genuine value that is left says so.
+    pub subject: Option<Subject>,
+    /// Why.
+    pub why: Stale,
 }
 
 /// A rebuild of one partition that was begun.
@@ -190,7 +224,7 @@ pub struct Loaded {
     /// The partition was lost once: changes that began before this are told, as far as anybody knows, although their
     /// marks are gone.
     pub told_before: Option<Timestamp>,
-    /// The partition is being rebuilt: what is here may be less than was true.
+    /// The partition, or the account alone, is being made anew: what is here may be less than was true.
     pub rebuilding: bool,
     /// The due queue has the subject and there is no record: it was held or frozen. Only while rebuilding; at any
     /// other time this is an error.
@@ -345,6 +379,35 @@ pub struct Soundness {
     pub faults: Vec<String>,
     /// Partitions whose marker is missing or wrong.
     pub restricted_partitions: Vec<u8>,
+}
+
+/// How much of its room the store has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Octets in use.
+    pub used: u64,
+    /// Octets that it may use.
+    pub most: u64,
+}
+
+impl Room {
+    /// From this part on, in percent, only what tightens, and what costs no room, is stored.
+    pub const TIGHT: u64 = 80;
+
+    /// How much of it is used.
+    #[must_use]
+    pub const fn percent(&self) -> u64 {
+        match self.used.saturating_mul(100).checked_div(self.most) {
+            Some(percent) => percent,
+            None => 0,
+        }
+    }
+
+    /// Whether what is left is kept for what tightens.
+    #[must_use]
+    pub const fn is_tight(&self) -> bool {
+        self.percent() >= Self::TIGHT
+    }
 }
 
 /// State.
@@ -505,6 +568,23 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] when it cannot be read.
     async fn chain(&self, partition: u8) -> Result<Chain, StoreError>;
 
+    /// The newest audit line of every partition that has any, by partition.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn heads(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// How much of its room the store has used; nothing where it has no limit. From [`Room::TIGHT`] on, as last asked
+    /// here, it refuses what would fill it: single-use state, and new sessions. Holds, reports and ends find room.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        Ok(None)
+    }
+
     /// Writes one audit line that belongs to no transition (a refused approval, a failed delivery).
     ///
     /// # Errors
@@ -516,6 +596,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Unsound`] when there are markers of another installation.
     async fn init(&self) -> Result<bool, StoreError>;
+
+    /// The IdP of this id has moved: the configured one is the one that the store was made for. Only an operator knows.
+    ///
+    /// # Errors
+    /// As [`Store::init`].
+    async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError>;
 
     /// Partitions that cannot be decided on, each with why. Empty when all is well.
     ///
@@ -554,6 +640,25 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; then it is not released, or the answer got lost.
     async fn finish_rebuild(&self, rebuild: &Rebuild) -> Result<bool, StoreError>;
+
+    /// Accounts whose values this process found altered or missing, and that were not made anew since.
+    fn altered(&self) -> Vec<Altered> {
+        Vec::new()
+    }
+
+    /// Begins to make an account's values anew: what is left of them is stored again under a number above every one
+    /// that was seen, marked so that everybody restricts it. Sessions that cannot be told from ended ones are dropped.
+    /// `false` when there is nothing wrong with it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn begin_mend(&self, key: &SubjectKey) -> Result<bool, StoreError>;
+
+    /// The account's values were made anew and count again. `false` when they were altered again meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn finish_mend(&self, key: &SubjectKey) -> Result<bool, StoreError>;
 
     /// Whether a notice of this effect id was delivered by this process (`Some(true)`), is known to be undelivered
     /// (`Some(false)`), or is unknown here.

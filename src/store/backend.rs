@@ -9,7 +9,7 @@ use crate::domain::audit::Entry;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Lease, Parts, PendingId, Soundness, StoreError};
+use crate::ports::store::{Lease, Parts, PendingId, Room, Soundness, StoreError};
 
 /// A subject's values and what they are judged by, as found in one round trip.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(crate) struct Raw {
     pub(crate) due: bool,
     /// The record.
     pub(crate) record: Option<Vec<u8>>,
+    /// Whether the subject has a snapshot that was not asked for.
+    pub(crate) others: bool,
     /// The snapshot, if asked for.
     pub(crate) account: Option<Vec<u8>>,
     /// The grants, if asked for.
@@ -49,13 +51,25 @@ impl Former {
     }
 }
 
+/// What becomes of a value.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It stays.
+    #[default]
+    Leave,
+    /// It is this from now on.
+    Set(Vec<u8>),
+    /// It goes.
+    Remove,
+}
+
 /// A subject's value in a commit.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     /// What must still be there.
     pub(crate) former: Former,
-    /// What to put there.
-    pub(crate) put: Option<Vec<u8>>,
+    /// What to do with it.
+    pub(crate) put: Put,
     /// How long to keep it from now on; for ever when `None`.
     pub(crate) keep: Option<Span>,
 }
@@ -80,6 +94,10 @@ pub(crate) struct Batch {
     pub(crate) marker: Expected,
     /// A dedupe mark that must not be there, and is from now on.
     pub(crate) mark: Option<(String, Span)>,
+    /// The number of the commit among those of its subject, when it writes values.
+    pub(crate) number: Option<u64>,
+    /// Whether a record is among what is written, and not only what stands beside it.
+    pub(crate) decides: bool,
     /// The record.
     pub(crate) record: Cell,
     /// The snapshot.
@@ -99,12 +117,26 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// By how many octets grants grow in a step that restricts nobody and deals with nothing that was heard.
+    pub(crate) fn growth(&self) -> usize {
+        let before = match &self.grants.former {
+            Former::Was(octets) => octets.len(),
+            Former::Unseen | Former::Absent => 0,
+        };
+        match &self.grants.put {
+            Put::Set(octets) if !self.decides && self.mark.is_none() => octets.len().saturating_sub(before),
+            _ => 0,
+        }
+    }
+
     /// A step that changes nothing yet.
     pub(crate) fn new(key: SubjectKey, marker: Expected) -> Self {
         Self {
             key,
             marker,
             mark: None,
+            number: None,
+            decides: false,
             record: Cell::default(),
             account: Cell::default(),
             grants: Cell::default(),
@@ -243,6 +275,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The head of a partition's audit chain.
     async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError>;
+
+    /// The heads of all partitions.
+    async fn heads(&self) -> Result<Vec<Option<ChainHead>>, StoreError>;
+
+    /// How much of its room the store has used, where it has a limit; of the fullest node where there are several.
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        Ok(None)
+    }
 
     /// How long audit lines are kept.
     fn audit_retention(&self) -> Span;

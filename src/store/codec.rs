@@ -19,8 +19,17 @@ pub const VERSION: u8 = 1;
 /// # Errors
 /// [`StoreError::Unreadable`] when the value has a shape that could not be read back.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    encode_after(&[], value)
+}
+
+/// The same behind other octets.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_after<T: Serialize>(before: &[u8], value: &T) -> Result<Vec<u8>, StoreError> {
     // As much as the grants of one session take, so that they are not copied again and again as they grow.
     let mut bytes = Vec::with_capacity(2048);
+    bytes.extend_from_slice(before);
     bytes.push(VERSION);
     rmp_serde::encode::write(&mut bytes, value)
         .map_err(|e| StoreError::Unreadable(format!("a value that cannot be written: {e}")))?;

@@ -248,6 +248,14 @@ impl Backend for File {
             .await
     }
 
+    async fn heads(&self) -> Result<Vec<Option<ChainHead>>, StoreError> {
+        self.reading(|t| {
+            let table = t.open_table(tables::CHAINS).map_err(fault)?;
+            (0..=u8::MAX).map(|p| audit::head(&table, p)).collect()
+        })
+        .await
+    }
+
     fn audit_retention(&self) -> Span {
         AUDIT_RETENTION
     }

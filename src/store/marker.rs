@@ -13,7 +13,7 @@
 //! **Memory.** Processes write what they saw of the fences into a setting and into a file of their own, and read it
 //! when they start: a backup that is restored while nobody runs is noticed too.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -32,7 +32,8 @@ const WITNESS: &str = "1";
 pub(crate) struct Marker {
     /// Random id of the installation, in hexadecimal.
     pub(crate) incarnation: String,
-    /// Fingerprint of the names key, a colon, and the ids of the IdPs it was made for, separated by commas.
+    /// Fingerprint of the names key, a colon, and the ids of the IdPs it was made for, separated by commas, each with
+    /// an equals sign and a keyed hash of which one it is.
     pub(crate) fingerprint: String,
     /// Moved on by every commit.
     pub(crate) fence: u64,
@@ -85,12 +86,25 @@ impl Expected {
                 return Some(Loss::OtherKeys);
             }
             let (known, ours) = (ids_of(&marker.fingerprint), ids_of(&self.fingerprint));
-            let missing: Vec<&str> = ours.difference(&known).copied().collect();
+            let missing: Vec<&str> = ours
+                .keys()
+                .filter(|id| !known.contains_key(*id))
+                .copied()
+                .collect();
             if !missing.is_empty() {
                 return Some(Loss::OtherUpstreams {
                     configured: missing.join("`, `"),
-                    known: known.into_iter().collect::<Vec<_>>().join("`, `"),
+                    known: known.into_keys().collect::<Vec<_>>().join("`, `"),
                 });
+            }
+            let other = |(id, own): &(&&str, &Option<&str>)| {
+                let made_for = known.get(**id).copied().flatten();
+                own.is_some() && made_for.is_some() && made_for != **own
+            };
+            let others: Vec<&str> = ours.iter().filter(other).map(|(id, _)| *id).collect();
+            if !others.is_empty() {
+                let ids = others.join("` and `");
+                return Some(Loss::OtherIdentity { ids });
             }
         }
         let ours = self.incarnation.as_ref();
@@ -109,16 +123,29 @@ pub(crate) fn keys_of(fingerprint: &str) -> &str {
     fingerprint.split(':').next().unwrap_or_default()
 }
 
-fn ids_of(fingerprint: &str) -> BTreeSet<&str> {
+/// Ids of IdPs, and which one each is, as far as that was noted.
+fn ids_of(fingerprint: &str) -> BTreeMap<&str, Option<&str>> {
     let ids = fingerprint.split_once(':').map_or("", |(_, ids)| ids);
-    ids.split(',').filter(|id| !id.is_empty()).collect()
+    let each = ids.split(',').filter(|id| !id.is_empty());
+    each.map(|id| {
+        id.split_once('=')
+            .map_or((id, None), |(id, which)| (id, Some(which)))
+    })
+    .collect()
 }
 
-/// The fingerprint of a store that knows the IdPs of both.
+/// The fingerprint of a store that knows the IdPs of both. Which one each is, ours says before theirs.
 pub(crate) fn united(ours: &str, theirs: &str) -> String {
-    let mut ids = ids_of(ours);
-    ids.extend(ids_of(theirs));
-    let ids: Vec<&str> = ids.into_iter().collect();
+    let mut ids = ids_of(theirs);
+    for (id, which) in ids_of(ours) {
+        let noted = ids.entry(id).or_default();
+        *noted = which.or(*noted);
+    }
+    let one = |(id, which): (&str, Option<&str>)| match which {
+        Some(which) => format!("{id}={which}"),
+        None => id.to_owned(),
+    };
+    let ids: Vec<String> = ids.into_iter().map(one).collect();
     if ids.is_empty() {
         keys_of(ours).to_owned()
     } else {
@@ -132,9 +159,9 @@ pub(crate) struct Seen {
     fingerprint: String,
     incarnation: OnceLock<String>,
     fences: Vec<AtomicU64>,
-    /// Partitions in which values were found missing although the marker is there.
-    damaged: Vec<AtomicBool>,
-    /// Whether any marker was found wrong, or any value missing, since somebody asked for calm.
+    /// How many lines the audit chain of each partition had.
+    lines: Vec<AtomicU64>,
+    /// Whether any marker was found wrong since somebody asked for calm.
     alarmed: AtomicBool,
 }
 
@@ -145,7 +172,7 @@ impl Seen {
             fingerprint,
             incarnation: OnceLock::new(),
             fences: (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect(),
-            damaged: (0..PARTITIONS).map(|_| AtomicBool::new(false)).collect(),
+            lines: (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect(),
             alarmed: AtomicBool::new(false),
         }
     }
@@ -210,14 +237,17 @@ impl Seen {
         }
     }
 
-    /// Values of this partition were found missing, or were put back.
-    pub(crate) fn damaged(&self, partition: u8, damaged: bool) {
-        if let Some(flag) = self.damaged.get(usize::from(partition)) {
-            flag.store(damaged, Ordering::Release);
+    /// Audit lines up to this number were written.
+    pub(crate) fn wrote(&self, partition: u8, line: u64) {
+        if let Some(seen) = self.lines.get(usize::from(partition)) {
+            seen.fetch_max(line, Ordering::AcqRel);
         }
-        if damaged {
-            self.alarmed.store(true, Ordering::Release);
-        }
+    }
+
+    /// How many audit lines a partition had.
+    pub(crate) fn lines(&self, partition: u8) -> u64 {
+        let lines = self.lines.get(usize::from(partition));
+        lines.map_or(0, |l| l.load(Ordering::Acquire))
     }
 
     /// Everything is about to be looked at: only what is found from here on is an alarm.
@@ -230,22 +260,17 @@ impl Seen {
         self.alarmed.load(Ordering::Acquire)
     }
 
-    /// Whether values of this partition were found missing.
-    pub(crate) fn is_damaged(&self, partition: u8) -> bool {
-        let flag = self.damaged.get(usize::from(partition));
-        flag.is_some_and(|f| f.load(Ordering::Acquire))
-    }
-
-    /// What was seen, as one line: version, fingerprint of the keys, installation, and every fence in hexadecimal.
+    /// What was seen, as one line: version, fingerprint of the keys, installation, and in hexadecimal every fence, and
+    /// of every audit chain the number of lines.
     pub(crate) fn witness(&self) -> Option<String> {
         let incarnation = self.incarnation.get()?;
-        let fences: Vec<String> = self
-            .fences
-            .iter()
-            .map(|f| format!("{:x}", f.load(Ordering::Acquire)))
-            .collect();
-        let keys = keys_of(&self.fingerprint);
-        Some(format!("{WITNESS} {keys} {incarnation} {}", fences.join(",")))
+        let spelt = |numbers: &[AtomicU64]| {
+            let each = numbers.iter().map(|n| format!("{:x}", n.load(Ordering::Acquire)));
+            each.collect::<Vec<String>>().join(",")
+        };
+        let (keys, fences) = (keys_of(&self.fingerprint), spelt(&self.fences));
+        let lines = spelt(&self.lines);
+        Some(format!("{WITNESS} {keys} {incarnation} {fences} {lines}"))
     }
 
     /// Takes such a line in. One of another installation or of other keys says nothing about this one.
@@ -264,6 +289,12 @@ impl Seen {
         for (partition, fence) in (0..=u8::MAX).zip(fences.split(',')) {
             if let Ok(fence) = u64::from_str_radix(fence, 16) {
                 self.moved(partition, fence);
+            }
+        }
+        // A witness of before chains were counted has no such word.
+        for (partition, lines) in (0..=u8::MAX).zip(words.next().unwrap_or_default().split(',')) {
+            if let Ok(lines) = u64::from_str_radix(lines, 16) {
+                self.wrote(partition, lines);
             }
         }
     }
@@ -329,6 +360,26 @@ mod tests {
         assert_eq!(fewer.expected(0).fault(Some(&marker(7))), None);
     }
 
+    // P5: a copy of an installation that serves another realm.
+    #[test]
+    fn a_store_that_was_made_for_another_idp_of_the_same_id_is_not_believed() {
+        let made = Marker {
+            fingerprint: "f:a=11,b=22".to_owned(),
+            ..marker(7)
+        };
+        let fault = |own: &str| Seen::new(own.to_owned()).expected(0).fault(Some(&made));
+        assert_eq!(fault("f:a=11,b=22"), None);
+        assert_eq!(fault("f:a=11"), None);
+        assert_eq!(fault("f:a,b"), None, "a tool that does not know it");
+        let Some(loss) = fault("f:a=11,b=33") else {
+            panic!("believed");
+        };
+        assert!(!loss.heals());
+        assert!(loss.to_string().contains("--moved b"), "{loss}");
+        assert_eq!(united("f:b=33", "f:a=11,b=22"), "f:a=11,b=33");
+        assert_eq!(united("f:b", "f:a=11,b=22"), "f:a=11,b=22");
+    }
+
     #[test]
     fn an_answer_to_a_command_sent_earlier_may_be_older() {
         let seen = Seen::new("f".to_owned());
@@ -354,12 +405,14 @@ mod tests {
         let seen = Seen::new("f:a".to_owned());
         assert_eq!(seen.witness(), None);
         seen.judge(200, &seen.expected(200), Some(&marker(70))).unwrap();
+        seen.wrote(9, 300);
         let line = seen.witness().unwrap();
         let next = Seen::new("f:a,b".to_owned());
         next.remember(&line);
         let answer = next.expected(200).fault(Some(&marker(69)));
         assert_eq!(answer, Some(Loss::RolledBack));
         assert_eq!(next.incarnation(), Some("i"));
+        assert_eq!((next.lines(9), next.lines(8)), (300, 0));
         let stranger = Seen::new("g:a".to_owned());
         stranger.remember(&line);
         stranger.remember("nonsense");

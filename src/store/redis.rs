@@ -36,7 +36,7 @@ use crate::config::store::url::RedisUrl;
 use crate::config::store::{CONNECT_TIMEOUT, Credentials, Durability, TIMEOUT};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Lease, Parts, PendingId, Soundness, Store, StoreError};
+use crate::ports::store::{Lease, Parts, PendingId, Room, Soundness, Store, StoreError};
 
 /// How to reach Redis.
 #[derive(Clone, Debug)]
@@ -256,6 +256,12 @@ impl Backend for Server {
         if parts.account {
             asked.add_command(command("GET", &[&keys::account(key)]));
         }
+        // Where nothing beside the record is read, something has to tell an account that never was from one whose
+        // record was taken away.
+        let alone = !parts.account && !parts.grants;
+        if alone {
+            asked.add_command(command("EXISTS", &[&keys::account(key)]));
+        }
         if parts.grants {
             asked.add_command(command("GET", &[&keys::grants(key)]));
         }
@@ -281,6 +287,9 @@ impl Backend for Server {
         if parts.account {
             raw.account = octets("a snapshot", next())?;
         }
+        if alone {
+            raw.others = integer("a snapshot", &next())? > 0;
+        }
         if parts.grants {
             raw.grants = octets("grants", next())?;
         }
@@ -291,7 +300,7 @@ impl Backend for Server {
         let slot = keys::slot(batch.key.partition());
         let call = commit::call(batch, self.audit_retention);
         // What an acknowledgement rests on; grants alone are as durable as the server makes them.
-        let acknowledged = batch.mark.is_some() || batch.record.put.is_some() || !batch.outbox.is_empty();
+        let acknowledged = batch.mark.is_some() || batch.decides || !batch.outbox.is_empty();
         let answer = if acknowledged {
             self.link.durable(slot, call).await?
         } else {
@@ -385,6 +394,14 @@ impl Backend for Server {
 
     async fn head(&self, partition: u8) -> Result<Option<ChainHead>, StoreError> {
         audit::newest(&self.link, partition).await
+    }
+
+    async fn heads(&self) -> Result<Vec<Option<ChainHead>>, StoreError> {
+        audit::heads(&self.link).await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        check::room(&self.link).await
     }
 
     fn audit_retention(&self) -> Span {

@@ -11,8 +11,8 @@ const MARGIN: Span = Span::from_days(30);
 /// How long audit lines are kept, unless configured otherwise.
 pub(crate) const AUDIT_RETENTION: Span = Span::from_days(400);
 
-/// How long a record stays. One that is due stays for ever: a due entry without a record means that values were
-/// lost, so the entry has to go first.
+/// How long a record stays of itself; what it says of the other values of its subject may be needed longer. One that is
+/// due stays for ever: a due entry without a record means that values were lost, so the entry has to go first.
 pub(crate) fn of_record(record: &Record) -> Option<Span> {
     if record.due().is_some() {
         return None;
@@ -26,6 +26,11 @@ pub(crate) fn of_grants(grants: &Grants) -> Span {
     let lives = grants.families.iter().map(|f| f.expires.since(f.began));
     let needed = lives.max().unwrap_or(Span::ZERO).max(RETENTION);
     sum(needed, MARGIN)
+}
+
+/// Longer than that: for what has to be there as long as the other is.
+pub(crate) fn beyond(kept: Span) -> Span {
+    sum(kept.max(sum(RETENTION, MARGIN)), Span::from_days(1))
 }
 
 fn sum(a: Span, b: Span) -> Span {

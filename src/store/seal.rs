@@ -6,12 +6,17 @@
 //! marker, so a wrong one is noticed before anything is read). The *seal* keys authenticate tokens and encrypt
 //! values: the last in the file is used, all of them are accepted, so they are rotated by adding a line. No root
 //! secret is used itself; HKDF-SHA-256 (RFC 5869) derives one key for each purpose from it.
+//!
+//! Values are sealed by AES-256-GCM-SIV (RFC 8452) under random nonces. With plain GCM a key would be used up after
+//! 2^32 values, two months of a busy installation, since two values under one nonce give the key away; here such a pair
+//! only shows whether both are the same, and it takes some 2^48 values before one is to be expected at all.
 
+mod carried;
 mod file;
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{constant_time, hkdf, hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,8 +30,9 @@ use crate::ports::store::StoreError;
 
 /// Octets of a root secret.
 pub const SECRET_LEN: usize = 32;
-/// Version of the sealed form.
-const SEALED: u8 = 1;
+/// Version of the sealed form. Former ones are not read: values that decide had no number in them, and records were
+/// not sealed at all.
+const SEALED: u8 = 2;
 /// Octets that say which key sealed a value.
 const TAG_LEN: usize = 4;
 /// Octets before the ciphertext: version, key, nonce. No two sealings have the same.
@@ -119,6 +125,7 @@ struct Sealing {
     id: String,
     tag: [u8; TAG_LEN],
     value: LessSafeKey,
+    carried: hmac::Key,
     macs: [hmac::Key; PURPOSES.len()],
 }
 
@@ -147,6 +154,7 @@ impl fmt::Debug for Keys {
 /// What a sealed value is, part of what is authenticated: one kind never opens as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Record,
     Account,
     Grants,
     Outbox,
@@ -156,6 +164,7 @@ pub(crate) enum Kind {
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Record => "record",
             Self::Account => "account",
             Self::Grants => "grants",
             Self::Outbox => "outbox",
@@ -166,6 +175,39 @@ impl Kind {
     /// The key it is stored under and what it is; a NUL cannot be part of either.
     fn aad(self, place: &str) -> Vec<u8> {
         [self.as_str().as_bytes(), &[0], place.as_bytes()].concat()
+    }
+}
+
+/// Why a sealed value does not open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Shut {
+    /// It was not made by us for this place.
+    #[error("sealed {}: {why}", kind.as_str())]
+    Altered {
+        /// What it should be.
+        kind: Kind,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// It is a newer program's.
+    #[error("sealed {}: has version {version}, this program reads {SEALED}", kind.as_str())]
+    Newer {
+        /// What it should be.
+        kind: Kind,
+        /// Its version.
+        version: u8,
+    },
+    /// It was sealed by a key that is not known.
+    #[error("sealed {}: was sealed by a key that is not in the key file; put that key back", kind.as_str())]
+    OtherKey {
+        /// What it should be.
+        kind: Kind,
+    },
+}
+
+impl From<Shut> for StoreError {
+    fn from(shut: Shut) -> Self {
+        Self::Unreadable(shut.to_string())
     }
 }
 
@@ -207,8 +249,26 @@ impl Keys {
         self
     }
 
+    /// The same, and which IdP each of them is (its kind, its address and its realm, in whatever words): the id alone
+    /// is the same in a copy of an installation that serves another realm, and of two such installations on one store
+    /// each would take the other's log for its own.
+    #[must_use]
+    pub fn identified<'a>(mut self, identities: impl IntoIterator<Item = (&'a UpstreamId, String)>) -> Self {
+        let identities: Vec<_> = identities.into_iter().collect();
+        self = self.of(identities.iter().map(|(id, _)| *id));
+        for known in &mut self.upstreams {
+            let own = identities.iter().find(|(id, _)| id.as_str() == known);
+            if let Some((_, identity)) = own {
+                let mac = keyed(&self.names.other, &[b"upstream", identity.as_bytes()]);
+                known.push('=');
+                known.push_str(&hex(&first::<8>(&mac)));
+            }
+        }
+        self
+    }
+
     /// What the markers remember: of the names key, in hexadecimal, and a colon and the ids of the IdPs if there are
-    /// any, separated by commas.
+    /// any, separated by commas, each with an equals sign and which one it is, if that is known.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let keys = hex(&self.names.fingerprint);
@@ -247,7 +307,7 @@ impl Keys {
         let failed = |_| StoreError::Unavailable("the system's cryptography failed".to_owned());
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(failed)?;
-        let mut sealed = Vec::with_capacity(HEADER_LEN + plain.len() + AES_256_GCM.tag_len());
+        let mut sealed = Vec::with_capacity(HEADER_LEN + plain.len() + AES_256_GCM_SIV.tag_len());
         sealed.push(SEALED);
         sealed.extend_from_slice(&self.newest.tag);
         sealed.extend_from_slice(&nonce);
@@ -266,31 +326,30 @@ impl Keys {
     }
 
     /// Opens what [`Keys::seal`] sealed for the same place, where it lies.
-    pub(crate) fn open(&self, kind: Kind, place: &str, sealed: Vec<u8>) -> Result<Opened, StoreError> {
-        let what = kind.as_str();
-        let unreadable = |why: &str| StoreError::Unreadable(format!("sealed {what}: {why}"));
+    pub(crate) fn open(&self, kind: Kind, place: &str, sealed: Vec<u8>) -> Result<Opened, Shut> {
+        let altered = |why: &'static str| Shut::Altered { kind, why };
         let mut opened = Opened {
             octets: sealed,
             end: HEADER_LEN,
         };
-        let (version, rest) = opened
-            .octets
-            .split_first_mut()
-            .ok_or_else(|| unreadable("is empty"))?;
-        if *version != SEALED {
-            return Err(unreadable(&format!(
-                "has version {version}, this program reads {SEALED}"
-            )));
+        let (version, rest) = opened.octets.split_first_mut().ok_or(altered("is empty"))?;
+        if *version > SEALED {
+            return Err(Shut::Newer {
+                kind,
+                version: *version,
+            });
+        }
+        if *version < SEALED {
+            return Err(altered("is of a form that counts no more"));
         }
         let (tag, rest) = rest
             .split_first_chunk_mut::<TAG_LEN>()
-            .ok_or_else(|| unreadable("is cut off"))?;
+            .ok_or(altered("is cut off"))?;
         let (nonce, body) = rest
             .split_first_chunk_mut::<NONCE_LEN>()
-            .ok_or_else(|| unreadable("is cut off"))?;
-        let key = self.sealings().find(|s| s.tag == *tag).ok_or_else(|| {
-            unreadable("was sealed by a key that is not in the key file; put that key back")
-        })?;
+            .ok_or(altered("is cut off"))?;
+        let known = self.sealings().find(|s| s.tag == *tag);
+        let key = known.ok_or(Shut::OtherKey { kind })?;
         let length = key
             .value
             .open_in_place(
@@ -298,7 +357,7 @@ impl Keys {
                 Aad::from(kind.aad(place)),
                 body,
             )
-            .map_err(|_| unreadable("was altered, or belongs elsewhere"))?
+            .map_err(|_| altered("was altered, or belongs elsewhere"))?
             .len();
         opened.end = HEADER_LEN + length;
         Ok(opened)
@@ -312,14 +371,15 @@ impl Keys {
 
 impl Sealing {
     fn derive(secret: &Secret) -> Result<Self, KeyFault> {
-        let value = secret.derive("value")?;
-        let unbound = UnboundKey::new(&AES_256_GCM, value.as_slice()).map_err(|_| KeyFault::Crypto)?;
+        let value = secret.derive("value 2")?;
+        let unbound = UnboundKey::new(&AES_256_GCM_SIV, value.as_slice()).map_err(|_| KeyFault::Crypto)?;
         let tag = hmac::sign(&secret.mac_key("tag")?, b"reentry");
         let [code, refresh, report, cookie, form, installation] = PURPOSES.map(label);
         Ok(Self {
             id: secret.id.clone(),
             tag: first(tag.as_ref()),
             value: LessSafeKey::new(unbound),
+            carried: secret.mac_key("carried")?,
             macs: [
                 secret.mac_key(code)?,
                 secret.mac_key(refresh)?,
@@ -354,6 +414,15 @@ impl Seal for Keys {
         let right =
             |s: &Sealing| constant_time::verify_slices_are_equal(&s.mac(purpose, message), mac).is_ok();
         self.sealings().any(right)
+    }
+
+    fn enclose(&self, name: &str, plain: &[u8]) -> Option<Vec<u8>> {
+        carried::enclose(&self.newest, name, plain)
+    }
+
+    fn disclose(&self, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.sealings()
+            .find_map(|key| carried::disclose(key, name, sealed))
     }
 
     fn subject(&self, subject: &Subject) -> SubjectKey {

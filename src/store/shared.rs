@@ -1,10 +1,13 @@
 //! The rules that both adapters obey, written once.
 
+mod anchor;
 mod chain;
+mod floors;
 pub(crate) mod form;
 mod letters;
 mod loss;
 mod memory;
+mod mend;
 mod operate;
 mod read;
 
@@ -17,22 +20,26 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use self::floors::Floors;
 use self::form::line;
 use self::memory::Memory;
 use super::backend::{Backend, Batch, ChainHead, Committed};
 use super::marker::{Expected, PARTITIONS, Seen};
 use super::seal::{Keys, Kind};
-use crate::domain::audit::{Chain, Entry};
-use crate::domain::subject::Subject;
+use crate::domain::audit::{Chain, Entry, Head};
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{
-    Change, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store, StoreError,
-    Updated,
+    Altered, Change, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Room, Soundness, Store,
+    StoreError, Updated,
 };
 
 /// How often an update runs again because another process was faster.
 const ATTEMPTS: u32 = 32;
+/// Grants that grow by more octets than this begin something: a session, or what a code gave. Ends and revocations are
+/// far below.
+const GROWTH: usize = 256;
 /// How often partitions are looked at to which this process committed nothing.
 const FULL_SCAN: Duration = Duration::from_secs(1);
 /// How long an outbox entry that cannot be read steps aside.
@@ -51,10 +58,18 @@ pub(crate) struct Shared<B> {
     /// Partitions that this process put outbox entries into since they were last looked at.
     fresh: Vec<AtomicBool>,
     scanned: StdMutex<Option<Instant>>,
+    /// Whether the installation's own note was found to be ours: nobody leads others in a store that is not.
+    ours: AtomicBool,
     /// The connection over which the last look at all markers found nothing wrong.
     sound: StdMutex<Option<u64>>,
     /// What this process knows of effects, also when the store does not any more.
     memory: Memory,
+    /// The highest number of each account's commits that it has seen.
+    floors: Floors,
+    /// Whether what is left of the store's room is kept for what tightens.
+    tight: AtomicBool,
+    /// Accounts whose values it found altered.
+    altered: mend::Suspects,
 }
 
 /// The real time, for what is not a decision: ages of effects without a record, expiry of single-use state.
@@ -77,8 +92,12 @@ impl<B: Backend> Shared<B> {
             work: Notify::new(),
             fresh: (0..PARTITIONS).map(|_| AtomicBool::new(true)).collect(),
             scanned: StdMutex::default(),
+            ours: AtomicBool::new(false),
             sound: StdMutex::default(),
             memory: Memory::default(),
+            floors: Floors::default(),
+            tight: AtomicBool::new(false),
+            altered: mend::Suspects::default(),
             backend,
             keys,
         }
@@ -93,10 +112,13 @@ impl<B: Backend> Shared<B> {
         change: &Change<'_>,
     ) -> Result<Option<Updated>, StoreError> {
         let name = mark.map(|(name, _)| name.as_str());
-        let Some((raw, loaded)) = self.load(key, *parts, name).await? else {
+        // Nothing is written that was not seen whole.
+        parts.brief = false;
+        let Some(look) = self.look(key, *parts, name, true).await? else {
             return Ok(Some(Updated::Duplicate));
         };
-        let wanted = change(&loaded);
+        let loaded = &look.loaded;
+        let wanted = change(loaded);
         let unchanged = wanted.is_none();
         let write = wanted.unwrap_or_default();
         if unchanged && mark.is_none() {
@@ -115,8 +137,11 @@ impl<B: Backend> Shared<B> {
         }
         let records = [write.record.as_ref(), loaded.record.as_ref()];
         let known = records.into_iter().flatten().map(|r| &r.subject).next();
-        let subject = known.or(write.subject.as_ref());
-        let mut batch = self.batch(key, *parts, raw, &write, subject)?;
+        let subject = known.or(write.subject.as_ref()).cloned();
+        let mut batch = self.batch(key, *parts, look, &write, subject.as_ref())?;
+        if batch.growth() > GROWTH {
+            self.has_room()?;
+        }
         batch.mark = mark.cloned();
         Ok(match self.commit(batch).await? {
             Committed::Duplicate => Some(Updated::Duplicate),
@@ -142,6 +167,9 @@ impl<B: Backend> Shared<B> {
         match &committed {
             Committed::Stored(fence) => {
                 self.seen.moved(partition, *fence);
+                if let Some(number) = batch.number {
+                    self.floors.raise(&batch.key, number);
+                }
                 if !batch.outbox.is_empty() {
                     self.look_at(partition);
                     self.work.notify_waiters();
@@ -154,6 +182,18 @@ impl<B: Backend> Shared<B> {
             Committed::Duplicate | Committed::Conflict | Committed::Behind(_) => {}
         }
         Ok(committed)
+    }
+
+    /// Whether there is room for what only fills the store.
+    fn has_room(&self) -> Result<(), StoreError> {
+        if self.tight.load(Ordering::Acquire) {
+            let why = format!(
+                "more than {} % of it is used, and the rest is kept for holds and reports",
+                Room::TIGHT
+            );
+            return Err(StoreError::Full(why));
+        }
+        Ok(())
     }
 
     fn look_at(&self, partition: u8) {
@@ -195,10 +235,8 @@ async fn pause(attempt: u32) {
 #[async_trait]
 impl<B: Backend> Store for Shared<B> {
     async fn read(&self, key: &SubjectKey, parts: Parts) -> Result<Loaded, StoreError> {
-        match self.fetch(key, parts, None).await? {
-            Some(mut raw) => self.loaded(key, parts, &mut raw),
-            None => Ok(Loaded::default()),
-        }
+        let look = self.look(key, parts, None, false).await?;
+        Ok(look.map(|look| look.loaded).unwrap_or_default())
     }
 
     async fn update(
@@ -310,6 +348,7 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn put_state(&self, name: &str, value: &[u8], keep: Span) -> Result<(), StoreError> {
+        self.has_room()?;
         let name = self.keys.name("state", name);
         let sealed = self.keys.seal(Kind::State, &name, value)?;
         self.backend.put_state(&name, &sealed, keep).await
@@ -333,6 +372,7 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {
+        self.recognised().await?;
         self.backend.lease(name, owner, keep).await
     }
 
@@ -353,6 +393,17 @@ impl<B: Backend> Store for Shared<B> {
         self.verified(partition, wall_clock()).await
     }
 
+    async fn heads(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        self.every_head().await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        let room = self.backend.room().await?;
+        let tight = room.is_some_and(|room| room.is_tight());
+        self.tight.store(tight, Ordering::Release);
+        Ok(room)
+    }
+
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
         let parts = Parts::RECORD.while_rebuilding();
         let mut batch = Batch::new(*key, self.expected(key.partition(), parts));
@@ -361,7 +412,11 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn init(&self) -> Result<bool, StoreError> {
-        self.install().await
+        self.install(None).await
+    }
+
+    async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError> {
+        self.install(Some(upstream)).await.map(|_| ())
     }
 
     async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
@@ -383,6 +438,18 @@ impl<B: Backend> Store for Shared<B> {
 
     async fn finish_rebuild(&self, rebuild: &Rebuild) -> Result<bool, StoreError> {
         self.finish(rebuild).await
+    }
+
+    fn altered(&self) -> Vec<Altered> {
+        self.altered.all()
+    }
+
+    async fn begin_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.begin_to_mend(key).await
+    }
+
+    async fn finish_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.end_mending(key).await
     }
 
     fn told(&self, effect: &str) -> Option<bool> {

@@ -87,8 +87,24 @@ pub const METRICS: &[Metric] = &[
         "Acts of others on what holds accounts at the identity provider: re-applied. Alarm.",
     ),
     counter(
+        "reentry_acted_in_hold_total",
+        "Acts of held accounts with an administrator's rights: told in their cases. Alarm.",
+    ),
+    counter(
         "reentry_cannot_hold_total",
         "Accounts that the identity provider would not let us hold. Alarm.",
+    ),
+    counter(
+        "reentry_accounts_unreadable_total",
+        "Tries to read an account that an identity provider shows and that could not be read: nothing is allowed to it until it can, and the audit log names it. Alarm when it keeps growing.",
+    ),
+    counter(
+        "reentry_log_strange_lines_total",
+        "Lines of an identity provider's log that could not be understood and were left out, each with an audit line.",
+    ),
+    gauge(
+        "reentry_log_lag_seconds",
+        "How long ago the log of an `upstream` was last read to its end. Alarm when it is longer than some poll intervals.",
     ),
     counter(
         "reentry_log_alarms_total",
@@ -106,6 +122,18 @@ pub const METRICS: &[Metric] = &[
         "reentry_poll_refusals_total",
         "Polls that the identity provider refused: a role or the secret of our account is gone. Alarm.",
     ),
+    gauge(
+        "reentry_store_used_bytes",
+        "Memory that the fullest Redis node uses, where it has a limit. From 80 % of it on log-ins are refused. Alarm.",
+    ),
+    gauge(
+        "reentry_store_limit_bytes",
+        "The limit (`maxmemory`) of that node.",
+    ),
+    counter(
+        "reentry_accounts_altered_total",
+        "Accounts whose values were altered, taken away or put back in the store behind our back: restricted and made anew. Alarm.",
+    ),
     counter(
         "reentry_audit_lost_total",
         "Times that audit lines this process had written were gone from the store. Alarm; run `reentry audit verify`.",
@@ -119,8 +147,24 @@ pub const METRICS: &[Metric] = &[
         "Log-ins after which the identity provider did not answer: their tokens say `none`.",
     ),
     counter(
+        "reentry_sessions_withdrawn_total",
+        "Sessions that ended because the identity provider ended them, or disabled or deleted their account.",
+    ),
+    counter(
+        "reentry_refresh_reuse_total",
+        "Old refresh tokens that were sent again: their families are revoked. A client that loses answers, or a stolen token.",
+    ),
+    counter(
         "reentry_limited_total",
-        "Answers 429, by `kind` (login, callback, token, account, report, hook).",
+        "Answers 429, by `kind` (login, callback, token, account, report, hook, state).",
+    ),
+    counter(
+        "reentry_shed_total",
+        "Requests that found no place, by `door` (common, introspection, hooks, reports, operations) and what was `full` (places, bodies): answered 503.",
+    ),
+    counter(
+        "reentry_log_lines_dropped_total",
+        "Log lines that were left out, because nobody read standard error fast enough.",
     ),
     counter(
         "reentry_connections_evicted_total",

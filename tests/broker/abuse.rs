@@ -300,23 +300,37 @@ async fn a_state_works_once_in_the_browser_that_began_and_not_too_late() {
     let back = on_the_way_back(&house, &mut browser).await;
     let stranger = Browser::default().get(&house, &back).await;
     assert_eq!((stranger.status, stranger.location), (400, None), "no cookie");
-    let mut forged = Browser::default();
-    forged.cookies.insert("reentry_login".to_owned(), "A".repeat(43));
     let back = on_the_way_back(&house, &mut browser).await;
-    assert_eq!(
-        forged.get(&house, &back).await.status,
-        400,
-        "another browser's cookie"
+    let mut other = Browser::default();
+    on_the_way_back(&house, &mut other).await;
+    let (mine, theirs) = (browser.cookies.clone(), other.cookies.clone());
+    let name = mine
+        .keys()
+        .find(|name| name.starts_with("reentry_login_"))
+        .unwrap();
+    let value = theirs.values().next().unwrap();
+    for forged in tampered(&mine[name])
+        .into_iter()
+        .step_by(17)
+        .chain([value.clone()])
+    {
+        let mut forger = Browser::default();
+        forger.cookies.insert(name.clone(), forged);
+        assert_eq!(forger.get(&house, &back).await.status, 400, "another cookie");
+    }
+    assert!(
+        browser.get(&house, &back).await.query().contains_key("code"),
+        "none of this used it up"
     );
-    assert_eq!(
-        browser.get(&house, &back).await.status,
-        400,
-        "and it is used up by that"
+    // A copy of what the browser had carried is worth nothing any more.
+    let mut thief = Browser::default();
+    thief.cookies = mine;
+    let replayed = thief.get(&house, &back).await;
+    assert!(
+        !replayed.location.is_some_and(|to| to.contains("code=")),
+        "replayed"
     );
-
-    let back = on_the_way_back(&house, &mut browser).await;
-    assert!(browser.get(&house, &back).await.query().contains_key("code"));
-    assert_eq!(browser.get(&house, &back).await.status, 400, "replayed");
+    assert!(!thief.cookies.contains_key("reentry_session"));
 
     let back = on_the_way_back(&house, &mut browser).await;
     house.pass(Span::from_mins(31));
@@ -353,7 +367,7 @@ async fn cookies_are_host_only_and_secure_with_an_https_issuer() {
     let plain = house.http.get(authorize_url(&house, &[])).send().await.unwrap();
     let line = plain.headers()["set-cookie"].to_str().unwrap().to_owned();
     assert!(
-        line.starts_with("reentry_login=") && !line.contains("Secure"),
+        line.starts_with("reentry_login_") && !line.contains("Secure"),
         "{line}"
     );
     let mut context = house.context.clone();
@@ -386,7 +400,7 @@ async fn cookies_are_host_only_and_secure_with_an_https_issuer() {
     .await;
     let line = response.headers()["set-cookie"].to_str().unwrap();
     for part in [
-        "__Host-reentry_login=",
+        "__Host-reentry_login_",
         "; Path=/",
         "; Secure",
         "; HttpOnly",

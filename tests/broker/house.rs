@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use reentry::app::clock::SystemEntropy;
 use reentry::app::farewell::Farewells;
 use reentry::app::listener::{self, Bounds};
-use reentry::domain::audit::{Chain, Entry};
+use reentry::domain::audit::{Chain, Entry, Head};
 use reentry::domain::ceiling::Class;
 use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::policy::{Choice, Policy};
@@ -33,8 +33,8 @@ use reentry::ports::notifier::{Notifier, NotifyError, Outgoing};
 use reentry::ports::seal::SubjectKey;
 use reentry::ports::signer::Algorithm;
 use reentry::ports::store::{
-    Change as StoreChange, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Soundness, Store,
-    StoreError, Updated,
+    Change as StoreChange, Lease, Loaded, Lost, Mark, Parts, Pending, PendingId, Rebuild, Room, Soundness,
+    Store, StoreError, Updated,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -71,6 +71,14 @@ impl Clock for Still {
 #[derive(Default)]
 pub struct Admin {
     pub down: AtomicBool,
+    /// Keeps a log that somebody has to poll.
+    pub logs: AtomicBool,
+    /// Has switched the account off.
+    pub disabled: AtomicBool,
+    /// What every account is known by.
+    pub names: Mutex<Vec<String>>,
+    /// When every account was made.
+    pub created: AtomicI64,
     /// Knows no account of any `sub`.
     pub strange: AtomicBool,
     pub asked: AtomicI64,
@@ -86,6 +94,10 @@ pub struct FakeIdp {
 
 #[async_trait]
 impl IdentityProvider for FakeIdp {
+    fn keeps_log(&self) -> bool {
+        self.admin.logs.load(Ordering::SeqCst)
+    }
+
     fn id(&self) -> &UpstreamId {
         &self.id
     }
@@ -113,7 +125,9 @@ impl IdentityProvider for FakeIdp {
             return Err(IdpError::UnknownSubject);
         }
         let account = Account {
-            enabled: true,
+            enabled: !self.admin.disabled.load(Ordering::SeqCst),
+            names: self.admin.names.lock().unwrap().clone(),
+            created: Timestamp::from_millis(self.admin.created.load(Ordering::SeqCst)),
             ..Account::default()
         };
         let facts = Facts {
@@ -176,6 +190,8 @@ impl Notifier for Silence {
 pub struct Fickle {
     inner: Arc<dyn Store>,
     pub down: AtomicBool,
+    /// How often something was asked to be stored.
+    pub written: AtomicI64,
 }
 
 impl Fickle {
@@ -184,6 +200,11 @@ impl Fickle {
             return Err(StoreError::Unavailable("cut off".to_owned()));
         }
         Ok(self.inner.as_ref())
+    }
+
+    fn writes(&self) -> Result<&dyn Store, StoreError> {
+        self.written.fetch_add(1, Ordering::SeqCst);
+        self.up()
     }
 }
 
@@ -199,7 +220,7 @@ impl Store for Fickle {
         mark: Option<&Mark>,
         change: &StoreChange<'_>,
     ) -> Result<Updated, StoreError> {
-        self.up()?.update(key, parts, mark, change).await
+        self.writes()?.update(key, parts, mark, change).await
     }
     async fn pending_in(
         &self,
@@ -234,16 +255,16 @@ impl Store for Fickle {
         self.up()?.due(now, max).await
     }
     async fn put_state(&self, name: &str, value: &[u8], keep: Span) -> Result<(), StoreError> {
-        self.up()?.put_state(name, value, keep).await
+        self.writes()?.put_state(name, value, keep).await
     }
     async fn take_state(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.up()?.take_state(name).await
+        self.writes()?.take_state(name).await
     }
     async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.up()?.setting(name).await
     }
     async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError> {
-        self.up()?.set_setting(name, value, lease).await
+        self.writes()?.set_setting(name, value, lease).await
     }
     async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {
         self.up()?.lease(name, owner, keep).await
@@ -263,10 +284,25 @@ impl Store for Fickle {
         self.up()?.chain(partition).await
     }
     async fn note(&self, subject: &Subject, key: &SubjectKey, entry: &Entry) -> Result<(), StoreError> {
-        self.up()?.note(subject, key, entry).await
+        self.writes()?.note(subject, key, entry).await
     }
     async fn init(&self) -> Result<bool, StoreError> {
         self.up()?.init().await
+    }
+    async fn heads(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        self.up()?.heads().await
+    }
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        self.up()?.room().await
+    }
+    async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError> {
+        self.up()?.moved(upstream).await
+    }
+    async fn begin_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.up()?.begin_mend(key).await
+    }
+    async fn finish_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
+        self.up()?.finish_mend(key).await
     }
     async fn lost(&self) -> Result<Vec<Lost>, StoreError> {
         self.up()?.lost().await
@@ -297,7 +333,9 @@ pub struct House {
     pub op: Op,
     pub http: reqwest::Client,
     pub context: Context,
-    _scratch: tempfile::TempDir,
+    /// Where it listens, with the issuer's path.
+    place: String,
+    _scratch: Option<tempfile::TempDir>,
 }
 
 fn policy() -> Policy {
@@ -416,16 +454,28 @@ impl House {
     }
 
     pub async fn with(change: impl FnOnce(&mut BrokerSettings)) -> Self {
-        Self::build(change, standing(), None).await
+        Self::build(change, standing(), None, Admin::default()).await
+    }
+
+    /// With IdPs that keep a log.
+    pub async fn logging() -> Self {
+        let admin = Admin::default();
+        admin.logs.store(true, Ordering::SeqCst);
+        Self::build(|_| {}, standing(), None, admin).await
     }
 
     /// On a Redis, at the time that it is there.
     pub async fn on_redis(url: &str) -> Self {
         let now = i64::try_from(reentry_test_support::clock::now_ms()).unwrap();
-        Self::build(|_| {}, Still(AtomicI64::new(now)), Some(url)).await
+        Self::build(|_| {}, Still(AtomicI64::new(now)), Some(url), Admin::default()).await
     }
 
-    async fn build(change: impl FnOnce(&mut BrokerSettings), clock: Still, redis: Option<&str>) -> Self {
+    async fn build(
+        change: impl FnOnce(&mut BrokerSettings),
+        clock: Still,
+        redis: Option<&str>,
+        admin: Admin,
+    ) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let clock = Arc::new(clock);
         let ring = |name: &str| Arc::new(KeyRing::load(&keys_of(name), clock.clone()).unwrap());
@@ -462,8 +512,9 @@ impl House {
         let store = Arc::new(Fickle {
             inner,
             down: AtomicBool::new(false),
+            written: AtomicI64::new(0),
         });
-        let admin = Arc::new(Admin::default());
+        let admin = Arc::new(admin);
         let idp: Arc<dyn IdentityProvider> = Arc::new(FakeIdp {
             id: id.clone(),
             admin: Arc::clone(&admin),
@@ -479,13 +530,15 @@ impl House {
             keys: Arc::clone(&ours),
             outbound: outbound(),
         };
+        let upstreams = BTreeMap::from([(id, idp), (UpstreamId::parse("second").unwrap(), second)]);
         let flow = Arc::new(Flow {
+            watch: Flow::watching(&upstreams),
             store: store.clone(),
             seal,
             clock: clock.clone(),
             entropy: Arc::new(SystemEntropy::new()),
             policy: ArcSwap::from_pointee(policy()),
-            upstreams: BTreeMap::from([(id, idp), (UpstreamId::parse("second").unwrap(), second)]),
+            upstreams,
             notifier: Arc::new(farewells),
             issuer: issuer.clone(),
         });
@@ -501,7 +554,7 @@ impl House {
             .build()
             .unwrap();
         let house = Self {
-            issuer,
+            issuer: issuer.clone(),
             flow,
             store,
             clock,
@@ -509,7 +562,8 @@ impl House {
             op,
             http,
             context,
-            _scratch: scratch,
+            place: issuer,
+            _scratch: Some(scratch),
         };
         house.op.say(&Word {
             auth_time: Some(house.now()),
@@ -532,7 +586,47 @@ impl House {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.issuer)
+        format!("{}{path}", self.place)
+    }
+
+    /// Another process of the same installation, at the same store, that has read nothing yet. It lives as long as this.
+    pub async fn restarted(&self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = format!("http://{}{BASE}", listener.local_addr().unwrap());
+        let before = &self.flow;
+        let flow = Arc::new(Flow {
+            watch: Flow::watching(&before.upstreams),
+            store: Arc::clone(&before.store),
+            seal: Arc::clone(&before.seal),
+            clock: Arc::clone(&before.clock),
+            entropy: Arc::clone(&before.entropy),
+            policy: ArcSwap::from_pointee(policy()),
+            upstreams: before.upstreams.clone(),
+            notifier: Arc::clone(&before.notifier),
+            issuer: self.issuer.clone(),
+        });
+        let ring = Arc::new(KeyRing::load(&keys_of("ours"), self.clock.clone()).unwrap());
+        let upstreams = self.context.broker.settings.upstreams.clone();
+        let settings = BrokerSettings::new(&self.issuer, clients(), upstreams).unwrap();
+        let broker = Broker::new(settings, ring, outbound()).unwrap();
+        let pages = Pages::new(Brand::default(), Wording::default(), broker.settings.base_path()).unwrap();
+        let context = Context::new(Arc::clone(&flow), Arc::new(broker), Arc::new(pages));
+        let router = reentry::http::public(context.clone());
+        tokio::spawn(async move {
+            listener::serve(listener, router, Bounds::default(), CancellationToken::new()).await;
+        });
+        Self {
+            issuer: self.issuer.clone(),
+            flow,
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            admin: Arc::clone(&self.admin),
+            op: self.op.clone(),
+            http: self.http.clone(),
+            context,
+            place,
+            _scratch: None,
+        }
     }
 
     /// Seconds.
@@ -595,13 +689,19 @@ impl House {
 
     /// Somebody reported a hijack: frozen.
     pub async fn freeze(&self) {
+        let token = self.link(ContactKind::Email, "alice@example.com").await;
+        reentry::flow::report::act(&self.flow, &token).await.unwrap();
+    }
+
+    /// The "this was not me" link of a password reset that was just heard of.
+    pub async fn link(&self, kind: ContactKind, address: &str) -> String {
         use reentry::domain::subject::account::Contact;
         let key = self.flow.key(&Self::subject());
-        let id = self.flow.seal.channel(ContactKind::Email, "alice@example.com");
+        let id = self.flow.seal.channel(kind, address);
         let contact = Contact {
             id: id.clone(),
-            kind: ContactKind::Email,
-            address: "alice@example.com".to_owned(),
+            kind,
+            address: address.to_owned(),
             verified: true,
             since: Timestamp::from_secs(0),
             gone: None,
@@ -632,8 +732,7 @@ impl House {
             case,
             channel: id,
         };
-        let token = reentry::flow::link::seal(&self.flow, &link);
-        reentry::flow::report::act(&self.flow, &token).await.unwrap();
+        reentry::flow::link::seal(&self.flow, &link)
     }
 }
 

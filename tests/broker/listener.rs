@@ -4,13 +4,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use reentry::app::listener::{Bounds, serve};
+use reentry::config::limits::AtOnce;
+use reentry::config::server::{ForwardedBy, Network};
 use reentry::http::context::Limits;
+use reentry::http::peer::Proxies;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::house::{BASE, House};
+use crate::rp::{Browser, bank, text, tokens};
 
 pub struct Door {
     pub at: SocketAddr,
@@ -33,6 +37,97 @@ async fn door(house: &House, bounds: Bounds, body_time: Duration) -> Door {
 
 fn head(path: &str, more: &str) -> String {
     format!("GET {BASE}{path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n")
+}
+
+/// A request on a connection of its own, from somebody behind the proxy on loopback; the status.
+async fn from(at: SocketAddr, who: &str, path: &str, kind: &str, auth: &str, body: &str) -> u16 {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let head = format!(
+        "POST {BASE}{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: {who}\r\ncontent-type: {kind}\r\n\
+         {auth}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let told = rest(&mut stream).await;
+    let status = told.split(' ').nth(1).and_then(|code| code.parse().ok());
+    status.unwrap_or_else(|| panic!("{path}: {told}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_of_one_address_take_nobodys_place() {
+    let house = House::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let limits = Limits {
+        body_time: Duration::from_secs(30),
+        at_once: AtOnce {
+            requests: 48,
+            introspections: 48,
+            hooks: 48,
+            reports: 48,
+            ..AtOnce::default()
+        },
+        ..Limits::default()
+    };
+    let proxies = Proxies {
+        trusted: vec![Network::parse("127.0.0.0/8").unwrap()],
+        header: ForwardedBy::XForwardedFor,
+    };
+    let rates = reentry::config::limits::Limits::default();
+    let context = house
+        .context
+        .clone()
+        .with_limits(limits)
+        .with_rates(rates, proxies);
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(
+        listener,
+        reentry::http::public(context),
+        Bounds::default(),
+        stop,
+    ));
+    let given = tokens(&house, &mut Browser::default(), &[]).await;
+    let (form, json) = ("application/x-www-form-urlencoded", "application/json");
+    let routes = [
+        ("/introspect", form),
+        ("/token", form),
+        ("/hooks/generic/kc/events", json),
+        ("/cancel/rubbish", form),
+        ("/account/sessions/end", form),
+    ];
+    let mut crowd = Vec::new();
+    for (path, kind) in routes.into_iter().cycle().take(500) {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let head = format!(
+            "POST {BASE}{path} HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.9\r\ncontent-type: {kind}\r\ncontent-length: 500\r\n\r\na"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        crowd.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let auth = format!("authorization: {}\r\n", bank());
+    let asked = format!("token={}", text(&given, "access_token"));
+    for n in 0..10 {
+        let who = format!("192.0.2.{n}");
+        assert_eq!(from(at, &who, "/introspect", form, &auth, &asked).await, 200);
+        assert_eq!(
+            from(at, &who, "/hooks/generic/kc/events", json, "", "{}").await,
+            404
+        );
+        assert_eq!(from(at, &who, "/cancel/rubbish", form, "", "a=b").await, 404);
+        assert_eq!(from(at, &who, "/token", form, "", "a=b").await, 401);
+    }
+    // Whoever has too many under way is told so, at once.
+    let mut late = TcpStream::connect(at).await.unwrap();
+    let head = format!(
+        "POST {BASE}/token HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.9\r\ncontent-type: {form}\r\ncontent-length: 500\r\n\r\na"
+    );
+    late.write_all(head.as_bytes()).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(2), answer(&mut late))
+        .await
+        .unwrap();
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    assert!(told.contains("retry-after:"), "{told}");
 }
 
 /// One request on a connection of its own; the status line.

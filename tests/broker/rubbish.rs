@@ -1,5 +1,6 @@
 //! Rubbish on every route: an answer of ours, never a 5xx.
 
+use reentry::config::limits::AtOnce;
 use reentry::http::routes::{Listener, ROUTES};
 use reqwest::Method;
 
@@ -152,7 +153,10 @@ async fn what_is_not_there_is_a_problem_document() {
 async fn overload_is_shed_with_503_and_retry_after() {
     let house = House::new().await;
     let limits = reentry::http::context::Limits {
-        concurrent: 0,
+        at_once: AtOnce {
+            requests: 0,
+            ..AtOnce::default()
+        },
         ..reentry::http::context::Limits::default()
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

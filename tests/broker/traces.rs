@@ -133,15 +133,13 @@ async fn a_fault_names_the_callers_trace() {
     if answer.status == 503 {
         assert_eq!(body["trace_id"], ID);
     } else {
-        // A token that is not ours needs no store; a page that needs it does.
+        // A token that is not ours needs no store; a log-in that is to end does.
+        house.cut_store(false);
         let mut browser = Browser::default();
-        browser
-            .cookies
-            .insert("reentry_session".to_owned(), "x.y".to_owned());
-        let request = house
-            .http
-            .get(house.url("/callback/kc?state=aaaaaaaaaaaaaaaaaaaaaaaa"));
-        browser.cookies.insert("reentry_login".to_owned(), "a".repeat(43));
+        let there = browser.get(&house, &authorize_url(&house, &[])).await.location;
+        let back = seen(house.http.get(there.unwrap()).send().await.unwrap()).await;
+        house.cut_store(true);
+        let request = house.http.get(back.location.unwrap());
         let answer = browser.send(request.header("traceparent", PARENT)).await;
         assert_eq!(
             (answer.status, answer.json()["trace_id"].as_str()),

@@ -63,6 +63,10 @@ pub struct Setup {
     pub timeout: &'static str,
     /// A receiver of webhooks is configured, with [`RECEIVER_SECRETS`].
     pub webhooks: bool,
+    /// So many more accounts, who never do anything.
+    pub crowd: u32,
+    /// How long an access token lives.
+    pub access: &'static str,
     /// Relying parties stay at Keycloak: no broker, no clients of ours.
     pub token_mode_alone: bool,
 }
@@ -77,6 +81,8 @@ impl Default for Setup {
             reconcile: "24h",
             timeout: "5s",
             webhooks: false,
+            crowd: 0,
+            access: "15m",
             token_mode_alone: false,
         }
     }
@@ -131,7 +137,7 @@ pub fn settled(username: &str, roles: &[&str]) -> Value {
     })
 }
 
-fn realm(mails: &MailSink) -> Value {
+fn realm(mails: &MailSink, crowd: u32) -> Value {
     let mut realm = plain_realm(&mails.keycloak_settings());
     realm["roles"] =
         json!({ "realm": [{ "name": "reentry-admin" }, { "name": "quick" }, { "name": "business" }] });
@@ -146,6 +152,10 @@ fn realm(mails: &MailSink) -> Value {
         settled("admin-one", &["reentry-admin"]),
         settled("admin-two", &["reentry-admin"]),
     ]);
+    let one =
+        |n| json!({ "username": format!("zz-{n}"), "email": format!("zz-{n}@example.com"), "enabled": true });
+    let others = realm["users"].as_array_mut().unwrap();
+    others.extend((0..crowd).map(one));
     let mut narrow = public_client("narrow", REDIRECT);
     narrow["fullScopeAllowed"] = json!(false);
     let mut consenting = public_client("consenting", REDIRECT);
@@ -164,7 +174,7 @@ impl World {
     pub async fn start(setup: Setup) -> Self {
         let mails = MailSink::start();
         let keycloak = Keycloak::get().await;
-        let realm = keycloak.realm(realm(&mails)).await;
+        let realm = keycloak.realm(realm(&mails, setup.crowd)).await;
         for scope in APPLICATION_SCOPES {
             application_scope(&realm, scope).await;
         }
@@ -399,7 +409,7 @@ pub fn wire_arguments(setup: Setup) -> Vec<&'static str> {
 /// Gives every imported account what an account made in any other way has: the realm's default role.
 async fn default_role(realm: &Realm) {
     let role = realm.get("").await["defaultRole"].clone();
-    let users = realm.get("users?max=100").await;
+    let users = realm.get("users?max=20").await;
     for user in users.as_array().unwrap() {
         let id = user["id"].as_str().unwrap();
         realm
@@ -489,6 +499,7 @@ mail:
   port: {mail}
   tls: none
   from: "Example Bank <security@bank.example>"
+  reply_to: help@bank.example
 policy_file: policy.yaml
 "#,
         redis = redis.url(),
@@ -576,6 +587,8 @@ scopes:
   export: ["statements:export"]
   credential: ["credentials:write"]
   admin: ["reentry:admin"]
-"#
+lifetimes: {{ access: {access} }}
+"#,
+        access = setup.access,
     )
 }

@@ -224,6 +224,7 @@ mail:
   port: {mail}
   tls: none
   from: "Example Bank <security@bank.example>"
+  reply_to: help@bank.example
 policy_file: policy.yaml
 "#
     )

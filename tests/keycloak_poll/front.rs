@@ -32,6 +32,14 @@ struct Told {
     /// Tokens with another time in them, and the real ones.
     tokens: BTreeMap<String, String>,
     asked: BTreeMap<String, u32>,
+    /// Bodies instead of the server's, with 200: part of a path, body, how often.
+    forged: Vec<(String, String, u32)>,
+    /// Answers from the second call on: the end of a path, status, how many calls pass first.
+    later: Vec<(String, u16, u32)>,
+    /// A place in the list of users that no page may have.
+    spoilt: Option<u32>,
+    /// Users that a page has at most.
+    most: Option<usize>,
 }
 
 /// The proxy.
@@ -71,9 +79,42 @@ impl Front {
         told.answers.push_back((path.to_owned(), status, times));
     }
 
+    /// Answers `status` to every call whose path ends with `path`, once `passed` more have passed.
+    pub fn answer_after(&self, path: &str, status: u16, passed: u32) {
+        let mut told = self.inner.told.lock().unwrap();
+        told.later.push((path.to_owned(), status, passed));
+    }
+
+    /// Answers this body to every call whose path ends with `path`.
+    pub fn forge(&self, path: &str, body: &str) {
+        let mut told = self.inner.told.lock().unwrap();
+        told.forged.push((path.to_owned(), body.to_owned(), u32::MAX));
+    }
+
+    /// Answers this body to the next call whose path ends with `path`.
+    pub fn forge_once(&self, path: &str, body: &str) {
+        let mut told = self.inner.told.lock().unwrap();
+        told.forged.push((path.to_owned(), body.to_owned(), 1));
+    }
+
+    /// Every page of users with this place in it fails.
+    pub fn spoil(&self, place: u32) {
+        self.inner.told.lock().unwrap().spoilt = Some(place);
+    }
+
+    /// A page of users has at most so many.
+    pub fn shorten(&self, most: usize) {
+        self.inner.told.lock().unwrap().most = Some(most);
+    }
+
     /// Forgets every answer.
     pub fn pass(&self) {
-        self.inner.told.lock().unwrap().answers.clear();
+        let mut told = self.inner.told.lock().unwrap();
+        told.answers.clear();
+        told.forged.clear();
+        told.later.clear();
+        told.spoilt = None;
+        told.most = None;
     }
 
     /// From now on the server's clock is this far ahead.
@@ -104,6 +145,48 @@ impl Front {
 }
 
 impl Told {
+    /// What is answered instead of the server.
+    fn instead(&mut self, path: &str, query: &str) -> Option<Response> {
+        let refused = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            (status, axum::Json(json!({ "error": "told to" }))).into_response()
+        };
+        let answer = self
+            .answers
+            .iter_mut()
+            .find(|(end, _, left)| path.ends_with(end.as_str()) && *left > 0);
+        if let Some(answer) = answer {
+            answer.2 -= 1;
+            return Some(refused(answer.1));
+        }
+        if let Some(later) = self
+            .later
+            .iter_mut()
+            .find(|(end, ..)| path.ends_with(end.as_str()))
+        {
+            if later.2 == 0 {
+                return Some(refused(later.1));
+            }
+            later.2 -= 1;
+        }
+        let forged = self
+            .forged
+            .iter_mut()
+            .find(|(end, _, left)| path.ends_with(end.as_str()) && *left > 0);
+        if let Some(forged) = forged {
+            forged.2 -= 1;
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            return Some((json, forged.1.clone()).into_response());
+        }
+        let place = self.spoilt.filter(|_| path.ends_with("/users"))?;
+        let asked: BTreeMap<String, String> = url::form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
+        let number = |name: &str| asked.get(name).and_then(|text| text.parse::<u32>().ok());
+        let (first, max) = (number("first")?, number("max")?);
+        (first <= place && place < first + max).then(|| refused(500))
+    }
+
     fn ahead(&self, real: i64) -> i64 {
         let set = self.clock.iter().rev().find(|(from, _)| *from <= real);
         set.map_or(0, |(_, ahead)| *ahead)
@@ -155,14 +238,8 @@ async fn pass(
     let real = {
         let mut told = inner.told.lock().unwrap();
         *told.asked.entry(path.clone()).or_default() += 1;
-        if let Some(answer) = told
-            .answers
-            .iter_mut()
-            .find(|(end, _, left)| path.ends_with(end.as_str()) && *left > 0)
-        {
-            answer.2 -= 1;
-            let status = StatusCode::from_u16(answer.1).unwrap();
-            return (status, axum::Json(json!({ "error": "told to" }))).into_response();
+        if let Some(answer) = told.instead(&path, uri.query().unwrap_or_default()) {
+            return answer;
         }
         let bearer = headers
             .get(header::AUTHORIZATION)
@@ -228,6 +305,9 @@ fn rewritten(
         return Some(value.to_string().into_bytes());
     }
     told.shift(&mut value);
+    if let (true, Some(most), Some(rows)) = (path.ends_with("/users"), told.most, value.as_array_mut()) {
+        rows.truncate(most);
+    }
     if let Some(query) = log {
         let asked = |name: &str| {
             query

@@ -13,13 +13,13 @@ use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::{Now, Span, Timestamp};
 use reentry::flow::hook::Wakes;
 use reentry::flow::poll::{self, Standing};
-use reentry::flow::{Flow, FlowError, import};
+use reentry::flow::{Flow, FlowError, reconcile};
 use reentry::idp::keycloak::admin::{Admin, Credentials};
 use reentry::idp::keycloak::wire::names::Level;
 use reentry::idp::keycloak::wire::{self, WirePlanInput};
 use reentry::idp::keycloak::{Keycloak, KeycloakSettings};
 use reentry::ports::notifier::{Notifier, NotifyError, Outgoing};
-use reentry::ports::seal::Seal;
+use reentry::ports::seal::{Seal, SubjectKey};
 use reentry::ports::store::{Parts, Store};
 use reentry::store::seal::Keys;
 use reentry_test_support::browser::Browser;
@@ -208,13 +208,15 @@ impl House {
         let idp = Arc::new(Keycloak::new(settings, Arc::new(SystemClock)).unwrap());
         let mut policy = Policy::standard();
         policy.enrolment_window = Span::ZERO;
+        let upstreams = BTreeMap::from([(self.upstream.clone(), Arc::clone(&idp) as _)]);
         let flow = Flow {
+            watch: Flow::watching(&upstreams),
             store: Arc::clone(&self.store),
             seal: Arc::clone(&self.keys) as Arc<dyn Seal>,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
             policy: ArcSwap::from_pointee(policy),
-            upstreams: BTreeMap::from([(self.upstream.clone(), Arc::clone(&idp) as _)]),
+            upstreams,
             notifier: Arc::new(Silence),
             issuer: "http://127.0.0.1:9".to_owned(),
         };
@@ -227,7 +229,7 @@ impl House {
     }
 
     pub async fn import(&self) {
-        import::run(&self.replica().flow, &self.upstream, &|_| {})
+        reconcile::whole(&self.replica().flow, &self.upstream, "import")
             .await
             .unwrap();
     }
@@ -262,6 +264,14 @@ impl House {
 
     pub fn subject(&self, sub: &str) -> Subject {
         Subject::new(self.upstream.clone(), sub).unwrap()
+    }
+
+    pub fn key(&self, sub: &str) -> SubjectKey {
+        self.keys.subject(&self.subject(sub))
+    }
+
+    pub fn levels(&self) -> BTreeSet<Level> {
+        ["read.write", "read"].map(|name| name.parse().unwrap()).into()
     }
 
     pub async fn record(&self, sub: &str) -> Option<Record> {

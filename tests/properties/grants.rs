@@ -8,6 +8,8 @@ use reentry::domain::time::Span;
 
 use crate::world::{hour, minute, words};
 
+const GRACE: Span = Span::from_secs(10);
+
 fn code(id: &str) -> Code {
     Code {
         id: id.to_owned(),
@@ -90,7 +92,7 @@ proptest! {
         for (pause, back, ours) in uses {
             clock = clock.plus(Span::from_secs(pause));
             let generation = newest.saturating_sub(back);
-            let answer = g.rotate("f", if ours { "c1" } else { "c2" }, generation, clock);
+            let answer = g.rotate("f", if ours { "c1" } else { "c2" }, generation, clock, GRACE);
             if dead || !ours {
                 prop_assert_eq!(answer, Rotation::Invalid);
             } else if back == 0 {
@@ -111,12 +113,12 @@ proptest! {
 #[test]
 fn a_token_from_the_future_or_of_a_family_that_is_over_moves_nothing() {
     let mut g = grants();
-    assert_eq!(g.rotate("f", "c1", 9, minute(0)), Rotation::Reused);
+    assert_eq!(g.rotate("f", "c1", 9, minute(0), GRACE), Rotation::Reused);
     let mut g = grants();
-    assert_eq!(g.rotate("f", "c1", 1, hour(12)), Rotation::Invalid);
-    assert_eq!(g.rotate("x", "c1", 1, hour(1)), Rotation::Invalid);
+    assert_eq!(g.rotate("f", "c1", 1, hour(12), GRACE), Rotation::Invalid);
+    assert_eq!(g.rotate("x", "c1", 1, hour(1), GRACE), Rotation::Invalid);
     g.end_session("s1", hour(1));
-    assert_eq!(g.rotate("f", "c1", 1, hour(1)), Rotation::Invalid);
+    assert_eq!(g.rotate("f", "c1", 1, hour(1), GRACE), Rotation::Invalid);
 }
 
 #[test]
@@ -135,7 +137,7 @@ fn denying_token_after_token_ends_in_denying_the_family() {
 fn what_is_over_is_dropped_and_what_is_used_is_remembered() {
     let mut g = grants();
     g.redeem("a", "c1", "https://rp/cb", "f", minute(0)).unwrap();
-    g.prune(minute(10), Span::from_hours(12));
+    let _ = g.prune(minute(10), Span::from_hours(12));
     assert_eq!(
         g.codes.len(),
         1,

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use reentry::domain::ceiling::Ceiling;
 use reentry::domain::change::{ChangeKind, Proof, Source};
 use reentry::domain::hold::apply::{sweep, told};
-use reentry::domain::hold::contest::{Finding, approve_thaw, end_freeze, freeze_told, report};
+use reentry::domain::hold::contest::report::{Word, report};
+use reentry::domain::hold::contest::{Finding, approve_thaw, end_freeze, freeze_told};
 use reentry::domain::hold::{Record, Told, Transition};
 use reentry::domain::policy::Policy;
 use reentry::domain::subject::account::{Account, ChannelId, FactorClass};
@@ -247,8 +248,11 @@ fn next(world: &mut World, step: &Step, done: &mut Vec<Act>, clock: i64) -> Opti
         Step::Report(n, who) => report(
             record.as_ref()?,
             world.accounts(),
-            &channel(who),
-            &case(*n)?,
+            &Word {
+                channel: &channel(who),
+                case: &case(*n)?,
+                proven: false,
+            },
             now,
             &world.policy,
         )
@@ -311,12 +315,12 @@ fn only_the_told_case_moved(old: &Record, new: &Record, now: Timestamp) {
 
 /// Leaving a freeze, for which the record has to name the way: a `read` hold of full length begins.
 fn a_read_hold_follows(old: &Record, new: &Record, policy: &Policy, now: Timestamp) {
-    let contest = old.contest.as_ref().unwrap();
+    let contest = old.disputed().unwrap();
     let approved = contest
         .thaw
         .as_ref()
         .is_some_and(|t| t.ready.is_some_and(|r| r <= now));
-    let lapsed = !contest.confirmed && contest.lapses.is_some_and(|l| l <= now);
+    let lapsed = contest.lapse().is_some_and(|l| l <= now);
     assert!(approved || lapsed);
     if contest.enforced {
         let until = now.plus(contest.hold);
@@ -445,7 +449,7 @@ proptest! {
             for cause in &record.causes {
                 let young = born(&newcomer.id).unwrap().plus(world.policy.probation) > cause.at;
                 let now = at(minute(30_000));
-                let spoken = report(&record, world.accounts(), &newcomer.id, &cause.reference, now, &world.policy);
+                let spoken = report(&record, world.accounts(), &Word { channel: &newcomer.id, case: &cause.reference, proven: false }, now, &world.policy);
                 prop_assert!(!young || spoken.is_err(), "a newcomer froze the account");
             }
         }
@@ -492,8 +496,11 @@ fn p7_an_address_changed_there_and_back_keeps_its_voice() {
         report(
             &t.record,
             world.accounts(),
-            &channel("mail"),
-            &case,
+            &Word {
+                channel: &channel("mail"),
+                case: &case,
+                proven: false,
+            },
             at(hour(301)),
             &world.policy
         )
@@ -503,8 +510,11 @@ fn p7_an_address_changed_there_and_back_keeps_its_voice() {
         report(
             &t.record,
             world.accounts(),
-            &channel("evil"),
-            &case,
+            &Word {
+                channel: &channel("evil"),
+                case: &case,
+                proven: false,
+            },
             at(hour(301)),
             &world.policy
         )

@@ -134,6 +134,10 @@ fn any_contest() -> impl Strategy<Value = Option<Contest>> {
             thaw: None,
             contested_since: hour(-2),
             hold: Span::from_hours(24),
+            removed: None,
+            reminders: 0,
+            owned: Vec::new(),
+            proven: None,
             clocks: Clocks::default(),
         }),
     )

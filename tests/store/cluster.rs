@@ -10,7 +10,9 @@ use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::redis::cluster::Cluster as Servers;
 
-use crate::house::{Behind, House, Spoil, all_raw, raw_record, record_key, recovered, settings, spoil};
+use crate::house::{
+    Behind, House, Kept, Kind, Spoil, all_raw, raw_record, record_key, recovered, settings, spoil,
+};
 use crate::values::{effect_ids, held, subject, write};
 
 /// A cluster with a store on it.
@@ -92,6 +94,18 @@ impl House for Cluster<'_> {
 
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
         raw_record(self, key)
+    }
+
+    async fn kept(&mut self, key: &SubjectKey) -> Vec<Kept> {
+        crate::house::kept(self, key)
+    }
+
+    async fn put_back(&mut self, key: &SubjectKey, kept: &[Kept]) {
+        crate::house::put_back(self, key, kept);
+    }
+
+    async fn drop_values(&mut self, key: &SubjectKey, kinds: &[Kind]) {
+        crate::house::drop_values(self, key, kinds);
     }
 
     async fn raw(&mut self) -> Vec<u8> {

@@ -29,6 +29,24 @@ pub enum Spoil {
     Outbox(u8),
 }
 
+/// What is stored of one subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Record,
+    Account,
+    Grants,
+    /// Its entry in the due queue.
+    Due,
+}
+
+/// One of a subject's values as it stood in the store.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub kind: Kind,
+    /// Octets; of a due entry the time in digits.
+    pub octets: Vec<u8>,
+}
+
 /// An adapter with its server or file.
 #[async_trait]
 pub trait House: Send + Sync {
@@ -44,6 +62,12 @@ pub trait House: Send + Sync {
     async fn with_keys(&mut self, keys: Arc<Keys>) -> Arc<dyn Store>;
     /// A record as it is stored.
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>>;
+    /// Everything that stands in the store of a subject.
+    async fn kept(&mut self, key: &SubjectKey) -> Vec<Kept>;
+    /// Puts values of before back, without any key.
+    async fn put_back(&mut self, key: &SubjectKey, kept: &[Kept]);
+    /// Takes values away.
+    async fn drop_values(&mut self, key: &SubjectKey, kinds: &[Kind]);
     /// Every octet that is stored.
     async fn raw(&mut self) -> Vec<u8>;
 }
@@ -65,6 +89,19 @@ pub fn keys_with_other_seal() -> (Keys, Keys) {
 
 type Name = [u8; 16];
 const VALUES: TableDefinition<(u8, Name), &[u8]> = TableDefinition::new("values");
+const DUE: TableDefinition<Name, i64> = TableDefinition::new("due");
+const DUE_ORDER: TableDefinition<(i64, Name), ()> = TableDefinition::new("due_order");
+
+/// The number of a kind in the file's table of values; the due entry has a table of its own.
+fn number(kind: Kind) -> Option<u8> {
+    match kind {
+        Kind::Record => Some(0),
+        Kind::Account => Some(1),
+        Kind::Grants => Some(2),
+        Kind::Due => None,
+    }
+}
+
 const MARKERS: TableDefinition<u8, (&str, &str, u64)> = TableDefinition::new("markers");
 const OUTBOX: TableDefinition<(i64, u64), (u8, &[u8])> = TableDefinition::new("outbox");
 
@@ -207,6 +244,65 @@ impl House for Embedded {
         drop(database);
         self.open(self.keys()).await;
         found
+    }
+
+    async fn kept(&mut self, key: &SubjectKey) -> Vec<Kept> {
+        let database = self.database().await;
+        let mut kept = Vec::new();
+        {
+            let t = database.begin_read().unwrap();
+            let values = t.open_table(VALUES).unwrap();
+            for (number, kind) in [(0, Kind::Record), (1, Kind::Account), (2, Kind::Grants)] {
+                if let Some(found) = values.get((number, key.0)).unwrap() {
+                    let octets = found.value().to_vec();
+                    kept.push(Kept { kind, octets });
+                }
+            }
+            if let Some(at) = t.open_table(DUE).unwrap().get(key.0).unwrap() {
+                let octets = at.value().to_string().into_bytes();
+                kept.push(Kept {
+                    kind: Kind::Due,
+                    octets,
+                });
+            }
+        }
+        drop(database);
+        self.open(self.keys()).await;
+        kept
+    }
+
+    async fn put_back(&mut self, key: &SubjectKey, kept: &[Kept]) {
+        let database = self.database().await;
+        let t = database.begin_write().unwrap();
+        for one in kept {
+            if let Some(number) = number(one.kind) {
+                let mut values = t.open_table(VALUES).unwrap();
+                values.insert((number, key.0), one.octets.as_slice()).unwrap();
+            } else {
+                let at: i64 = String::from_utf8_lossy(&one.octets).parse().unwrap();
+                t.open_table(DUE).unwrap().insert(key.0, at).unwrap();
+                t.open_table(DUE_ORDER).unwrap().insert((at, key.0), ()).unwrap();
+            }
+        }
+        t.commit().unwrap();
+        drop(database);
+        self.open(self.keys()).await;
+    }
+
+    async fn drop_values(&mut self, key: &SubjectKey, kinds: &[Kind]) {
+        let database = self.database().await;
+        let t = database.begin_write().unwrap();
+        for kind in kinds {
+            if let Some(number) = number(*kind) {
+                t.open_table(VALUES).unwrap().remove((number, key.0)).unwrap();
+            } else if let Some(at) = t.open_table(DUE).unwrap().remove(key.0).unwrap() {
+                let at = at.value();
+                t.open_table(DUE_ORDER).unwrap().remove((at, key.0)).unwrap();
+            }
+        }
+        t.commit().unwrap();
+        drop(database);
+        self.open(self.keys()).await;
     }
 
     async fn raw(&mut self) -> Vec<u8> {
@@ -362,12 +458,69 @@ pub fn all_raw(behind: &impl Behind) -> Vec<u8> {
 
 /// The key of a record.
 pub fn record_key(key: &SubjectKey) -> String {
+    format!("re:{{{:03}}}:s:{}", key.partition(), name(key))
+}
+
+/// A subject's name in keys and queues.
+fn name(key: &SubjectKey) -> String {
     use std::fmt::Write as _;
-    let mut name = format!("re:{{{:03}}}:s:", key.partition());
+    let mut name = String::new();
     for b in key.0 {
         write!(name, "{b:02x}").unwrap();
     }
     name
+}
+
+/// The key of a subject's value of this kind; of the due queue for a due entry.
+fn key_of(key: &SubjectKey, kind: Kind) -> String {
+    let partition = key.partition();
+    let kind = match kind {
+        Kind::Record => 's',
+        Kind::Account => 'a',
+        Kind::Grants => 'g',
+        Kind::Due => return format!("re:{{{partition:03}}}:due"),
+    };
+    format!("re:{{{partition:03}}}:{kind}:{}", name(key))
+}
+
+/// Everything that stands in Redis of a subject.
+pub fn kept(behind: &impl Behind, key: &SubjectKey) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    for kind in [Kind::Record, Kind::Account, Kind::Grants, Kind::Due] {
+        let found = if kind == Kind::Due {
+            behind.run(redis::cmd("ZSCORE").arg(key_of(key, kind)).arg(name(key)))
+        } else {
+            behind.run(redis::cmd("GET").arg(key_of(key, kind)))
+        };
+        if let redis::Value::BulkString(octets) = found {
+            kept.push(Kept { kind, octets });
+        }
+    }
+    kept
+}
+
+/// Puts values of before back.
+pub fn put_back(behind: &impl Behind, key: &SubjectKey, kept: &[Kept]) {
+    for one in kept {
+        let place = key_of(key, one.kind);
+        if one.kind == Kind::Due {
+            behind.run(redis::cmd("ZADD").arg(place).arg(&one.octets).arg(name(key)));
+        } else {
+            behind.run(redis::cmd("SET").arg(place).arg(&one.octets));
+        }
+    }
+}
+
+/// Takes values away.
+pub fn drop_values(behind: &impl Behind, key: &SubjectKey, kinds: &[Kind]) {
+    for kind in kinds {
+        let place = key_of(key, *kind);
+        if *kind == Kind::Due {
+            behind.run(redis::cmd("ZREM").arg(place).arg(name(key)));
+        } else {
+            behind.run(redis::cmd("DEL").arg(place));
+        }
+    }
 }
 
 fn all_octets(value: &redis::Value, into: &mut Vec<u8>) {
@@ -406,6 +559,18 @@ impl House for Redis {
 
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
         self::raw_record(self, key)
+    }
+
+    async fn kept(&mut self, key: &SubjectKey) -> Vec<Kept> {
+        self::kept(self, key)
+    }
+
+    async fn put_back(&mut self, key: &SubjectKey, kept: &[Kept]) {
+        self::put_back(self, key, kept);
+    }
+
+    async fn drop_values(&mut self, key: &SubjectKey, kinds: &[Kind]) {
+        self::drop_values(self, key, kinds);
     }
 
     async fn raw(&mut self) -> Vec<u8> {

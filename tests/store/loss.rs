@@ -7,6 +7,7 @@ use reentry::domain::notice::{Content, Message, Notice};
 use reentry::domain::session::Grants;
 use reentry::domain::subject::UpstreamId;
 use reentry::domain::subject::account::{ChannelId, ContactKind};
+use reentry::domain::subject::versions::Stale;
 use reentry::domain::time::Span;
 use reentry::ports::seal::Seal as _;
 use reentry::ports::store::{Loss, Parts, StoreError, Write};
@@ -27,9 +28,12 @@ async fn refused(house: &dyn House, sub: &str) -> [StoreError; 2] {
 }
 
 fn all_unsound(errors: &[StoreError; 2]) -> bool {
-    errors
-        .iter()
-        .all(|e| matches!(e, StoreError::Unsound(_) | StoreError::Lost { .. }))
+    errors.iter().all(|e| {
+        matches!(
+            e,
+            StoreError::Unsound(_) | StoreError::Lost { .. } | StoreError::Altered(_)
+        )
+    })
 }
 
 async fn store_one(house: &dyn House, sub: &str, record: Record) {
@@ -87,24 +91,41 @@ pub async fn p5_a_due_subject_without_a_record_is_not_believed(house: &mut dyn H
     assert!(all_unsound(&refused(house, "u").await));
 }
 
-async fn spoilt_record_is_kept(house: &mut dyn House, bytes: Vec<u8>) {
+/// Puts these octets in the place of a held account's record. Nothing is overwritten by reading or changing it.
+async fn spoilt_record_is_kept(house: &mut dyn House, bytes: Vec<u8>, expected: fn(&StoreError) -> bool) {
     store_one(house, "u", held("u")).await;
     let key = house.keys().subject(&subject("u"));
     house.spoil(Spoil::Record(key, bytes.clone())).await;
     for error in refused(house, "u").await {
-        assert!(matches!(error, StoreError::Unreadable(_)), "{error}");
+        assert!(expected(&error), "{error}");
     }
     assert_eq!(house.raw_record(&key).await, Some(bytes));
 }
 
 pub async fn a_newer_record_is_refused_and_kept(house: &mut dyn House) {
-    let mut bytes = reentry::store::codec::encode(&held("u")).unwrap();
-    bytes[0] = reentry::store::codec::VERSION + 1;
-    spoilt_record_is_kept(house, bytes).await;
+    store_one(house, "u", held("u")).await;
+    let key = house.keys().subject(&subject("u"));
+    let mut bytes = house.raw_record(&key).await.unwrap();
+    bytes[0] += 1;
+    house.spoil(Spoil::Record(key, bytes.clone())).await;
+    for error in refused(house, "u").await {
+        assert!(matches!(error, StoreError::Unreadable(_)), "{error}");
+    }
+    assert_eq!(house.raw_record(&key).await, Some(bytes));
+    assert_eq!(house.store().altered(), Vec::new(), "it is nobody's to mend");
 }
 
 pub async fn a_record_of_garbage_is_refused_and_kept(house: &mut dyn House) {
-    spoilt_record_is_kept(house, b"\x01garbage".to_vec()).await;
+    spoilt_record_is_kept(house, b"\x02short".to_vec(), |e| {
+        matches!(e, StoreError::Altered(Stale::Record))
+    })
+    .await;
+}
+
+// P5: a record as it was stored before records were sealed, which anybody can write.
+pub async fn p5_a_record_that_is_not_sealed_is_not_believed(house: &mut dyn House) {
+    let open = reentry::store::codec::encode(&record("u", 9)).unwrap();
+    spoilt_record_is_kept(house, open, |e| matches!(e, StoreError::Altered(Stale::Record))).await;
 }
 
 pub async fn a_wrong_seal_key_reads_nothing_and_loses_nothing(house: &mut dyn House) {
@@ -119,8 +140,10 @@ pub async fn a_wrong_seal_key_reads_nothing_and_loses_nothing(house: &mut dyn Ho
     store.update(&key, Parts::ALL, None, &write_all).await.unwrap();
     drop(store);
     let store = house.with_keys(Arc::new(wrong)).await;
-    // The record is not sealed; what is sealed cannot be read, and is not written over.
-    assert!(store.read(&key, Parts::RECORD).await.is_ok());
+    // What is sealed cannot be read, and is not written over.
+    let read = store.read(&key, Parts::RECORD).await;
+    assert!(matches!(read, Err(StoreError::Unreadable(_))));
+    assert_eq!(store.altered(), Vec::new(), "the account is not at fault");
     let read = store.read(&key, Parts::ALL).await;
     assert!(matches!(read, Err(StoreError::Unreadable(_))));
     let update = store.update(&key, Parts::ALL, None, &|_| Some(write("u", 2)));
@@ -166,6 +189,8 @@ fn with_addresses_everywhere() -> Write {
             locale: None,
             name: "Alice".to_owned(),
             count: None,
+            frozen: false,
+            ended: None,
         },
     };
     Write {
@@ -346,6 +371,66 @@ pub async fn p5_a_store_made_for_other_upstreams_is_not_believed_and_says_what_t
         store.read(&key, Parts::RECORD).await.is_ok(),
         "one less is no harm"
     );
+}
+
+// P5: a copy of an installation, with its keys and its ids, that serves another realm.
+pub async fn p5_a_store_of_another_idp_of_the_same_id_is_not_led_and_says_what_to_do(house: &mut dyn House) {
+    let id = UpstreamId::parse("company").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    Keys::create(&path).unwrap();
+    let of = |realm: &str| {
+        let identity = format!("keycloak https://id.example.com {realm}");
+        Arc::new(Keys::load(&path).unwrap().identified([(&id, identity)]))
+    };
+    house.spoil(Spoil::Flush).await;
+    let store = house.with_keys(of("live")).await;
+    store.init().await.unwrap();
+    let key = of("live").subject(&subject("u"));
+    assert!(
+        store
+            .lease("poll:company", "live", Span::from_secs(1))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    store.release("poll:company", "live").await.unwrap();
+    drop(store);
+    let clone = house.with_keys(of("staging")).await;
+    for refused in [
+        clone.read(&key, Parts::RECORD).await.map(|_| ()),
+        clone
+            .lease("poll:company", "clone", Span::from_secs(60))
+            .await
+            .map(|_| ()),
+        clone.init().await.map(|_| ()),
+        clone.begin_rebuild(0, at(1), at(1)).await.map(|_| ()),
+    ] {
+        let why = refused.unwrap_err().to_string();
+        for word in ["`company`", "a store of its own", "store init --moved company"] {
+            assert!(why.contains(word), "{word} in {why}");
+        }
+    }
+    let lost = clone.lost().await.unwrap();
+    assert!(lost.len() == 256 && lost.iter().all(|l| !l.heals));
+    let faults = clone.check().await.unwrap().faults.join("; ");
+    assert!(faults.contains("--moved company"), "{faults}");
+    drop(clone);
+    // The first one goes on, and a realm that moved is the same one when an operator says so.
+    let store = house.with_keys(of("live")).await;
+    assert!(
+        store
+            .lease("poll:company", "live", Span::from_secs(60))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    drop(store);
+    let moved = house.with_keys(of("moved")).await;
+    assert!(is_unsound(&moved.read(&key, Parts::RECORD).await));
+    moved.moved(&id).await.unwrap();
+    assert!(moved.read(&key, Parts::RECORD).await.is_ok());
+    assert!(moved.lost().await.unwrap().is_empty());
 }
 
 // P5: a process that starts after the loss knows what was there before.

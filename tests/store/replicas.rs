@@ -56,6 +56,7 @@ pub fn flow(store: Arc<dyn Store>, keys: Arc<Keys>, notifier: Arc<dyn Notifier>)
         entropy: Arc::new(SystemEntropy::new()),
         policy: ArcSwap::from_pointee(Policy::standard()),
         upstreams: BTreeMap::new(),
+        watch: Flow::watching(&BTreeMap::new()),
         notifier,
         issuer: "https://id.example.com".to_owned(),
     })
@@ -78,6 +79,8 @@ fn notice() -> Effect {
             until: None,
             locale: None,
             count: None,
+            frozen: false,
+            ended: None,
             name: "Alice".to_owned(),
         },
     }))

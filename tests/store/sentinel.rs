@@ -12,7 +12,7 @@ use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::redis::sentinel::SentinelSet;
 
-use crate::house::{Behind, House, Spoil, all_raw, raw_record, recovered, settings, spoil};
+use crate::house::{Behind, House, Kept, Kind, Spoil, all_raw, raw_record, recovered, settings, spoil};
 use crate::values::{subject, write};
 
 /// A set with a store on it. What is acknowledged is on all nodes.
@@ -98,6 +98,18 @@ impl House for Sentinel<'_> {
 
     async fn raw_record(&mut self, key: &SubjectKey) -> Option<Vec<u8>> {
         raw_record(self, key)
+    }
+
+    async fn kept(&mut self, key: &SubjectKey) -> Vec<Kept> {
+        crate::house::kept(self, key)
+    }
+
+    async fn put_back(&mut self, key: &SubjectKey, kept: &[Kept]) {
+        crate::house::put_back(self, key, kept);
+    }
+
+    async fn drop_values(&mut self, key: &SubjectKey, kinds: &[Kind]) {
+        crate::house::drop_values(self, key, kinds);
     }
 
     async fn raw(&mut self) -> Vec<u8> {

@@ -408,6 +408,88 @@ async fn a_reading_is_one_round_trip_and_brings_the_time() {
     assert!((200..230).contains(&trips), "{trips}");
 }
 
+// P17, P1: whatever fills the store, a hold and a revocation are still stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p17_what_fills_the_store_leaves_room_for_what_tightens() {
+    let house = Redis::start().await;
+    let store = house.store();
+    let key = held_account(&house).await;
+    let used: u64 = memory(&house, "used_memory");
+    house
+        .server
+        .cli(&["CONFIG", "SET", "maxmemory", &(used + (6 << 20)).to_string()]);
+    let mut stored = 0;
+    let refused = loop {
+        assert!(store.room().await.unwrap().is_some());
+        let mut last = Ok(());
+        for n in 0..50 {
+            let name = format!("login:{stored}:{n}");
+            last = store.put_state(&name, &[7; 4096], Span::from_mins(30)).await;
+        }
+        stored += 50;
+        match last {
+            Ok(()) => assert!(stored < 100_000, "it was never refused"),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&refused, StoreError::Full(why) if why.contains("kept for holds")),
+        "{refused}"
+    );
+    let begins = |grants: Grants| Write {
+        grants: Some(grants),
+        ..Write::default()
+    };
+    let session = Grants {
+        sessions: vec![crate::values::session()],
+        ..Grants::default()
+    };
+    let sub = subject("somebody-else");
+    let other = house.keys().subject(&sub);
+    let log_in = store.update(&other, Parts::GRANTS, None, &|_| Some(begins(session.clone())));
+    assert!(matches!(log_in.await, Err(StoreError::Full(_))));
+    // Ends and holds find their room, many of them.
+    let ends = store.update(&key, Parts::GRANTS, None, &|_| Some(begins(Grants::default())));
+    ends.await.unwrap();
+    for n in 0..100 {
+        let sub = format!("victim-{n}");
+        let victim = house.keys().subject(&subject(&sub));
+        let write = Write {
+            record: Some(held(&sub)),
+            ..write(&sub, 1)
+        };
+        store
+            .update(&victim, Parts::ALL, None, &|_| Some(write.clone()))
+            .await
+            .unwrap();
+    }
+    let faults = store.check().await.unwrap().faults.join("; ");
+    assert!(faults.contains("CONFIG SET maxmemory"), "{faults}");
+    // With more room, or less in it, everything goes on.
+    house
+        .server
+        .cli(&["CONFIG", "SET", "maxmemory", &(used * 100).to_string()]);
+    store.room().await.unwrap();
+    let log_in = store.update(&other, Parts::GRANTS, None, &|_| Some(begins(session.clone())));
+    log_in.await.unwrap();
+    // What Redis itself refuses is said in words.
+    house.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let full = store
+        .update(&key, Parts::RECORD, None, &|_| Some(write("u", 9)))
+        .await;
+    assert!(
+        matches!(&full, Err(StoreError::Full(why)) if why.contains("maxmemory")),
+        "{full:?}"
+    );
+}
+
+/// A number of `INFO memory`.
+fn memory(house: &Redis, name: &str) -> u64 {
+    let info = house.server.cli(&["INFO", "memory"]);
+    let line = info.lines().find_map(|l| l.strip_prefix(&format!("{name}:")));
+    line.unwrap().trim().parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_unfit_for_holds_is_named_with_what_to_do() {
     let house = Redis::start().await;
@@ -430,10 +512,25 @@ async fn a_due_record_never_expires_and_a_quiet_one_long_after() {
         .update(&key, Parts::ALL, None, &|_| Some(write("u", 2)))
         .await
         .unwrap();
-    let left: i64 = house.server.cli(&["PTTL", &record_key(&key)]).parse().unwrap();
-    assert!(left > Span::from_days(100).millis(), "{left}");
+    // A snapshot stays for ever, and what says which one it is stays as long.
+    assert_eq!(house.server.cli(&["PTTL", &record_key(&key)]), "-1");
     let account = record_key(&key).replace(":s:", ":a:");
     assert_eq!(house.server.cli(&["PTTL", &account]), "-1");
+    let without = house.keys().subject(&subject("without-a-snapshot"));
+    let quiet = |_: &_| {
+        Some(Write {
+            account: None,
+            ..write("without-a-snapshot", 2)
+        })
+    };
+    store.update(&without, Parts::ALL, None, &quiet).await.unwrap();
+    let life = |name: String| -> i64 { house.server.cli(&["PTTL", &name]).parse().unwrap() };
+    let (left, grants) = (
+        life(record_key(&without)),
+        life(record_key(&without).replace(":s:", ":g:")),
+    );
+    assert!(left > Span::from_days(100).millis(), "{left}");
+    assert!(left > grants && grants > 0, "{left} {grants}");
 }
 
 /// The rights that the store needs, for an ACL user of its own.

@@ -83,7 +83,10 @@ pub async fn line_ids(store: &dyn Store, key: Option<&SubjectKey>) -> Vec<String
 
 /// Whether the store was not believed.
 pub fn is_unsound<T>(answer: &Result<T, StoreError>) -> bool {
-    matches!(answer, Err(StoreError::Unsound(_) | StoreError::Lost { .. }))
+    matches!(
+        answer,
+        Err(StoreError::Unsound(_) | StoreError::Lost { .. } | StoreError::Altered(_))
+    )
 }
 
 /// A change of which little is known.
@@ -150,5 +153,7 @@ pub fn session() -> Session {
         id_token: String::new(),
         clients: BTreeSet::new(),
         ended: None,
+        facts_at: None,
+        closed: None,
     }
 }

@@ -132,12 +132,12 @@ async fn a_frozen_account_says_how_it_goes_on() {
     let world = World::start().await;
     world.reset(ANA).await;
     let link = world.report_link("ana");
-    assert_eq!(world.web.post(link).send().await.unwrap().status(), 200);
+    assert_eq!(world.web.post(link).send().await.unwrap().status(), 303);
     world.clock.advance(Span::from_secs(2));
     let cookie = sign_in(&world, ANA, "s2").await;
     let first = page(&world, &cookie).await;
-    assert!(first.contains("Your account is frozen") && first.contains("Two people of our staff look at it"));
-    assert!(first.contains("If nobody confirms the report"));
+    assert!(first.contains("Your account is frozen") && first.contains("It does not end by itself"));
+    assert!(first.contains("two people of our staff") && first.contains("Get in touch: +351 210 000 000"));
     for (who, words) in [
         (CLEO, "One person of our staff has looked at it"),
         (DINA, "decided that the freeze ends on"),

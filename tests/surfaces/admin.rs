@@ -12,7 +12,7 @@ async fn frozen() -> World {
     let world = World::start().await;
     world.reset(ANA).await;
     let link = world.report_link("ana");
-    assert_eq!(world.web.post(link).send().await.unwrap().status(), 200);
+    assert_eq!(world.web.post(link).send().await.unwrap().status(), 303);
     world.deliver().await;
     world
 }
@@ -266,17 +266,24 @@ async fn it_takes_two_different_administrators() {
     );
 
     let dina = world.token(DINA, |_| {}).await;
-    // Two who find different things have not agreed: the later word stands alone.
+    // Two who find different things have not agreed: they are told so, and the later word stands alone.
     let (status, body) = world.thaw(ANA, &dina, "unfounded").await;
     assert!(
-        status == 200 && body["approvals"] == 1 && body["ready"].is_null(),
+        status == 409 && body["type"] == "urn:reentry:problem:findings-differ",
         "{body}"
     );
+    assert_eq!(
+        (&body["finding"], &body["other_finding"]),
+        (&json!("unfounded"), &json!("owner"))
+    );
     let cleo = world.token(CLEO, |_| {}).await;
-    assert_eq!(world.thaw(ANA, &cleo, "owner").await.1["approvals"], 1);
+    assert_eq!(world.thaw(ANA, &cleo, "owner").await.0, 409);
+    let (_, one) = world.get(&format!("/api/v1/subjects/demo/{ANA}"), &cleo).await;
+    assert_eq!(one["freeze"]["thaw"]["finding"], "owner");
+    assert_eq!(one["freeze"]["thaw"]["approvals"].as_array().unwrap().len(), 1);
     let (status, body) = world.thaw(ANA, &dina, "owner").await;
     assert!(
-        status == 200 && body["approvals"] == 2 && body["ready"].is_string(),
+        status == 200 && body["finding"] == "owner" && body["approvals"] == 2 && body["ready"].is_string(),
         "{body}"
     );
     world.deliver().await;
@@ -312,7 +319,7 @@ async fn nobody_thaws_their_own_account_nor_without_the_role_at_that_moment() {
     let world = frozen().await;
     world.reset(ELI).await;
     let link = world.report_link("eli");
-    assert_eq!(world.web.post(link).send().await.unwrap().status(), 200);
+    assert_eq!(world.web.post(link).send().await.unwrap().status(), 303);
     world.clock.advance(Span::from_secs(1));
     let eli = world.token(ELI, |_| {}).await;
     assert_eq!(world.thaw(ELI, &eli, "unfounded").await.0, 403);

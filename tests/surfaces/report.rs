@@ -19,8 +19,15 @@ async fn get(world: &World, url: &str) -> (u16, reqwest::header::HeaderMap, Stri
     )
 }
 
+/// Presses the button; a browser goes where the answer leads.
 async fn post(world: &World, url: &str) -> (u16, String) {
     let response = world.web.post(url).send().await.unwrap();
+    if response.status().as_u16() == 303 {
+        let to = response.headers()["location"].to_str().unwrap().to_owned();
+        assert_eq!(to, url.trim_end_matches("/mine"), "back to the page that it came from");
+        let (status, _, page) = get(world, &to).await;
+        return (status, page);
+    }
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
@@ -56,23 +63,120 @@ async fn looking_changes_nothing_and_pressing_freezes() {
     let record = world.record(ANA).await.unwrap();
     assert!(record.contest.is_some() && record.restriction(world.now()).unwrap().allowed.is_none());
     world.deliver().await;
-    let told = world.mails_to("ana").last().unwrap().clone();
+    let mails = world.mails_to("ana");
+    let told = mails.last().unwrap();
     assert!(told.subject.contains("frozen"), "{}", told.subject);
-    assert!(
-        !told.text.contains("/cancel/"),
-        "nobody gets a link from a freeze"
-    );
+    let case = record.contest.as_ref().unwrap().case.clone();
+    for said in [
+        "It does not end by itself",
+        "two people of our staff",
+        "help@bank.example",
+        &case,
+    ] {
+        assert!(told.text.contains(said), "{said}: {}", told.text);
+    }
+    assert!(!told.text.contains("need not do anything"), "{}", told.text);
 
-    let (status, _, page) = get(&world, &link).await;
-    assert!(status == 200 && page.contains("frozen already") && page.contains("Confirm that it was not you"));
-    let epoch = record.epoch;
-    let (status, page) = post(&world, &link).await;
-    assert!(status == 200 && page.contains("You have told us already"));
+    // The link of the message about the freeze shows how things stand, without signing in; so does the first one.
+    for url in [&link, &told.link("/cancel/")] {
+        let (status, _, page) = get(&world, url).await;
+        let page = page.replace("&#x2F;", "/");
+        for said in [
+            "It does not end by itself",
+            "+351 210 000 000",
+            &case,
+            "You told us so on",
+            "It was me after all",
+        ] {
+            assert!(status == 200 && page.contains(said), "{said}: {page}");
+        }
+        assert!(!page.contains("There is nothing to do"), "{page}");
+    }
+    // Pressed twice, reloaded or opened again it is one report.
+    for url in [&link, &told.link("/cancel/"), &link] {
+        assert_eq!(post(&world, url).await.0, 200);
+    }
+    world.deliver().await;
+    assert_eq!(world.record(ANA).await.unwrap(), record, "nothing is stored");
+    assert_eq!(world.mails_to("ana").len(), mails.len(), "nobody is told anew");
+}
+
+// Whoever reported wrongly has a way to say so: it ends nothing, and is there for those who decide.
+#[tokio::test]
+async fn it_was_me_after_all_is_shown_to_those_who_decide_and_ends_nothing() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
     assert_eq!(
-        world.record(ANA).await.unwrap().epoch,
-        epoch,
-        "the second word has no effect"
+        post(&world, &format!("{link}/mine")).await.0,
+        410,
+        "there is no freeze yet"
     );
+    post(&world, &link).await;
+    let frozen = world.record(ANA).await.unwrap();
+    for _ in 0..2 {
+        let (status, page) = post(&world, &format!("{link}/mine")).await;
+        assert!(status == 200 && page.contains("it was you after all"), "{page}");
+    }
+    let record = world.record(ANA).await.unwrap();
+    assert_eq!(record.restriction(world.now()), frozen.restriction(world.now()));
+    let token = world.token(CLEO, |_| {}).await;
+    let (_, account) = world.get(&format!("/api/v1/subjects/demo/{ANA}"), &token).await;
+    assert_eq!(
+        account["freeze"]["owned"].as_array().unwrap().len(),
+        1,
+        "{account}"
+    );
+    assert_eq!(account["freeze"]["ends_by_itself"], false);
+    let (_, audit) = world
+        .get(&format!("/api/v1/audit?upstream=demo&sub={ANA}"), &token)
+        .await;
+    let lines = audit["entries"].as_array().unwrap();
+    assert!(
+        lines
+            .iter()
+            .any(|l| l["action"] == "report_owned" && l["actor"]["type"] == "channel")
+    );
+}
+
+// A freeze that nobody ends is told of again, with a link that works; a former address's ends by itself and says so, and
+// what came with the contested change opens nothing but reading from then on.
+#[tokio::test]
+async fn time_tells_of_a_freeze_again_and_hands_nothing_back() {
+    let world = World::start().await;
+    world.move_address(ANA, "taken@example.com").await;
+    world.after(Span::from_hours(80)).await;
+    world.reset(ANA).await;
+    post(&world, &world.report_link("ana")).await;
+    world.deliver().await;
+    let told = world.mails_to("ana").last().unwrap().text.clone();
+    assert!(told.contains("it ends by itself on"), "{told}");
+    world.after(Span::from_hours(37)).await;
+    let reminder = world.mails_to("ana").last().unwrap().clone();
+    assert!(reminder.subject.contains("still frozen") && reminder.text.contains("it ends by itself on"));
+    let (status, _, page) = get(&world, &reminder.link("/cancel/")).await;
+    assert!(status == 200 && page.contains("it ends by itself on"), "{page}");
+    world.after(Span::from_hours(36)).await;
+    let record = world.record(ANA).await.unwrap();
+    assert!(record.contest.is_none() && record.doubt().is_some());
+    let ended = world.mails_to("ana").last().unwrap().clone();
+    assert!(
+        ended.subject.contains("no longer frozen") && ended.text.contains("Nobody confirmed the report"),
+        "{}",
+        ended.text
+    );
+    world.after(Span::from_days(20)).await;
+    let record = world.record(ANA).await.unwrap();
+    let waits = record.awaits_login(world.now(), Some(world.clock.now()), false);
+    assert_eq!(waits.unwrap().allowed.to_string(), "read");
+    // People judge it all the same.
+    for who in [CLEO, DINA] {
+        let token = world.token(who, |_| {}).await;
+        let (status, body) = world.thaw(ANA, &token, "owner").await;
+        assert!(status == 200 && body["finding"] == "owner", "{body}");
+    }
+    world.after(Span::from_hours(25)).await;
+    assert!(world.record(ANA).await.unwrap().doubt().is_none());
 }
 
 // Domain "Cancel": a second report is recorded and told, without effect; told once an hour at most. An address that was
@@ -93,6 +197,23 @@ async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told(
     assert!(frozen.contest.is_some(), "the first word counts");
     for _ in 0..5 {
         let (status, page) = post(&world, &link).await;
+        assert!(status == 200 && page.contains("You told us so on"), "{page}");
+    }
+    world.deliver().await;
+    assert_eq!(world.record(ANA).await.unwrap(), frozen, "one report");
+    assert_eq!(world.mails_to("ana").len(), mails);
+    // Two administrators found nothing; what it says once more freezes nobody again.
+    for who in [CLEO, DINA] {
+        let token = world.token(who, |_| {}).await;
+        let (status, body) = world.thaw(ANA, &token, "unfounded").await;
+        assert_eq!(status, 200, "{body}");
+    }
+    world.after(Span::from_hours(25)).await;
+    let thawed = world.record(ANA).await.unwrap();
+    assert!(thawed.contest.is_none(), "{thawed:?}");
+    let mails = world.mails_to("ana").len();
+    for _ in 0..5 {
+        let (status, page) = post(&world, &link).await;
         assert!(
             status == 200 && page.contains("You have told us already"),
             "{page}"
@@ -100,13 +221,16 @@ async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told(
     }
     world.deliver().await;
     let record = world.record(ANA).await.unwrap();
-    assert_eq!(record.contest, frozen.contest, "the freeze is as it was");
-    assert_eq!((record.epoch, &record.reports), (frozen.epoch, &frozen.reports));
+    assert!(
+        record.contest.is_none(),
+        "an old address keeps nobody out for good"
+    );
+    assert_eq!((record.epoch, &record.reports), (thawed.epoch, &thawed.reports));
     let told = world.mails_to("ana");
     assert_eq!(told.len(), mails + 1, "one message, not one for each attempt");
     let mail = told.last().unwrap();
     assert!(mail.subject.contains("told again"), "{}", mail.subject);
-    assert!(mail.text.contains("nothing has changed by it") && !mail.text.contains("/cancel/"));
+    assert!(mail.text.contains("nothing has changed by it"));
     let other = world.mails_to("taken");
     assert!(
         other.last().unwrap().subject.contains("told again"),
@@ -117,34 +241,8 @@ async fn an_old_address_that_reports_twice_changes_nothing_and_everyone_is_told(
     world.deliver().await;
     let told = world.mails_to("ana");
     assert_eq!(told.len(), mails + 2);
-    assert!(
-        told.last()
-            .unwrap()
-            .text
-            .contains("5 times since our last message"),
-        "{}",
-        told.last().unwrap().text
-    );
-    // Two administrators found nothing; what it says once more freezes nobody again.
-    for who in [CLEO, DINA] {
-        let token = world.token(who, |_| {}).await;
-        let (status, body) = world.thaw(ANA, &token, "unfounded").await;
-        assert_eq!(status, 200, "{body}");
-    }
-    world.after(Span::from_hours(25)).await;
-    let thawed = world.record(ANA).await.unwrap();
-    assert!(thawed.contest.is_none(), "{thawed:?}");
-    let (status, page) = post(&world, &link).await;
-    assert!(
-        status == 200 && page.contains("You have told us already"),
-        "{page}"
-    );
-    let record = world.record(ANA).await.unwrap();
-    assert!(
-        record.contest.is_none(),
-        "an old address keeps nobody out for good"
-    );
-    assert_eq!(record.epoch, thawed.epoch);
+    let text = &told.last().unwrap().text;
+    assert!(text.contains("5 times since our last message"), "{text}");
 }
 
 // Reference 5.4: an attempt to take a hold away is undone, alarmed and told, once an hour at most.
@@ -283,7 +381,7 @@ async fn under_observation_the_page_does_not_promise_a_freeze() {
     let (_, _, page) = get(&world, &link).await;
     assert!(page.contains("Tell us that it was not you") && !page.contains("freeze the account"));
     let (status, page) = post(&world, &link).await;
-    assert!(status == 200 && page.contains("written it down"), "{page}");
+    assert!(status == 200 && page.contains("It is written down"), "{page}");
     assert!(
         world
             .record(ANA)

@@ -20,7 +20,7 @@ use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::{Now, Span};
 use reentry::domain::wording::Wording;
 use reentry::flow::ingest::{self, Era};
-use reentry::flow::{Flow, deliver, holders, import, poll, sweep};
+use reentry::flow::{Flow, deliver, holders, poll, reconcile, sweep};
 use reentry::http;
 use reentry::http::context::Context;
 use reentry::http::pages::{Brand, Pages};
@@ -134,22 +134,24 @@ impl World {
         let mut policy = Policy::standard();
         change(&mut policy);
         let mails = MailSink::start();
+        let upstreams = BTreeMap::from([(
+            upstream.clone(),
+            Arc::new(DemoProvider::new(upstream.clone(), Arc::clone(&people))) as _,
+        )]);
         let flow = Arc::new(Flow {
+            watch: Flow::watching(&upstreams),
             store: Arc::clone(&store) as Arc<dyn Store>,
             seal: keys as Arc<dyn Seal>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SystemEntropy::new()),
             policy: ArcSwap::from_pointee(policy),
-            upstreams: BTreeMap::from([(
-                upstream.clone(),
-                Arc::new(DemoProvider::new(upstream.clone(), Arc::clone(&people))) as _,
-            )]),
+            upstreams,
             notifier: notifier(Arc::new(Gateways {
                 email: mailer(mails.port()),
             })),
             issuer: issuer.clone(),
         });
-        import::run(&flow, &upstream, &|_| {}).await.unwrap();
+        reconcile::whole(&flow, &upstream, "import").await.unwrap();
         let ring = ring(&folder.path().join("keys"), &clock);
         let broker = Arc::new(
             Broker::new(
@@ -250,6 +252,7 @@ impl World {
             heard: Heard::Tampered {
                 id: format!("tampering-{n}"),
                 what: "group removed".to_owned(),
+                own: false,
             },
         };
         ingest::line(&self.flow, &self.upstream, &line, Era::Ours)
@@ -266,7 +269,9 @@ impl World {
     /// Moves the clock and lets due things happen.
     pub async fn after(&self, span: Span) {
         self.clock.advance(span);
-        sweep::round(&self.flow).await.unwrap();
+        sweep::round(&self.flow, &mut sweep::Resting::default())
+            .await
+            .unwrap();
         self.deliver().await;
     }
 
@@ -336,6 +341,8 @@ impl World {
             id_token: String::new(),
             clients: BTreeSet::from(["console".to_owned()]),
             ended: None,
+            facts_at: Some(now),
+            closed: None,
         };
         let family = Family {
             id: family.to_owned(),
@@ -405,7 +412,7 @@ fn mailer(port: u16) -> Mailer {
     let sender = Sender {
         name: "Example Bank".to_owned(),
         accent: "#0b57a4".to_owned(),
-        support: None,
+        support: Some("help@bank.example".to_owned()),
     };
     let relay = Relay {
         host: "127.0.0.1".to_owned(),

@@ -59,7 +59,7 @@ upstreams:
     broker: {{ client_id: reentry-broker, secret_file: secret }}
 clients:
 {clients}
-mail: {{ host: 127.0.0.1, port: 9, tls: none, from: bench@example.com }}
+mail: {{ host: 127.0.0.1, port: 9, tls: none, from: bench@example.com, reply_to: help@example.com }}
 policy_file: policy.yaml
 ",
         redis = redis.url(),

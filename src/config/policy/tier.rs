@@ -325,8 +325,7 @@ fn contested(s: &Section<'_>) -> (Option<BTreeSet<Exit>>, Option<ContestedAtIdp>
     let exits: Option<BTreeSet<Exit>> = exits.map(|list: Vec<Exit>| list.into_iter().collect());
     if let Some(exits) = &exits {
         if !exits.contains(&Exit::Thaw) {
-            let problem =
-                "has no exit that can always be reached: a confirmed report would freeze an account for good";
+            let problem = "has no exit that can always be reached: a report would freeze an account for good";
             s.fault(
                 "exits",
                 problem,

@@ -278,11 +278,9 @@ fn contest_length(tier: &Tier, row: Row) -> Span {
 /// Adds notices, audit lines and the word to the IdP.
 fn announce(t: &mut Transition, account: Option<&Account>, change: &Change, cause: &Cause, s: Setting<'_>) {
     let restricts = cause.holds() && cause.enforced;
-    let content = notice::content_of(
-        change,
-        restricts.then(|| cause.allowed.clone()),
-        restricts.then(|| cause.at.plus(cause.length)),
-    );
+    let content = t
+        .record
+        .stated(notice::content_of(change), restricts.then_some(cause), s.now);
     // A roll-out that only watches writes to nobody.
     if let Some(account) = account.filter(|_| cause.enforced) {
         let notices = notice::plan(&t.record, account, &cause.reference, cause.at, &content, s.policy);
@@ -376,7 +374,7 @@ pub fn sweep(old: &Record, now: Now) -> Option<Transition> {
 /// Drops what ended so long ago that no session, link or bound asks for it, so that the record falls quiet.
 fn forget(old: &Record, now: Now) -> Option<Transition> {
     let over = |c: &Cause| c.end().plus(RETENTION) <= now.earliest();
-    if old.contest.is_some() || !old.causes.iter().any(|c| c.holds() && over(c)) {
+    if old.disputed().is_some() || !old.causes.iter().any(|c| c.holds() && over(c)) {
         return None;
     }
     let mut t = Transition::new(old.clone());

@@ -21,6 +21,41 @@ const WINDOW: Span = Span::from_hours(24);
 /// The most messages of a kind within the window.
 const MOST: usize = 3;
 
+/// Two acts of its own within this time, and an account is restricted in a way that they cannot lift: each is seen and
+/// undone, but a token that was issued in between lives on, and a loop gets one nearly every time.
+const CLOSE: Span = Span::from_mins(10);
+
+impl Record {
+    /// Whether the account undid the hold that runs again and again. It stays so until the hold is over.
+    #[must_use]
+    pub fn barred(&self, now: Now) -> bool {
+        let began = since(self, now);
+        self.restriction(now).is_some()
+            && self.undone.iter().all(|at| *at >= began)
+            && are_close(&self.undone)
+    }
+
+    /// Notes that the account undid its hold.
+    fn undid(&mut self, now: Now) {
+        let began = since(self, now);
+        remember(&mut self.undone, began, now.latest());
+    }
+}
+
+/// Keeps the last two acts since `began`, or the first two that were close.
+fn remember(undone: &mut Vec<Timestamp>, began: Timestamp, at: Timestamp) {
+    undone.retain(|at| *at >= began);
+    if !are_close(undone) {
+        undone.push(at);
+        let spare = undone.len().saturating_sub(2);
+        undone.drain(..spare);
+    }
+}
+
+fn are_close(undone: &[Timestamp]) -> bool {
+    matches!(undone, [first, second] if second.since(*first).abs() <= CLOSE)
+}
+
 /// What is remembered of the attempts of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
@@ -72,27 +107,46 @@ pub(super) const fn content(message: Message, count: u32, now: Now) -> Content {
         locale: None,
         name: String::new(),
         count: Some(count),
+        frozen: false,
+        ended: None,
     }
 }
 
-/// Somebody at the IdP moved what holds the account there; `event` names that in its log and `what` says what was
-/// done. It is undone, written down, raises an alarm, and every channel of before is told. `None` when the account is
+/// Something was done at the IdP that concerns what holds the account there.
+#[derive(Clone, Copy, Debug)]
+pub struct Undoing<'a> {
+    /// What names it in the IdP's log.
+    pub event: &'a str,
+    /// What was done, for people.
+    pub what: &'a str,
+    /// The account did it itself.
+    pub own: bool,
+}
+
+/// Somebody at the IdP moved what holds the account there. It is undone, written down, raises an alarm, and every channel
+/// of before is told. `None` when the account is
 /// not held: then there was nothing to undo.
 #[must_use]
 pub fn tampered(
     old: &Record,
     account: Option<&Account>,
-    event: &str,
-    what: &str,
+    undoing: Undoing<'_>,
     now: Now,
     policy: &Policy,
 ) -> Option<Transition> {
+    let Undoing { event, what, own } = undoing;
     let restriction = old.restriction(now)?;
     let mut t = Transition::new(old.clone());
     t.record.touch(now);
+    if own {
+        t.record.undid(now);
+    }
     let case = restriction.reference.clone();
     let entry = Entry::system(format!("tampered:{event}"), now.latest(), "tampered", Some(&case));
-    t.audit.push(entry.alarming().with("what", what));
+    let entry = entry.alarming().with("what", what).with("own", own);
+    let barred = t.record.barred(now);
+    t.audit
+        .push(if barred { entry.with("barred", true) } else { entry });
     t.effects
         .push((format!("converge:tampered:{event}"), Effect::Converge));
     let told = counted(&mut t.record, Message::RestrictionKept, now);
@@ -100,15 +154,32 @@ pub fn tampered(
         let content = Content {
             allowed: Some(restriction.allowed),
             until: restriction.until,
+            frozen: old.contest.as_ref().is_some_and(|c| c.enforced),
             ..content(Message::RestrictionKept, count, now)
         };
-        let mut notices = notice::plan(&t.record, account, &case, since(old, now), &content, policy);
-        let frozen = old.contest.is_some();
-        for notice in notices.iter_mut().filter(|_| frozen) {
-            notice.link = false;
-        }
+        let notices = notice::plan(&t.record, account, &case, since(old, now), &content, policy);
         t.notices_at(notices);
     }
+    Some(t)
+}
+
+/// A held account did something at the IdP with an administrator's rights: written down in the case with what it was, an
+/// alarm, and the account is judged anew. `None` when nothing restricts it, or it was done before what does began.
+#[must_use]
+pub fn acted(old: &Record, (event, at): (&str, Timestamp), what: &str, now: Now) -> Option<Transition> {
+    let restriction = old.restriction(now)?;
+    if at < since(old, now) {
+        return None;
+    }
+    let mut t = Transition::new(old.clone());
+    t.record.touch(now);
+    let case = Some(restriction.reference.as_str());
+    let entry = Entry::system(format!("acted:{event}"), now.latest(), "acted_in_hold", case);
+    let said = "a held account acted as an administrator";
+    t.audit
+        .push(entry.alarming().with("alarm", said).with("what", what));
+    t.effects
+        .push((format!("converge:acted:{event}"), Effect::Converge));
     Some(t)
 }
 
@@ -147,6 +218,22 @@ mod tests {
             }
         }
         assert_eq!(told, [(0, 1), (60, 60), (120, 60), (1440, 1320), (1500, 60)]);
+    }
+
+    // Seen and undone is not enough against a loop.
+    #[test]
+    fn two_acts_within_minutes_are_a_loop_and_stay_one() {
+        let minute = |minute: i64| at(minute).latest();
+        let mut undone = Vec::new();
+        for (when, close) in [(1, false), (30, false), (35, true), (90, true)] {
+            remember(&mut undone, minute(0), minute(when));
+            assert_eq!(are_close(&undone), close, "minute {when}");
+        }
+        remember(&mut undone, minute(100), minute(101));
+        assert!(!are_close(&undone), "another hold");
+        let mut free = record();
+        free.undone = vec![minute(1), minute(2)];
+        assert!(!free.barred(at(3)), "nothing restricts it");
     }
 
     #[test]

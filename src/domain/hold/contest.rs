@@ -2,19 +2,25 @@
 //!
 //! A report only stops; it hands nobody power. Every way out tells everyone, and after a thaw or a lapse the
 //! account is read-only for the contested cause's full length, ending by a fresh log-in.
+//!
+//! Time alone ends only the freeze of a channel that was no longer on the account when the contested change came, and
+//! it judges nothing: what came with that change, or after it, never becomes eligible, until people have looked at it
+//! ([`Record::doubt`]).
 
 mod after;
 pub mod exit;
+pub mod remind;
+pub mod report;
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, RETENTION, Record, Transition, attempt};
+use super::{Record, Transition};
 use crate::domain::audit::{Actor, Entry};
 use crate::domain::notice::{self, Content, Message};
-use crate::domain::policy::{ContestedAtIdp, Exit, Policy, Tier};
-use crate::domain::subject::account::{Account, ChannelId, Contact};
+use crate::domain::policy::{ContestedAtIdp, Exit, Policy};
+use crate::domain::subject::account::{Account, ChannelId};
 use crate::domain::time::{Now, Span, Timestamp};
 
 /// What two administrators found.
@@ -25,6 +31,17 @@ pub enum Finding {
     Owner,
     /// The report was wrong: nothing is removed.
     Unfounded,
+}
+
+impl Finding {
+    /// The word for it in answers and audit lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Unfounded => "unfounded",
+        }
+    }
 }
 
 /// A thaw under way.
@@ -92,7 +109,7 @@ pub struct Contest {
     pub at_idp: ContestedAtIdp,
     /// Ways out.
     pub exits: Vec<Exit>,
-    /// When an unconfirmed freeze lapses.
+    /// When an unconfirmed freeze lapses, if it is one that does: [`Contest::lapse`] answers that.
     pub lapses: Option<Timestamp>,
     /// The thaw under way.
     pub thaw: Option<Thaw>,
@@ -100,10 +117,44 @@ pub struct Contest {
     pub contested_since: Timestamp,
     /// Full length of the `read` hold that follows.
     pub hold: Span,
+    /// When the channel that reported had been taken off the account, if it had been. Of several channels the one that
+    /// was there longest counts: one that is still there has none.
+    #[serde(default)]
+    pub removed: Option<Timestamp>,
+    /// How many reminders went out.
+    #[serde(default)]
+    pub reminders: u8,
+    /// Channels that said "it was me after all", and when. It changes nothing; those who decide see it.
+    #[serde(default)]
+    pub owned: Vec<(ChannelId, Timestamp)>,
+    /// When somebody proved to be the owner, for a freeze that ended by that: what came later is not in doubt.
+    #[serde(default)]
+    pub proven: Option<Timestamp>,
     /// The clocks it began with.
     #[serde(default)]
     pub clocks: Clocks,
 }
+
+/// A time in which everything that was enrolled is in doubt, until people have judged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// What came at this instant or after it ...
+    pub since: Timestamp,
+    /// ... and not after this one, where the owner proved to be the owner then.
+    pub until: Option<Timestamp>,
+}
+
+impl Doubt {
+    /// Whether what came at `at` is in doubt.
+    #[must_use]
+    pub fn covers(self, at: Timestamp) -> bool {
+        self.since <= at && self.until.is_none_or(|until| at <= until)
+    }
+}
+
+/// A channel that was removed less than this before a contested change counts as one that was still there: the IdP's
+/// dates and ours are not exact, and who takes over an account does both within minutes.
+const STILL_THERE: Span = Span::from_hours(1);
 
 impl Contest {
     /// When the sweeper has to look.
@@ -111,8 +162,25 @@ impl Contest {
     pub fn due(&self) -> Timestamp {
         // A freeze without a clock is still due, far away: the due entry is the witness that a record must exist.
         let far = self.since.plus(Span::from_days(3650));
-        let lapse = self.lapses.filter(|_| !self.confirmed);
-        self.thaw_ready().or(lapse).unwrap_or(far)
+        let next = self.lapse().into_iter().chain(self.reminder()).min();
+        self.thaw_ready().or(next).unwrap_or(far)
+    }
+
+    /// When time alone ends it, `None` when it never does (domain "Lapse"): only the report of a channel that was no
+    /// longer on the account when what is contested came, and that does not contest its own removal, lapses without
+    /// confirmation.
+    #[must_use]
+    pub fn lapse(&self) -> Option<Timestamp> {
+        let former = |gone: Timestamp| gone.plus(STILL_THERE) <= self.contested_since;
+        // A freeze that is only watched holds nothing, so its end gives nothing back.
+        let by_time = !self.enforced || self.removed.is_some_and(former);
+        self.lapses.filter(|_| by_time && !self.confirmed)
+    }
+
+    /// What is due about it once it has lapsed: the thaw, if two have approved one.
+    pub(super) fn due_after_lapse(&self) -> Timestamp {
+        let far = self.since.plus(Span::from_days(3650));
+        self.thaw_ready().unwrap_or(far)
     }
 
     /// Its clocks under today's policy.
@@ -127,158 +195,19 @@ impl Contest {
     }
 }
 
-/// Why a report has no effect, in words for the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReportRefusal {
-    /// No such case is known any more.
-    #[error("this message is about something that is no longer on record")]
-    UnknownCase,
-    /// The channel is not, or no longer, a channel of before.
-    #[error("this address can no longer speak for the account")]
-    NoVoice,
-}
-
-/// Somebody on `channel` says that `case` was not them.
-///
-/// # Errors
-/// [`ReportRefusal`] when the case is unknown or the channel has no voice in it. A second report by the same
-/// channel within the window is stored and told, without effect, and is not an error.
-#[expect(clippy::similar_names, reason = "the field's own words")]
-pub fn report(
-    old: &Record,
-    account: &Account,
-    channel: &ChannelId,
-    case: &str,
-    now: Now,
-    policy: &Policy,
-) -> Result<Transition, ReportRefusal> {
-    let cause = old.cause(case).ok_or(ReportRefusal::UnknownCase)?;
-    let contact = account
-        .contacts
-        .iter()
-        .find(|c| c.id == *channel)
-        .ok_or(ReportRefusal::NoVoice)?;
-    let voiced = contact.since < cause.at
-        && Account::may_veto(contact, cause.at, policy)
-        && contact
-            .gone
-            .is_none_or(|gone| now.latest() < old.voice_end(gone, policy));
-    if !voiced {
-        return Err(ReportRefusal::NoVoice);
-    }
-    let mut t = Transition::new(old.clone());
-    t.record.touch(now);
-    let stamp = t.record.updated.millis();
-    let line = |action: &str| {
-        let id = format!("{case}:{action}:{}:{stamp}", channel.0);
-        Entry::system(id, now.latest(), action, Some(case)).by(Actor::Channel(channel.0.clone()))
-    };
-    if spent(old, contact, now, policy) {
-        t.audit.push(line("report_repeated"));
-        tell_again(&mut t, account, cause, now, policy);
-        return Ok(t);
-    }
-    let window = report_window(old, policy);
-    let kept = |at: Timestamp| now.earliest() < at.plus(RETENTION.max(window));
-    t.record.reports.retain(|(_, at)| kept(*at));
-    t.record.reports.push((channel.clone(), now.latest()));
-    let was = old.contest.as_ref().is_some_and(|c| c.enforced);
-    let frozen = freeze(old, cause, channel, now, policy);
-    if let Some(contest) = t.record.contest.take() {
-        t.record.contest = Some(confirmed(contest, &frozen));
-        t.audit.push(line("report_confirmed").alarming());
-    } else {
-        t.record.contest = Some(frozen);
-        t.audit
-            .push(line("contested").alarming().with("enforced", cause.enforced));
-    }
-    if cause.enforced && !was {
-        t.record.tighten(now);
-        t.record.cut(now, None);
-        t.converge();
-    }
-    tell(&mut t, account, Message::AccountFrozen, now, policy);
-    Ok(t)
-}
-
-/// How long a channel has had its say: today's window, or the running freeze's where that is longer.
-fn report_window(record: &Record, policy: &Policy) -> Span {
-    let running = record.contest.as_ref();
-    running.map_or(policy.report_window, |c| c.clocks(policy).report_window)
-}
-
-/// Whether the channel has had its say: once within the window, and a removed one once ever since it was removed.
-fn spent(record: &Record, contact: &Contact, now: Now, policy: &Policy) -> bool {
-    let mut said = record.reports.iter().filter(|(c, _)| *c == contact.id);
-    said.any(|(_, at)| {
-        now.earliest() < at.plus(report_window(record, policy))
-            || contact.gone.is_some_and(|gone| *at >= gone)
-    })
-}
-
-/// A freeze that `again` says too, about the same case or another one: only ever wider and stricter.
-fn confirmed(contest: Contest, again: &Contest) -> Contest {
-    Contest {
-        confirmed: contest.confirmed || contest.by != again.by,
-        enforced: contest.enforced || again.enforced,
-        contested_since: contest.contested_since.min(again.contested_since),
-        hold: contest.hold.max(again.hold),
-        clocks: contest.clocks.longer(again.clocks),
-        thaw: None,
-        ..contest
-    }
-}
-
-fn freeze(old: &Record, cause: &Cause, channel: &ChannelId, now: Now, policy: &Policy) -> Contest {
-    let tier = policy.tier(&cause.tier);
-    let exits: Vec<Exit> = tier.map_or_else(|| vec![Exit::Thaw], |t| t.exits.iter().copied().collect());
-    let same = |c: &&Cause| c.holds() && c.episode == cause.episode && cause.episode > 0;
-    let episode = old.causes.iter().filter(same);
-    Contest {
-        case: cause.reference.clone(),
-        since: now.latest(),
-        by: channel.clone(),
-        confirmed: false,
-        told: None,
-        enforced: cause.enforced,
-        at_idp: tier.map_or(ContestedAtIdp::Disable, |t: &Tier| t.contested_at_idp),
-        lapses: exits
-            .contains(&Exit::Lapse)
-            .then(|| now.latest().plus(policy.lapse_after)),
-        exits,
-        thaw: None,
-        contested_since: episode
-            .map(|c| c.at)
-            .min()
-            .map_or(cause.at, |at| at.min(cause.at)),
-        hold: cause.contest_length,
-        clocks: Clocks::of(policy),
-    }
-}
-
 /// Tells everyone about the freeze or its end. A roll-out that only watches writes to nobody.
 #[expect(clippy::similar_names, reason = "the field's own words")]
 fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, policy: &Policy) {
-    let Some(contest) = t.record.contest.as_ref().filter(|c| c.enforced) else {
+    let Some(contest) = t.record.disputed().filter(|c| c.enforced) else {
         return;
     };
     let (case, since) = (contest.case.clone(), contest.contested_since);
-    let until = contest.thaw_ready();
     let content = Content {
-        until,
+        until: contest.thaw_ready().or(contest.lapse()),
+        frozen: t.record.contest.is_some(),
         ..plain(message, now)
     };
     send(t, account, &case, since, &content, policy);
-}
-
-/// Tells everyone, the channel itself too, that its second word has changed nothing (domain "Cancel").
-fn tell_again(t: &mut Transition, account: &Account, cause: &Cause, now: Now, policy: &Policy) {
-    let message = Message::ReportRepeated;
-    let Some(count) = attempt::counted(&mut t.record, message, now).filter(|_| cause.enforced) else {
-        return;
-    };
-    let content = attempt::content(message, count, now);
-    send(t, account, &cause.reference, cause.at, &content, policy);
 }
 
 /// A message that is about no change.
@@ -293,10 +222,13 @@ const fn plain(message: Message, now: Now) -> Content {
         locale: None,
         name: String::new(),
         count: None,
+        frozen: false,
+        ended: None,
     }
 }
 
-/// Sends to every channel known before `since`, and to the newcomers; nobody gets a link.
+/// Sends to every channel known before `since`, and to the newcomers. The link shows how things stand, without a
+/// log-in that nobody can make now.
 fn send(
     t: &mut Transition,
     account: &Account,
@@ -305,10 +237,7 @@ fn send(
     content: &Content,
     policy: &Policy,
 ) {
-    let mut notices = notice::plan(&t.record, account, case, since, content, policy);
-    for notice in &mut notices {
-        notice.link = false;
-    }
+    let notices = notice::plan(&t.record, account, case, since, content, policy);
     // A freeze may be told more than once: another channel, another freeze.
     t.notices_at(notices);
 }
@@ -346,7 +275,7 @@ pub fn approve_thaw(
     now: Now,
     policy: &Policy,
 ) -> Result<Transition, ThawRefusal> {
-    let contest = old.contest.as_ref().ok_or(ThawRefusal::NotContested)?;
+    let contest = old.disputed().ok_or(ThawRefusal::NotContested)?;
     if !contest.exits.contains(&Exit::Thaw) {
         return Err(ThawRefusal::NotAllowed);
     }
@@ -376,13 +305,13 @@ pub fn approve_thaw(
     t.record.touch(now);
     let case = contest.case.clone();
     let count = thaw.approvals.len();
-    if let Some(contest) = t.record.contest.as_mut() {
+    if let Some(contest) = t.record.disputed_mut() {
         contest.thaw = Some(thaw);
     }
     let id = format!("{case}:thaw_approved:{count}:{}", t.record.updated.millis());
     let entry = Entry::system(id, now.latest(), "thaw_approved", Some(&case))
         .by(Actor::Administrator(approver.to_owned()))
-        .with("finding", format!("{finding:?}").to_lowercase())
+        .with("finding", finding.as_str())
         .with("approvals", count);
     t.audit.push(entry);
     if complete {
@@ -402,12 +331,14 @@ pub enum ThawStep {
     Complete,
     /// The freeze lapses into a hold.
     Lapse,
+    /// A reminder goes out.
+    Remind,
 }
 
 /// What is due about a freeze at `now`.
 #[must_use]
 pub fn thaw_step(record: &Record, now: Now) -> ThawStep {
-    let Some(contest) = &record.contest else {
+    let Some(contest) = record.disputed() else {
         return ThawStep::Wait;
     };
     if let (Some(ready), Some(thaw)) = (contest.thaw_ready(), &contest.thaw) {
@@ -417,9 +348,11 @@ pub fn thaw_step(record: &Record, now: Now) -> ThawStep {
             (true, Finding::Unfounded) => ThawStep::Complete,
         };
     }
-    let lapsed = contest.lapses.is_some_and(|at| at <= now.earliest());
-    if lapsed && !contest.confirmed {
+    let due = |at: Option<Timestamp>| record.contest.is_some() && at.is_some_and(|at| at <= now.earliest());
+    if due(contest.lapse()) {
         ThawStep::Lapse
+    } else if due(contest.reminder()) {
+        ThawStep::Remind
     } else {
         ThawStep::Wait
     }
@@ -438,7 +371,7 @@ pub fn end_freeze(
     now: Now,
     policy: &Policy,
 ) -> Option<Transition> {
-    let contest = old.contest.as_ref()?;
+    let contest = old.disputed()?;
     let step = thaw_step(old, now);
     let mut t = Transition::new(old.clone());
     t.record.touch(now);
@@ -453,11 +386,11 @@ pub fn end_freeze(
         .with("enforced", contest.enforced)
     };
     match step {
-        ThawStep::Wait => return None,
+        ThawStep::Wait | ThawStep::Remind => return None,
         ThawStep::Restore(_) if !restored => return None,
         ThawStep::Restore(_) | ThawStep::Complete => {
             if !still_approved(old, contest, eligible) {
-                if let Some(contest) = t.record.contest.as_mut() {
+                if let Some(contest) = t.record.disputed_mut() {
                     contest.thaw = None;
                 }
                 let alarm = "an approver may no longer approve";
@@ -465,7 +398,9 @@ pub fn end_freeze(
                 tell(&mut t, account, Message::AccountFrozen, now, policy);
                 return Some(t);
             }
-            t.audit.push(line("thawed"));
+            let finding = contest.thaw.as_ref().map(|t| t.finding);
+            let found = finding.map_or("", Finding::as_str);
+            t.audit.push(line("thawed").with("finding", found));
             if let ThawStep::Restore(since) = step {
                 t.account = Some(account.restored(since, now.latest()));
             }
@@ -473,7 +408,15 @@ pub fn end_freeze(
         ThawStep::Lapse => t.audit.push(line("freeze_lapsed").alarming()),
     }
     let after = after::hold(old, contest, reference, now, policy);
-    after::follow(&mut t, account, after, now, policy);
+    after::follow(
+        &mut t,
+        account,
+        contest,
+        step == ThawStep::Lapse,
+        after,
+        now,
+        policy,
+    );
     Some(t)
 }
 

@@ -101,6 +101,8 @@ pub fn rebuild(
     };
     let mut whole = Transition::new(left.cloned().unwrap_or_else(|| Record::new(subject.clone())));
     whole.record.elevations.clear();
+    // It was read just now.
+    whole.record.unreadable = None;
     whole.account = ground(&evidence, s.now);
     replay(&mut whole, subject, &evidence, case, known, s);
     unknown_told(&mut whole, left, &evidence);
@@ -129,6 +131,7 @@ fn ground(evidence: &Evidence<'_>, now: Now) -> Option<Account> {
         return Some(evidence.after.map_or_else(|| before.clone(), seen));
     }
     let mut account = evidence.after?.clone();
+    account.name.clear();
     for change in evidence.changes {
         let class = match change.kind {
             ChangeKind::PasswordReset | ChangeKind::PasswordChanged | ChangeKind::PasswordSetByAdmin => {
@@ -231,6 +234,9 @@ fn carry(whole: &mut Transition, evidence: &Evidence<'_>, case: &Naming<'_>, s: 
         // A freeze that was lifted into a hold of the contested cause's length.
         let longest = longest(s.tier, |_| true).max(Span::from_hours(24));
         take_over(whole, Row::AfterContest, ceiling, longest, case, s);
+        // Whether people judged it or it lapsed, nobody knows: it stays in doubt.
+        let known = whole.record.lapsed.take();
+        whole.record.lapsed = known.or_else(|| contest(whole, carried, s));
         return true;
     }
     let frozen = carried.contested && ceiling.as_ref().is_none_or(|c| *c == Ceiling::none());
@@ -319,18 +325,22 @@ fn freeze(whole: &mut Transition, carried: &Carried, naming: &Naming<'_>, s: Set
         let length = longest(s.tier, |_| true);
         take_over(whole, Row::PasswordReset, &every(s.tier), length, naming, s);
     }
+    whole.record.contest = contest(whole, carried, s);
+}
+
+/// The freeze of which only the IdP still knows: about the latest hold in force and what belongs to it.
+fn contest(whole: &Transition, carried: &Carried, s: Setting<'_>) -> Option<Contest> {
+    let holding = |c: &&Cause| c.holds() && c.enforced;
     let running = whole.record.causes.iter().filter(holding);
-    let Some(cause) = running.max_by_key(|c| c.at) else {
-        return;
-    };
+    let cause = running.max_by_key(|c| c.at)?;
     let same = |c: &&Cause| c.holds() && c.episode == cause.episode;
     let since = whole.record.causes.iter().filter(same).map(|c| c.at).min();
     let exits: Vec<Exit> = s.tier.exits.iter().copied().collect();
-    whole.record.contest = Some(Contest {
+    Some(Contest {
         case: cause.reference.clone(),
         since: s.now.latest(),
         by: ChannelId(String::new()),
-        // An unconfirmed freeze lapses; whether this one was, nobody knows.
+        // Only the freeze of a channel that is no longer there lapses; whose this was, nobody knows.
         confirmed: true,
         told: Some(s.now.latest()),
         enforced: true,
@@ -344,6 +354,10 @@ fn freeze(whole: &mut Transition, carried: &Carried, naming: &Naming<'_>, s: Set
         thaw: None,
         contested_since: since.unwrap_or(cause.at),
         hold: cause.contest_length.max(longest(s.tier, |_| true)),
+        removed: None,
+        reminders: 0,
+        owned: Vec::new(),
+        proven: None,
         clocks: Clocks::of(s.policy),
-    });
+    })
 }

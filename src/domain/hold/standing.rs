@@ -1,8 +1,10 @@
 //! How a record stands at an instant: what is restricted, what a session still owes, what the IdP has to carry. All of it
 //! follows from what is stored and from the time that is asked about.
 
-use super::{Cause, Posture, Record, Restriction};
+use super::contest::Contest;
+use super::{Cause, Posture, Record, Restriction, Told};
 use crate::domain::ceiling::Ceiling;
+use crate::domain::notice::Content;
 use crate::domain::policy::AtEnd;
 use crate::domain::time::{Now, Timestamp};
 
@@ -30,6 +32,13 @@ impl Record {
                 allowed: Ceiling::none(),
                 until: None,
                 reference: contest.case.clone(),
+            });
+        }
+        if let Some(unreadable) = self.unreadable.as_ref().filter(|u| u.enforced) {
+            return Some(Restriction {
+                allowed: Ceiling::none(),
+                until: None,
+                reference: unreadable.case.clone(),
             });
         }
         self.restriction_of(now, |c| c.enforced)
@@ -60,14 +69,52 @@ impl Record {
             };
             e.end() <= now.earliest() && !wanted
         });
-        let last = waiting.iter().max_by_key(|e| e.end())?;
+        let last = waiting.iter().max_by_key(|e| e.end());
+        let doubtful = self.doubtful().filter(|_| !eligible);
+        let reference = last.map_or_else(|| doubtful.map(|c| c.case.clone()), |e| Some(e.reference()));
+        let all = waiting
+            .iter()
+            .fold(Ceiling::Full, |all, e| all.intersect(&e.allowed()));
         Some(Restriction {
-            allowed: waiting
-                .iter()
-                .fold(Ceiling::Full, |all, e| all.intersect(&e.allowed())),
+            allowed: doubtful.map_or_else(|| all.clone(), |_| all.intersect(&Ceiling::of(&["read"]))),
             until: None,
-            reference: last.reference(),
+            reference: reference?,
         })
+    }
+
+    /// What a message says, with how the whole account stands: everything that restricts it at `now`, and `more` that is
+    /// about to. What a message says about one change alone is false where another one still holds.
+    #[must_use]
+    pub fn stated(&self, content: Content, more: Option<&Cause>, now: Now) -> Content {
+        if self.frozen().is_some() {
+            return Content {
+                frozen: true,
+                allowed: None,
+                until: None,
+                ..content
+            };
+        }
+        let runs = |c: &&Cause| c.holds() && c.enforced && now.earliest() < c.end();
+        let all: Vec<&Cause> = self.causes.iter().filter(runs).chain(more).collect();
+        let doubtful = self.doubtful().map(|_| Ceiling::of(&["read"]));
+        let ceilings = all.iter().map(|c| &c.allowed).chain(&doubtful);
+        let allowed = ceilings.fold(Ceiling::Full, |all, one| all.intersect(one));
+        // Nobody has been told yet, or this message is what tells: the nominal end.
+        let end = |c: &&Cause| match c.told {
+            Told::Pending => c.nominal_end(),
+            _ => c.end(),
+        };
+        Content {
+            frozen: false,
+            until: all.iter().map(end).max().filter(|_| doubtful.is_none()),
+            allowed: (!allowed.is_full()).then_some(allowed),
+            ..content
+        }
+    }
+
+    /// A freeze that is over and that nobody has judged, where it was in force.
+    fn doubtful(&self) -> Option<&Contest> {
+        self.lapsed.as_ref().filter(|c| c.enforced)
     }
 
     /// Whether a session of ours that began at `began`, out of the IdP's session `upstream_sid`, still lives.
@@ -84,6 +131,9 @@ impl Record {
         match (self.frozen(), self.restriction(now)) {
             (Some(contest), _) => Posture::Contested(contest.at_idp),
             (None, Some(restriction)) => Posture::Held(restriction.allowed),
+            // The IdP cannot tell a credential in doubt from another one: its own tokens stay reduced until people
+            // have judged.
+            (None, None) if self.doubtful().is_some() => Posture::Held(Ceiling::of(&["read"])),
             (None, None) => Posture::Free,
         }
     }

@@ -129,6 +129,7 @@ impl Policy {
                 id: Span::from_mins(15),
                 session: Span::from_hours(12),
                 offline: Span::from_days(30),
+                refresh_grace: Span::from_secs(10),
             },
             probation: Span::from_days(7),
             enrolment_window: Span::from_days(7),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::hold::contest::Doubt;
 use crate::domain::policy::Policy;
 use crate::domain::time::{Span, Timestamp};
 
@@ -48,6 +49,19 @@ const RETURNS_WITHIN: Span = Span::from_days(30);
 const RETURNS_AFTER: Span = Span::from_days(7);
 
 impl Contact {
+    /// What somebody has to hold to read what is sent here: of a mailbox without regard to case and to what stands
+    /// behind a `+`, of a telephone its digits.
+    fn mailbox(&self) -> String {
+        match (self.kind, self.address.rsplit_once('@')) {
+            (ContactKind::Email, Some((local, domain))) => {
+                let box_of = local.split('+').next().unwrap_or(local);
+                format!("{box_of}@{domain}").to_lowercase()
+            }
+            (ContactKind::Email, None) => self.address.to_lowercase(),
+            (ContactKind::Phone, _) => self.address.chars().filter(char::is_ascii_digit).collect(),
+        }
+    }
+
     /// Whether this contact, removed at `gone` and there again at `seen`, keeps its age.
     fn returns(&self, gone: Timestamp, seen: Timestamp) -> bool {
         seen < gone.plus(RETURNS_WITHIN) && self.since.plus(RETURNS_AFTER) <= gone
@@ -101,7 +115,7 @@ pub struct Factor {
     pub id: String,
     /// Its class.
     pub class: FactorClass,
-    /// When it was enrolled, by the IdP's word (or first seen by us, when the IdP has none).
+    /// When it was enrolled, by the IdP's word; [`Factor::UNDATED`] when the IdP does not know.
     pub created: Timestamp,
     /// When it was removed or replaced, if it was.
     pub gone: Option<Timestamp>,
@@ -110,11 +124,22 @@ pub struct Factor {
 }
 
 impl Factor {
+    /// The age of a factor of which the IdP tells none, such as a password that a directory keeps: it is older than
+    /// nothing, so it is never eligible.
+    pub const UNDATED: Timestamp = Timestamp::from_millis(i64::MAX);
+
+    /// Whether the IdP knows when it was enrolled.
+    #[must_use]
+    pub fn is_dated(&self) -> bool {
+        self.created != Self::UNDATED
+    }
+
     /// Whether this factor is *eligible* against a change at `change`: enrolled before it and older than the
     /// probation, or enrolled in the session that created the account (and not replaced since).
     #[must_use]
     pub fn eligible(&self, change: Timestamp, probation: Span) -> bool {
-        self.gone.is_none_or(|gone| gone >= change)
+        self.is_dated()
+            && self.gone.is_none_or(|gone| gone >= change)
             && self.created < change
             && (self.at_creation || self.created.plus(probation) <= change)
     }
@@ -146,13 +171,42 @@ pub struct Account {
     pub enabled: bool,
     /// BCP 47 tag of the account's language, if known.
     pub locale: Option<String>,
+    /// What it is known by beside its contacts, such as a user name and an id in a directory: keyed names, as those of
+    /// channels. In a live reading, before the caller has named them, the plain words.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 impl Account {
-    /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified and older than the probation.
+    /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified, and either one that the account was
+    /// made with or older than the probation.
     #[must_use]
-    pub fn may_veto(contact: &Contact, change: Timestamp, policy: &Policy) -> bool {
-        contact.verified && contact.since.plus(policy.probation) <= change
+    pub fn may_veto(&self, contact: &Contact, change: Timestamp, policy: &Policy) -> bool {
+        let made_with = contact.since <= self.created;
+        contact.verified && (made_with || contact.since.plus(policy.probation) <= change)
+    }
+
+    /// Whether somebody who logs in with what is on this account now has proven to be who was there: every way to sign
+    /// in is past its probation at `now`, and none came with what is in `doubt`, or after it. No age makes up for that.
+    #[must_use]
+    pub fn proves(&self, now: Timestamp, probation: Span, doubt: Option<Doubt>) -> bool {
+        let sound =
+            |f: &Factor| f.eligible(now, probation) && doubt.is_none_or(|doubt| !doubt.covers(f.created));
+        !self.factors.is_empty() && self.factors.iter().all(sound)
+    }
+
+    /// Whether two channels are independent, as far as anybody knows: not two spellings of one mailbox, and not an
+    /// address and the one that took its place in one edit, to which it may well be forwarded. A channel that nobody
+    /// knows any more counts as independent: what it says keeps an account shut.
+    #[must_use]
+    pub fn independent(&self, one: &ChannelId, other: &ChannelId) -> bool {
+        let known = |id: &ChannelId| self.contacts.iter().find(|c| c.id == *id);
+        let (Some(a), Some(b)) = (known(one), known(other)) else {
+            return one != other;
+        };
+        let replaced = |old: &Contact, new: &Contact| old.gone.is_some_and(|gone| gone == new.since);
+        let forwards = a.kind == b.kind && (replaced(a, b) || replaced(b, a));
+        one != other && (a.kind != b.kind || a.mailbox() != b.mailbox()) && !forwards
     }
 
     /// Merges a fresh reading of the IdP into this snapshot at `seen`: keeps ages, marks what is gone.
@@ -165,6 +219,9 @@ impl Account {
         let mut next = Self {
             contacts: Vec::new(),
             factors: Vec::new(),
+            // A name is whatever its owner typed, and whoever takes over an account can type: messages about a change
+            // use the name of before it.
+            name: self.name.clone(),
             ..reading.clone()
         };
         for old in &self.contacts {
@@ -217,7 +274,8 @@ impl Account {
                 contact.gone = None;
             }
         }
-        for factor in next.factors.iter_mut().filter(|f| f.created >= since) {
+        let enrolled = |f: &&mut Factor| f.is_dated() && f.created >= since;
+        for factor in next.factors.iter_mut().filter(enrolled) {
             factor.gone = factor.gone.or(Some(at));
         }
         next

@@ -16,11 +16,12 @@ use crate::domain::entitlement::{Asking, Issued, Request};
 use crate::domain::session::Session;
 use crate::domain::subject::Subject;
 use crate::flow::entitle;
+use crate::flow::grant::{self, Refusal};
 use crate::http::context::Context;
 use crate::http::problem::Problem;
 use crate::oidc::settings::ADMIN_SCOPE;
 use crate::oidc::verify::Verified;
-use crate::ports::store::{Loaded, Parts};
+use crate::ports::store::Loaded;
 
 /// Somebody who may read: an administrator, or the holder of the static key.
 #[derive(Clone, Debug)]
@@ -131,29 +132,17 @@ async fn administrator(context: &Context, token: &str) -> Result<Subject, Denied
         .and_then(|sub| context.broker.settings.subject(sub));
     let subject = subject.ok_or_else(|| invalid("the token is nobody's"))?;
     let key = context.flow.key(&subject);
-    let loaded = context
-        .flow
-        .store
-        .read(&key, Parts::GRANTS)
-        .await
-        .map_err(Problem::from)?;
-    let session =
-        living_session(&verified, &loaded).ok_or_else(|| invalid("the session of this token has ended"))?;
-    may(context, &verified, session, &loaded)?;
-    Ok(subject)
-}
-
-/// The session of a token, while it and the refresh family of the token live (ISS-10).
-fn living_session<'a>(verified: &Verified, loaded: &'a Loaded) -> Option<&'a Session> {
-    let grants = loaded.grants.as_ref()?;
-    let session = grants.session(verified.text("sid")?)?;
-    let jti = verified.text("jti")?;
-    let family = grants.family(jti.split_once('.')?.0)?;
-    (!family.denied.iter().any(|denied| denied == jti)).then_some(())?;
-    let lives = |record: &crate::domain::hold::Record| {
-        record.session_lives(session.began, session.upstream_sid.as_deref())
+    let token = (
+        verified.text("sid").unwrap_or_default(),
+        verified.text("jti").unwrap_or_default(),
+    );
+    let (session, loaded) = match grant::vouched(&context.flow, &key, token).await {
+        Ok(found) => found,
+        Err(Refusal::Store(error)) => return Err(Problem::from(error).into()),
+        Err(_) => return Err(invalid("the session of this token has ended")),
     };
-    loaded.record.as_ref().is_none_or(lives).then_some(session)
+    may(context, &verified, &session, &loaded)?;
+    Ok(subject)
 }
 
 fn may(context: &Context, verified: &Verified, session: &Session, loaded: &Loaded) -> Result<(), Denied> {

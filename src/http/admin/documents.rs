@@ -10,7 +10,7 @@ use crate::domain::hold::contest::Contest;
 use crate::domain::hold::{Cause, Effect, Record, Told};
 use crate::domain::policy::Rollout;
 use crate::domain::subject::Subject;
-use crate::domain::subject::account::Account;
+use crate::domain::subject::account::{Account, ChannelId};
 use crate::domain::time::{Now, Timestamp};
 use crate::domain::wording::{self, Wording};
 use crate::http::problem::Problem;
@@ -68,6 +68,7 @@ pub fn state(record: &Record, now: Now) -> Standing {
         (Some(contest), _) if contest.enforced => Standing::Contested,
         (_, Some(_)) => Standing::Held,
         (Some(_), None) => Standing::Observed,
+        (None, None) if record.doubt().is_some() => Standing::Held,
         (None, None) if record.shadow(now).is_some() => Standing::Observed,
         (None, None) => Standing::Quiet,
     }
@@ -135,7 +136,7 @@ pub fn summary(record: &Record, now: Now) -> Value {
         "tier": last.map(|c| &c.tier),
         "rollout": last.map(|c| rollout(c.rollout)),
         "told": last.map(|c| told(c.told)),
-        "thaw_approvals": record.contest.as_ref().and_then(|c| c.thaw.as_ref()).map_or(0, |t| t.approvals.len()),
+        "thaw_approvals": record.disputed().and_then(|c| c.thaw.as_ref()).map_or(0, |t| t.approvals.len()),
     })
 }
 
@@ -149,7 +150,9 @@ pub fn subject(subject: &Subject, loaded: &Loaded, now: Now) -> Value {
         members.insert("causes".to_owned(), record.causes.iter().map(cause).collect());
         members.insert(
             "freeze".to_owned(),
-            record.contest.as_ref().map_or(Value::Null, freeze),
+            record
+                .disputed()
+                .map_or(Value::Null, |contest| freeze(contest, record.contest.is_some())),
         );
         members.insert(
             "channels".to_owned(),
@@ -183,15 +186,25 @@ fn cause(cause: &Cause) -> Value {
     })
 }
 
-fn freeze(contest: &Contest) -> Value {
+/// A freeze, or one that is over and that nobody has judged.
+fn freeze(contest: &Contest, frozen: bool) -> Value {
+    let lapses = contest.lapse().filter(|_| frozen);
+    let owned =
+        |(channel, at): &(ChannelId, Timestamp)| json!({ "channel": channel, "at": Wording::machine(*at) });
     json!({
+        "frozen": frozen,
+        "reported_by": contest.by,
+        "contested_since": Wording::machine(contest.contested_since),
+        "ends_by_itself": lapses.is_some(),
+        "reminders": contest.reminders,
+        "owned": contest.owned.iter().map(owned).collect::<Vec<_>>(),
         "reference": contest.case,
         "since": Wording::machine(contest.since),
         "confirmed": contest.confirmed,
         "told": contest.told.map(Wording::machine),
         "enforced": contest.enforced,
         "exits": contest.exits,
-        "lapses": contest.lapses.filter(|_| !contest.confirmed).map(Wording::machine),
+        "lapses": lapses.map(Wording::machine),
         "then_read_only_for": contest.hold.to_string(),
         "thaw": contest.thaw.as_ref().map(|thaw| json!({
             "finding": thaw.finding,
@@ -216,7 +229,7 @@ fn channels(account: &Account) -> Value {
 }
 
 fn factors(account: &Account) -> Value {
-    let factor = |f: &crate::domain::subject::account::Factor| json!({ "class": f.class, "since": Wording::machine(f.created), "removed": f.gone.map(Wording::machine) });
+    let factor = |f: &crate::domain::subject::account::Factor| json!({ "class": f.class, "since": f.is_dated().then(|| Wording::machine(f.created)), "removed": f.gone.map(Wording::machine) });
     account.factors.iter().map(factor).collect()
 }
 

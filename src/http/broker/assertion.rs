@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use axum::response::Response;
 
-use crate::domain::time::Span;
-use crate::flow::Flow;
+use crate::http::broker::once::Once;
 use crate::http::context::Context;
 use crate::http::guard::oauth_unavailable;
 use crate::oidc::assertion::{self, Asserted, PublicKeys, Refusal};
-use crate::oidc::digest;
 use crate::oidc::settings::{Client, ClientAuth, ClientKeys};
-use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Mark, Parts, StoreError, Updated};
 
 /// The client of an assertion; `Ok(None)` when it proves nothing.
 ///
@@ -30,7 +26,13 @@ pub async fn client<'a>(context: &'a Context, token: &str) -> Result<Option<&'a 
             return Ok(None);
         }
     };
-    match first_use(&context.flow, &client.id, &asserted).await {
+    // Seen before, here or at another replica: a client's key has vouched for its name, so it may be kept.
+    let keep = asserted
+        .expires
+        .plus(assertion::LONGEST)
+        .since(context.flow.clock.now());
+    let once = Once::of("assertion", &format!("{}\0{}", client.id, asserted.jti), keep);
+    match once.is_first(&context.flow).await {
         Ok(true) => Ok(Some(client)),
         Ok(false) => {
             tracing::warn!(client = client.id, "a client assertion came a second time");
@@ -65,29 +67,4 @@ async fn asserted(
         Err(Refusal::UnknownKey) => Ok(verify(published(Some(&known)).await?.as_ref())),
         verdict => Ok(verdict),
     }
-}
-
-/// Whether an assertion has not been seen before, here or at another replica; from now on it has.
-async fn first_use(flow: &Flow, client: &str, asserted: &Asserted) -> Result<bool, StoreError> {
-    let name = digest::sha256(format!("client assertion\0{client}\0{}", asserted.jti).as_bytes());
-    let mut key = [0; 16];
-    for (to, from) in key.iter_mut().zip(&name) {
-        *to = *from;
-    }
-    let mark = Mark {
-        name: format!(
-            "assertion:{}",
-            digest::s256(&format!("{client}\0{}", asserted.jti))
-        ),
-        keep: asserted
-            .expires
-            .plus(assertion::LONGEST)
-            .since(flow.clock.now())
-            .max(Span::ZERO),
-    };
-    let updated = flow
-        .store
-        .update(&SubjectKey(key), Parts::RECORD, Some(&mark), &|_| None)
-        .await?;
-    Ok(!matches!(updated, Updated::Duplicate))
 }

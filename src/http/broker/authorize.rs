@@ -68,7 +68,9 @@ fn refuse(context: &Context, refused: &Refused) -> Response {
     }
 }
 
-async fn answer(
+/// Answers a request: with a session of this browser that does, or by a log-in. `params` as they were sent, for whoever
+/// has to choose.
+pub async fn answer(
     context: &Context,
     headers: &HeaderMap,
     request: AuthorizeRequest,

@@ -16,8 +16,6 @@ use crate::oidc::authorize::ReturnTo;
 
 /// The cookie of a session.
 pub const SESSION: &str = "reentry_session";
-/// The cookie that a log-in under way is bound to.
-pub const LOGIN: &str = "reentry_login";
 
 /// The value of one of our cookies.
 #[must_use]
@@ -33,7 +31,9 @@ pub fn cookie<'a>(context: &Context, headers: &'a HeaderMap, name: &str) -> Opti
     pairs.find(|(n, _)| *n == name).map(|(_, v)| v)
 }
 
-fn full_name(context: &Context, name: &str) -> String {
+/// The name under which the browser keeps a cookie of ours.
+#[must_use]
+pub fn full_name(context: &Context, name: &str) -> String {
     if context.broker.settings.is_https() {
         format!("__Host-{name}")
     } else {
@@ -41,7 +41,7 @@ fn full_name(context: &Context, name: &str) -> String {
     }
 }
 
-/// The same response with a cookie. `max_age` in seconds; 0 removes it, `None` keeps it until the browser closes.
+/// The same response with a cookie, as [`set_cookie`] sets it.
 #[must_use]
 pub fn with_cookie(
     context: &Context,
@@ -50,6 +50,12 @@ pub fn with_cookie(
     value: &str,
     max_age: Option<u32>,
 ) -> Response {
+    set_cookie(context, &mut response, name, value, max_age);
+    response
+}
+
+/// Adds a cookie to a response. `max_age` in seconds; 0 removes it, `None` keeps it until the browser closes.
+pub fn set_cookie(context: &Context, response: &mut Response, name: &str, value: &str, max_age: Option<u32>) {
     let secure = if context.broker.settings.is_https() {
         "; Secure"
     } else {
@@ -63,7 +69,6 @@ pub fn with_cookie(
     if let Ok(line) = HeaderValue::from_str(&line) {
         response.headers_mut().append(header::SET_COOKIE, line);
     }
-    response
 }
 
 /// A redirect by GET (RFC 9700 §4.12: never 307 after a POST).

@@ -1,22 +1,31 @@
 //! `/callback/{upstream}`: back from the IdP.
+//!
+//! What the browser carries says what was begun; nothing is used up before the IdP's answer is proven, so whoever looks
+//! ahead, tries, or is somebody else costs the owner nothing. Then it counts once. The same browser that comes the same
+//! way again (reload, back button, a second click) goes on to the same end with the session that it got.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::domain::session::Session;
 use crate::domain::subject::{Subject, UpstreamId};
-use crate::domain::time::Now;
-use crate::flow::session::{self, Login, OpenRefusal, Opened};
-use crate::http::broker::authorize::{give, judge};
+use crate::domain::time::{Now, Timestamp};
+use crate::flow::session::{self, Login, OpenRefusal};
+use crate::http::broker::authorize::{self, give, judge};
 use crate::http::broker::browser::{self, SESSION};
+use crate::http::broker::carried::{self, Carried, Finished};
 use crate::http::broker::login::{self, Goal, Pending};
+use crate::http::broker::once::Once;
 use crate::http::context::Context;
 use crate::http::extract::{Path, Sent};
+use crate::http::limits::Kind;
 use crate::http::problem::Problem;
 use crate::oidc::authorize::{SKEW, fresh};
 use crate::oidc::claims;
 use crate::oidc::params::Params;
 use crate::oidc::upstream::{Answer, UpstreamFault};
+use crate::ports::seal::SubjectKey;
 
 /// Errors of an IdP that are ours to pass on; anything else is `access_denied`.
 const PASSED: [&str; 7] = [
@@ -44,33 +53,50 @@ pub async fn callback(
     let Ok(params) = params.unique() else {
         return lost(&context);
     };
-    let pending = match login::take(&context, &headers, params.get("state").unwrap_or("")).await {
-        Ok(Some(pending)) if pending.upstream == upstream => pending,
-        Ok(_) => return lost(&context),
-        Err(error) => return Problem::unavailable(error).into_response(),
-    };
-    let client = if let Goal::Client(request) = &pending.goal {
-        request.client.clone()
-    } else {
-        String::new()
-    };
-    browser::of_client(arrived(&context, &headers, &params, pending).await, &client)
+    let state = params.get("state").unwrap_or("");
+    match carried::find(&context, &headers, state) {
+        Some(Carried::Underway(pending)) if pending.upstream == upstream => {
+            let client = client_of(&pending.goal);
+            let response = arrived(&context, &headers, &params, state, pending).await;
+            browser::of_client(response, &client)
+        }
+        Some(Carried::Over(finished)) if finished.upstream == upstream => {
+            let client = client_of(&finished.goal);
+            browser::of_client(repeated(&context, &headers, finished).await, &client)
+        }
+        _ => lost(&context),
+    }
+}
+
+fn client_of(goal: &Goal) -> String {
+    match goal {
+        Goal::Client(request) => request.client.clone(),
+        Goal::Page(_) => String::new(),
+    }
 }
 
 /// A log-in that nobody began here, or that is over.
 fn lost(context: &Context) -> Response {
     let text = "This sign-in is too old, was finished before, or was begun in another browser. \
                 Go back to the application and sign in again.";
-    let page = browser::page(
+    let account = context.broker.settings.url("/account");
+    let page = browser::page_with(
         context,
         StatusCode::BAD_REQUEST,
         "This sign-in cannot be finished",
         text,
+        Some(("Or look at your account".to_owned(), account)),
     );
     browser::outcome(page, "unknown_state")
 }
 
-async fn arrived(context: &Context, headers: &HeaderMap, params: &Params, pending: Pending) -> Response {
+async fn arrived(
+    context: &Context,
+    headers: &HeaderMap,
+    params: &Params,
+    state: &str,
+    pending: Pending,
+) -> Response {
     let upstreams = &context.broker.upstreams;
     if let Err(fault) = upstreams.check_issuer(&pending.upstream, params.get("iss")).await {
         tracing::warn!(upstream = %pending.upstream, %fault, "authorization response refused");
@@ -96,29 +122,73 @@ async fn arrived(context: &Context, headers: &HeaderMap, params: &Params, pendin
             "the identity provider gave no answer",
         );
     };
+    // Each answer costs the IdP a question.
+    if let Err(seconds) = context.limiter.ready(Kind::State, state) {
+        return Problem::too_often(seconds).into_response();
+    }
+    let once = Once::of("login", state, carried::PATIENCE);
+    if let Err(error) = once.can_be_marked(&context.flow).await {
+        return Problem::unavailable(error).into_response();
+    }
     let uri = login::callback_uri(context, &pending.upstream);
     let now = context.flow.clock.now();
-    match upstreams
+    let answer = match upstreams
         .finish(&pending.upstream, code, &pending.begun, &uri, now)
         .await
     {
-        Ok(answer) => logged_in(context, headers, pending, answer).await,
+        Ok(answer) => answer,
         Err(fault) => {
-            tracing::warn!(upstream = %pending.upstream, %fault, "log-in not finished");
-            match fault {
-                UpstreamFault::Unavailable(_) => failed(
-                    context,
-                    &pending,
-                    "temporarily_unavailable",
-                    "signing in is not possible now",
-                ),
-                _ => failed(
-                    context,
-                    &pending,
-                    "server_error",
-                    "the identity provider's answer was not valid",
-                ),
-            }
+            // Whether it was too often is asked before the next one.
+            let _ = context.limiter.take(Kind::State, state);
+            return unproven(context, &pending, &fault);
+        }
+    };
+    match once.is_first(&context.flow).await {
+        Ok(true) => logged_in(context, headers, state, pending, answer).await,
+        Ok(false) => {
+            let mut response = resumed(context, headers, &pending.upstream, pending.goal).await;
+            carried::take_away(context, headers, &mut response, state);
+            response
+        }
+        Err(error) => Problem::unavailable(error).into_response(),
+    }
+}
+
+/// An answer that the IdP does not stand by.
+fn unproven(context: &Context, pending: &Pending, fault: &UpstreamFault) -> Response {
+    tracing::warn!(upstream = %pending.upstream, %fault, "log-in not finished");
+    let (error, description) = match fault {
+        UpstreamFault::Unavailable(_) => ("temporarily_unavailable", "signing in is not possible now"),
+        UpstreamFault::Refused(_) | UpstreamFault::Invalid(_) => {
+            ("server_error", "the identity provider's answer was not valid")
+        }
+    };
+    failed(context, pending, error, description)
+}
+
+/// Back once more in the browser that has the session: the same end, with a code of its own.
+async fn repeated(context: &Context, headers: &HeaderMap, finished: Finished) -> Response {
+    let found = match browser::cookie(context, headers, SESSION) {
+        Some(cookie) => session::find(&context.flow, cookie).await,
+        None => Ok(None),
+    };
+    match found {
+        Ok(Some(found)) if found.session.id == finished.session => {
+            let way = (finished.goal, finished.began);
+            go_on(context, headers, way, &found.key, &found.session).await
+        }
+        Ok(_) => resumed(context, headers, &finished.upstream, finished.goal).await,
+        Err(error) => Problem::unavailable(error).into_response(),
+    }
+}
+
+/// As if it were asked for anew, at the same IdP: the answer with the session was lost, or the session has ended.
+async fn resumed(context: &Context, headers: &HeaderMap, upstream: &UpstreamId, goal: Goal) -> Response {
+    match goal {
+        Goal::Page(path) => browser::redirect(&context.broker.settings.url(&path)),
+        Goal::Client(mut request) => {
+            request.upstream = Some(upstream.clone());
+            authorize::answer(context, headers, *request, &Params::default()).await
         }
     }
 }
@@ -137,7 +207,13 @@ fn failed(context: &Context, pending: &Pending, error: &'static str, description
     }
 }
 
-async fn logged_in(context: &Context, headers: &HeaderMap, pending: Pending, answer: Answer) -> Response {
+async fn logged_in(
+    context: &Context,
+    headers: &HeaderMap,
+    state: &str,
+    pending: Pending,
+    answer: Answer,
+) -> Response {
     let subject = Subject::new(pending.upstream.clone(), &answer.sub);
     let Some(subject) = subject.filter(|s| context.broker.settings.sub(s).is_some()) else {
         return failed(
@@ -159,11 +235,25 @@ async fn logged_in(context: &Context, headers: &HeaderMap, pending: Pending, ans
     let former = browser::cookie(context, headers, SESSION);
     match session::open(&context.flow, &login, former).await {
         Ok(opened) => {
-            let cookie = opened.cookie.clone();
-            let response = go_on(context, headers, pending, &opened).await;
-            browser::with_cookie(context, response, SESSION, &cookie, None)
+            let over = Finished {
+                goal: pending.goal.clone(),
+                upstream: pending.upstream,
+                session: opened.session.id.clone(),
+                began: pending.at,
+                at: context.flow.clock.now(),
+            };
+            let way = (pending.goal, pending.at);
+            let mut response = go_on(context, headers, way, &opened.key, &opened.session).await;
+            if carried::give(context, headers, &mut response, state, &Carried::Over(over)).is_err() {
+                carried::take_away(context, headers, &mut response, state);
+            }
+            browser::with_cookie(context, response, SESSION, &opened.cookie, None)
         }
-        Err(OpenRefusal::Stale) => again(context, headers, pending).await,
+        Err(OpenRefusal::Stale) => {
+            let mut response = again(context, headers, pending).await;
+            carried::take_away(context, headers, &mut response, state);
+            response
+        }
         Err(error @ OpenRefusal::UnknownSubject) => {
             tracing::error!(upstream = %pending.upstream, %error, "a log-in is refused");
             failed(
@@ -173,6 +263,12 @@ async fn logged_in(context: &Context, headers: &HeaderMap, pending: Pending, ans
                 "the identity provider does not know this account",
             )
         }
+        Err(OpenRefusal::Disabled) => failed(
+            context,
+            &pending,
+            "access_denied",
+            "the account is disabled at the identity provider",
+        ),
         Err(error) => {
             tracing::warn!(%error, "a session cannot be opened");
             failed(
@@ -194,21 +290,26 @@ async fn again(context: &Context, headers: &HeaderMap, pending: Pending) -> Resp
     login::begin(context, headers, &pending.upstream, pending.goal, true).await
 }
 
-async fn go_on(context: &Context, headers: &HeaderMap, pending: Pending, opened: &Opened) -> Response {
-    let request = match pending.goal {
+/// To what the log-in was for, with when it began.
+async fn go_on(
+    context: &Context,
+    headers: &HeaderMap,
+    (goal, began): (Goal, Timestamp),
+    key: &SubjectKey,
+    session: &Session,
+) -> Response {
+    let request = match goal {
         Goal::Page(path) => return browser::redirect(&context.broker.settings.url(&path)),
         Goal::Client(request) => *request,
     };
-    let session = &opened.session;
     let now = Now::exact(context.flow.clock.now());
-    let done =
-        fresh(&request, session, pending.at).and_then(|()| judge(context, &request, session, now, SKEW));
+    let done = fresh(&request, session, began).and_then(|()| judge(context, &request, session, now, SKEW));
     if let Err(error) = done {
         let description = "the identity provider did not vouch for what was asked";
         return browser::error(context, &request.return_to(), error, description);
     }
     match context.broker.settings.client(&request.client).cloned() {
-        Some(client) => give(context, headers, request, &client, &opened.key, session).await,
+        Some(client) => give(context, headers, request, &client, key, session).await,
         None => Problem::fault("a client that is gone").into_response(),
     }
 }

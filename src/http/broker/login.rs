@@ -1,23 +1,19 @@
-//! A log-in under way at the IdP: kept in the store under a random name, used once, bound to the browser.
+//! A log-in at the IdP that begins: everything that is needed when the browser comes back travels with the browser
+//! (see [`carried`]), and `state` only names it.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::subject::UpstreamId;
-use crate::domain::time::{Span, Timestamp};
-use crate::flow::Flow;
-use crate::http::broker::browser::{self, LOGIN};
+use crate::domain::time::Timestamp;
+use crate::http::broker::browser;
+use crate::http::broker::carried::{self, Carried, TooLong};
 use crate::http::context::Context;
 use crate::http::guard::Rendered;
 use crate::http::problem::Fault;
 use crate::oidc::authorize::AuthorizeRequest;
 use crate::oidc::upstream::{Begun, UpstreamFault};
-use crate::ports::seal::Purpose;
-use crate::ports::store::StoreError;
-
-/// How long a log-in may take.
-const PATIENCE: Span = Span::from_mins(30);
 
 /// What a log-in is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,10 +31,8 @@ pub struct Pending {
     pub goal: Goal,
     /// The IdP.
     pub upstream: UpstreamId,
-    /// What was sent there.
+    /// What was sent there, without the address: it is not needed any more.
     pub begun: Begun,
-    /// MAC of the browser's cookie.
-    pub browser: Vec<u8>,
     /// When it began.
     pub at: Timestamp,
     /// A fresh log-in was demanded already.
@@ -93,20 +87,36 @@ pub async fn begin(
             return unavailable(&cause);
         }
     };
-    let url = begun.url.clone();
-    let secret = browser_secret(context, headers);
-    let browser = flow.seal.mac(Purpose::Cookie, secret.as_bytes()).to_vec();
+    let Begun { url, nonce, verifier } = begun;
     let pending = Pending {
         goal,
         upstream: upstream.clone(),
-        begun,
-        browser,
+        begun: Begun {
+            url: String::new(),
+            nonce,
+            verifier,
+        },
         at: flow.clock.now(),
         again,
     };
-    match put(flow, &state, &pending).await {
-        Ok(()) => browser::with_cookie(context, browser::redirect(&url), LOGIN, &secret, Some(1800)),
-        Err(error) => unavailable(&error.to_string()),
+    let mut response = browser::redirect(&url);
+    match carried::give(
+        context,
+        headers,
+        &mut response,
+        &state,
+        &Carried::Underway(pending),
+    ) {
+        Ok(()) => response,
+        Err(fault @ TooLong) => match &back {
+            Some(to) => browser::error(
+                context,
+                to,
+                "invalid_request",
+                "the request is too long; shorten state, nonce, login_hint, ui_locales, acr_values or claims",
+            ),
+            None => away(context, &fault.to_string()),
+        },
     }
 }
 
@@ -124,48 +134,4 @@ fn away(context: &Context, cause: &str) -> Response {
     page.extensions_mut().insert(Fault(cause.to_owned()));
     page.extensions_mut().insert(Rendered);
     browser::outcome(page, "temporarily_unavailable")
-}
-
-/// The browser's secret: the one it has, so that log-ins in several tabs do not disturb each other, or a new one.
-fn browser_secret(context: &Context, headers: &HeaderMap) -> String {
-    let old = browser::cookie(context, headers, LOGIN).filter(|v| {
-        v.len() == 43
-            && v.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    });
-    old.map_or_else(|| context.flow.random::<32>(), str::to_owned)
-}
-
-async fn put(flow: &Flow, state: &str, pending: &Pending) -> Result<(), StoreError> {
-    let value = serde_json::to_vec(pending).map_err(|e| StoreError::Unreadable(e.to_string()))?;
-    flow.store
-        .put_state(&format!("login:{state}"), &value, PATIENCE)
-        .await
-}
-
-/// Takes a log-in: it is gone afterwards. `None` for one that is unknown, used, too old, or of another browser.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn take(
-    context: &Context,
-    headers: &HeaderMap,
-    state: &str,
-) -> Result<Option<Pending>, StoreError> {
-    let fits = (16..=64).contains(&state.len())
-        && state
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let Some(secret) = browser::cookie(context, headers, LOGIN).filter(|_| fits) else {
-        return Ok(None);
-    };
-    let flow = &context.flow;
-    let Some(value) = flow.store.take_state(&format!("login:{state}")).await? else {
-        return Ok(None);
-    };
-    let pending: Option<Pending> = serde_json::from_slice(&value).ok();
-    Ok(pending.filter(|p| {
-        flow.clock.now() < p.at.plus(PATIENCE)
-            && flow.seal.verify(Purpose::Cookie, secret.as_bytes(), &p.browser)
-    }))
 }

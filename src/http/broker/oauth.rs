@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::domain::pace;
 use crate::http::broker::{assertion as client_assertion, browser};
 use crate::http::context::Context;
 use crate::http::limits::{self, Kind};
@@ -78,29 +79,24 @@ pub async fn client<'a>(
         Some(Err(_)) => return Err(unknown_client(true)),
     };
     let credentials = header.map(Authorization::read);
-    let who = failing(context, peer, credentials.as_ref(), &params);
-    // A refresh is never kept out by what failed before: its token is sealed, there is nothing to guess.
-    let open = header.is_none() && params.get("grant_type") == Some("refresh_token");
-    if let Some(who) = who.filter(|_| !open)
-        && let Err(seconds) = context.limiter.ready(Kind::Token, who)
-    {
-        return Err(too_often(Kind::Token, seconds));
-    }
     let recognised =
         if params.get("client_assertion").is_some() || params.get("client_assertion_type").is_some() {
             asserted(context, header, &params).await?
         } else {
             client_auth::authenticate(&context.broker.settings, credentials.as_ref(), &params)
         };
+    // Failures are counted after they have failed: whoever has the right secret is never asked.
+    let judged = pace::judge(!matches!(recognised, Err(Refusal::Unknown)), || {
+        let who = failing(context, peer, credentials.as_ref(), &params);
+        who.map_or(Ok(()), |who| context.limiter.take(Kind::Token, who))
+    });
+    if let Err(seconds) = judged {
+        return Err(too_often(Kind::Token, seconds));
+    }
     match recognised {
         Ok(client) => Ok((client, params)),
         Err(Refusal::Mixed) => Err(invalid_request("use exactly one way of client authentication")),
-        Err(Refusal::Unknown) => {
-            if let Some(Err(seconds)) = who.map(|who| context.limiter.take(Kind::Token, who)) {
-                return Err(too_often(Kind::Token, seconds));
-            }
-            Err(unknown_client(header.is_some()))
-        }
+        Err(Refusal::Unknown) => Err(unknown_client(header.is_some())),
     }
 }
 

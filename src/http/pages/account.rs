@@ -6,6 +6,7 @@ use minijinja::context;
 use minijinja::value::Value;
 
 use crate::domain::ceiling::Ceiling;
+use crate::domain::change::Row;
 use crate::domain::hold::contest::Contest;
 use crate::domain::hold::{Cause, Record};
 use crate::domain::notice::Message;
@@ -98,7 +99,7 @@ pub fn page(pages: &Pages, view: &View, looking: &Looking<'_>) -> String {
     };
     let now = view.now.earliest();
     let title = state.title(pages.wording());
-    let values = context! { ..state.values(pages.wording(), view), ..page };
+    let values = context! { ..state.values(pages, view), ..page };
     pages.render("account.html", &title, Some(now), None, values)
 }
 
@@ -108,6 +109,8 @@ enum State<'a> {
     /// Over by time, but applications have to be signed in to anew.
     Login {
         young: bool,
+        /// What somebody contested and nobody has judged holds it until people have.
+        doubtful: bool,
     },
     Limited {
         allowed: Ceiling,
@@ -140,6 +143,7 @@ impl<'a> State<'a> {
                     young: record
                         .awaits_login(now, Some(now.latest()), session.eligible)
                         .is_some(),
+                    doubtful: record.doubt().is_some() && !session.eligible,
                 }
             }
             None => Self::Whole,
@@ -149,17 +153,33 @@ impl<'a> State<'a> {
     fn title(&self, words: &Wording) -> String {
         match self {
             Self::Whole => "Your account".to_owned(),
+            Self::Login { doubtful: true, .. } => {
+                "Your account is limited until our staff has looked at it".to_owned()
+            }
             Self::Login { .. } => "Sign in again to use everything".to_owned(),
             Self::Limited { until, .. } => format!("Your account is limited until {}", words.moment(*until)),
             Self::Frozen(_) => "Your account is frozen".to_owned(),
         }
     }
 
-    fn values(&self, words: &Wording, view: &View) -> Value {
-        let now = view.now.earliest();
+    fn values(&self, pages: &Pages, view: &View) -> Value {
+        let (now, words) = (view.now.earliest(), pages.wording());
         match self {
             Self::Whole => named("whole"),
-            Self::Login { young } => context! { young => *young, ..named("login") },
+            Self::Login { young, doubtful } => {
+                let disputed = view
+                    .record
+                    .as_ref()
+                    .and_then(Record::disputed)
+                    .filter(|_| *doubtful);
+                let reference = disputed.map_or("", |c| c.case.as_str());
+                context! {
+                    young => *young,
+                    doubtful => disputed.map(|c| c.contested_since.millis()),
+                    turn_to => wording::turn_to(pages.brand().support.as_deref(), reference),
+                    ..named("login")
+                }
+            }
             Self::Limited { allowed, from, until } => context! {
                 state => "limited",
                 restriction => super::timed(words, &words.restriction(allowed, Some(*until)), Some(*until)),
@@ -170,13 +190,7 @@ impl<'a> State<'a> {
                 frozen => (),
             },
             Self::Frozen(contest) => context! {
-                frozen => context! {
-                    since => contest.since.millis(),
-                    ready => contest.thaw.as_ref().and_then(|t| t.ready).map(Timestamp::millis),
-                    approvals => contest.thaw.as_ref().is_some_and(|t| !t.approvals.is_empty()),
-                    lapses => contest.lapses.filter(|_| !contest.confirmed).map(Timestamp::millis),
-                    after => Wording::length(contest.hold),
-                },
+                frozen => super::report::frozen(pages, contest),
                 ..named("frozen")
             },
         }
@@ -240,9 +254,18 @@ fn causes(view: &View) -> Vec<Value> {
         .filter(of_now);
     shown
         .map(|c| {
-            let after = c.row == crate::domain::change::Row::AfterContest;
+            let was = c
+                .change
+                .strip_prefix("after:")
+                .filter(|_| c.row == Row::AfterContest);
+            let from = was.and_then(|case| view.frozen.get(case));
             context! {
-                what => if after { "The account was frozen" } else { wording::happened(c.kind) },
+                what => match (was, from) {
+                    (None, _) => wording::happened(c.kind),
+                    (Some(_), Some(_)) => "The account was frozen",
+                    (Some(_), None) => "A freeze of the account ended",
+                },
+                from => from.map(|at| at.millis()),
                 at => c.at.millis(),
                 origin => c.origin.as_deref().map(wording::plain).filter(|o| !o.is_empty()),
                 reference => &c.reference,
@@ -298,6 +321,7 @@ const fn subject(message: Message) -> &'static str {
         Message::AccountFrozen => "Account frozen",
         Message::FreezeEnding => "End of the freeze decided",
         Message::FreezeEnded => "Freeze ended",
+        Message::FreezeStands => "Account still frozen",
         Message::ReportRepeated => "Reported once more",
         Message::RestrictionKept => "Attempt to take the limits away",
         Message::AdministratorAdded => "Another administrator",

@@ -1,70 +1,66 @@
 //! The page behind a "this was not me" link.
 
 use minijinja::context;
+use minijinja::value::Value;
 
-use crate::domain::wording;
-use crate::flow::report::{Reported, View};
+use crate::domain::change::Row;
+use crate::domain::hold::contest::Contest;
+use crate::domain::time::Timestamp;
+use crate::domain::wording::{self, Freeze, Wording};
+use crate::flow::report::View;
 use crate::http::pages::{Notice, Pages, Tone};
 
-/// What the link is about, and the one button.
+/// What the link is about, how things stand, and what can be said about it.
 #[must_use]
 pub fn look(pages: &Pages, view: &View, token: &str) -> String {
-    let cause = &view.cause;
+    let (cause, words) = (&view.cause, pages.wording());
     let runs = cause.enforced && cause.holds() && view.now < cause.end();
+    let action = format!("{}/cancel/{token}", pages.base());
     let page = context! {
         at => cause.at.millis(),
         origin => cause.origin.as_deref().map(wording::plain).filter(|o| !o.is_empty()),
-        frozen => view.frozen,
+        after => cause.row == Row::AfterContest,
         effective => cause.enforced,
         restriction => runs.then(|| {
-            let said = pages.wording().restriction(&cause.allowed, Some(cause.end()));
-            super::timed(pages.wording(), &said, Some(cause.end()))
+            let said = words.restriction(&cause.allowed, Some(cause.end()));
+            super::timed(words, &said, Some(cause.end()))
         }),
-        action => super::address(&format!("{}/cancel/{token}", pages.base())),
+        frozen => view.contest.as_ref().filter(|c| c.enforced).map(|c| frozen(pages, c)),
+        noted => view.contest.is_some(),
+        reported => view.reported.map(Timestamp::millis),
+        heard => view.heard,
+        owned => view.owned.map(Timestamp::millis),
+        mine => super::address(&format!("{action}/mine")),
+        action => super::address(&action),
+        turn_to => wording::turn_to(pages.brand().support.as_deref(), &cause.reference),
     };
-    pages.render(
-        "report.html",
-        wording::happened(cause.kind),
-        Some(view.now),
-        Some(&cause.reference),
-        page,
-    )
+    let contest = view.contest.as_ref().filter(|c| c.enforced);
+    let title = match contest {
+        Some(_) => "The account is frozen",
+        None if cause.row == Row::AfterContest => "The freeze of your account ended",
+        None => wording::happened(cause.kind),
+    };
+    let reference = contest.map_or(&cause.reference, |c| &c.case);
+    pages.render("report.html", title, Some(view.now), Some(reference), page)
 }
 
-/// What pressing the button led to.
-#[must_use]
-pub fn outcome(pages: &Pages, reported: Reported) -> String {
-    let lines = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect();
-    pages.notice(&match reported {
-        Reported::Frozen => Notice {
-            title: "The account is frozen",
-            lines: lines(&[
-                "Nobody can use it now, and everyone who was signed in is being signed out.",
-                "Every address of the account is told about this, and about everything that happens next. \
-                 You need not do anything more; you can close this page.",
-            ]),
-            tone: Tone::Frozen,
-            reference: None,
-            next: None,
-        },
-        Reported::Repeated => Notice {
-            title: "You have told us already",
-            lines: lines(&[
-                "We wrote down that you said it again. It changes nothing further: what was begun after your first \
-                 report goes on.",
-            ]),
-            tone: Tone::Plain,
-            reference: None,
-            next: None,
-        },
-        Reported::Observed => Notice {
-            title: "Thank you, we have written it down",
-            lines: lines(&["Every address of the account is told what you said. You can close this page."]),
-            tone: Tone::Done,
-            reference: None,
-            next: None,
-        },
-    })
+/// What every page says of a freeze.
+pub(super) fn frozen(pages: &Pages, contest: &Contest) -> Value {
+    let words = pages.wording();
+    let thaw = contest.thaw.as_ref();
+    let (ready, lapse) = (thaw.and_then(|t| t.ready), contest.lapse());
+    let said = words.freeze(&Freeze {
+        ready,
+        lapse,
+        approvals: thaw.map_or(0, |t| t.approvals.len()),
+        support: pages.brand().support.as_deref(),
+        reference: &contest.case,
+    });
+    let said: Vec<Value> = said
+        .iter()
+        .map(|line| super::timed(words, line, ready.or(lapse)))
+        .collect();
+    context! { since => contest.since.millis(), said, after => Wording::length(contest.hold) }
 }
 
 /// A link that is no longer, or never was, good for anything.
@@ -78,7 +74,7 @@ pub fn refused(pages: &Pages, refusal: Refused) -> String {
         Refused::Expired => (
             "This link is too old",
             "It worked for a limited time. If something is wrong with the account, sign in and look at its page, \
-             or ask for help.",
+             or get in touch with us.",
         ),
         Refused::Over => (
             "This is no longer on record",

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::json;
+use crate::domain::subject;
 use crate::domain::subject::account::FactorClass;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::hook::HookRefusal;
@@ -155,8 +156,10 @@ fn fits(data: &Subject) -> Result<(), HookRefusal> {
     let graphic = |text: &str, most: usize| {
         (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
     };
-    if !graphic(&data.sub, 255) {
-        return Err(invalid("`data.sub` is not 1 to 255 octets of printable ASCII"));
+    if !subject::Subject::is_sub(&data.sub) {
+        return Err(invalid(
+            "`data.sub` is not 1 to 1020 octets without control characters",
+        ));
     }
     // `#` separates the parts of a change that is several.
     if data

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{join3, try_join, try_join3, try_join4};
+use futures_util::future::{join3, try_join, try_join3};
 
-use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery};
+use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery, text};
 use super::events::{self, AdminAct};
 use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
 use super::story::AT_CREATION;
@@ -77,6 +77,7 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
     );
     let (parts, logs, standing) = join3(parts, logs(keycloak, sub), standing(keycloak, sub)).await;
     let (user, credentials, links) = parts.map_err(of_account)?;
+    let on = user.enabled;
     let facts = match standing {
         Ok(standing) => Some(facts(standing, &user)),
         Err(error) => {
@@ -91,7 +92,7 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
         logs: logs?,
     };
     let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
-    let carried = facts.as_ref().map(|facts| super::act::carried(&facts.groups));
+    let carried = facts.as_ref().map(|facts| super::act::carried(facts, on));
     Ok(Reading {
         account: account(&parts, &keycloak.settings.phone_attributes),
         facts,
@@ -102,6 +103,8 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
 
 async fn logs(keycloak: &Keycloak, sub: &str) -> Result<Logs, IdpError> {
     let admin = &keycloak.admin;
+    // As far back as any log is read. A query without a bound walks through years of log-ins.
+    let back = keycloak.clock.now().minus(keycloak.settings.back_fill).millis();
     let history = EventQuery {
         types: keycloak
             .known(&[
@@ -112,12 +115,14 @@ async fn logs(keycloak: &Keycloak, sub: &str) -> Result<Logs, IdpError> {
             ])
             .await?,
         user: Some(sub.to_owned()),
+        from_ms: Some(back),
         direction: Direction::Descending,
         max: HISTORY,
         ..EventQuery::default()
     };
     let edits = AdminEventQuery {
         resource_path: Some(format!("users/{sub}")),
+        from_ms: Some(back),
         direction: Direction::Descending,
         max: HISTORY,
         ..AdminEventQuery::default()
@@ -137,13 +142,13 @@ struct Standing {
 
 async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError> {
     let admin = &keycloak.admin;
-    let (realm, client, groups, only) = try_join4(
+    let (realm, groups, only) = try_join3(
         admin.effective_realm_roles(sub),
-        administrators::client_roles(keycloak, sub),
         admin.user_groups(sub),
         keycloak.admin_only(),
     )
     .await?;
+    let client = administrators::client_roles(keycloak, sub, &groups, &realm).await?;
     let undeclared = if only.undeclared {
         admin.undeclared_attributes(sub).await?
     } else {
@@ -188,7 +193,15 @@ fn account(parts: &Parts, phone_attributes: &[String]) -> Account {
         factors: factors(parts, created),
         enabled: user.enabled,
         locale: attribute(user, "locale").next().map(str::to_owned),
+        names: names(user),
     }
+}
+
+/// What an account is known by that was deleted and made again: its user name, and its id in a directory.
+fn names(user: &User) -> Vec<String> {
+    let username = user.username.iter().map(|name| format!("username:{name}"));
+    let directory = attribute(user, "LDAP_ID").map(|id| format!("directory:{id}"));
+    username.chain(directory).collect()
 }
 
 fn name(user: &User) -> String {
@@ -225,13 +238,14 @@ fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
         gone: None,
         at_creation: at <= soon,
     };
+    let undated = Factor::UNDATED.millis();
     let listed = parts
         .credentials
         .iter()
         .filter(|credential| events::is_factor(&credential.kind));
     let credentials = listed.map(|credential| {
-        let at = credential.created_date.unwrap_or(created.millis());
-        factor(credential.id.clone(), events::class(&credential.kind), at)
+        let at = credential.created_date.unwrap_or(undated);
+        factor(credential.name(), events::class(&credential.kind), at)
     });
     // A link has no date of its own: the log's, or that of the account when the log has forgotten it.
     let links = parts.links.iter().map(|link| {
@@ -382,7 +396,7 @@ fn edited(event: &AdminEvent, name: &str) -> Option<String> {
     ) {
         return None;
     }
-    let sent: serde_json::Value = serde_json::from_str(event.representation.as_deref()?).ok()?;
+    let sent: serde_json::Value = text::read(event.representation.as_deref()?.as_bytes()).ok()?;
     let value = sent
         .get(name)
         .or_else(|| sent.get("attributes")?.get(name)?.get(0))?;
@@ -464,6 +478,29 @@ mod tests {
             .map(|c| (c.address.as_str(), c.since.millis()))
             .collect();
         assert_eq!(found, [("new@example.test", 7_000), ("old@example.test", 1_000)]);
+    }
+
+    // A directory keeps the password: Keycloak lists it without an id, and with `-1` for its date.
+    #[test]
+    fn a_credential_without_an_id_or_a_date_is_of_unknown_age_and_never_eligible() {
+        let mut of_directory = parts(serde_json::json!([]), serde_json::json!([]));
+        for forged in [
+            serde_json::json!([{"type": "password", "createdDate": -1, "federationLink": "ldap"}]),
+            serde_json::json!([{"type": "password", "federationLink": "ldap"}]),
+            serde_json::json!([{"id": null, "type": "password", "createdDate": null, "federationLink": "ldap"}]),
+        ] {
+            of_directory.credentials = serde_json::from_value(forged).unwrap();
+            let account = account(&of_directory, &[]);
+            let [password, _] = account.factors.as_slice() else {
+                panic!("a password and a link");
+            };
+            assert_eq!(password.id, "stored:password:ldap");
+            assert!(!password.is_dated() && !password.at_creation);
+            for change in [0, 1_000, 4_000_000_000_000, i64::MAX] {
+                let change = Timestamp::from_millis(change);
+                assert!(!password.eligible(change, crate::domain::time::Span::ZERO));
+            }
+        }
     }
 
     #[test]

@@ -12,19 +12,27 @@
 //! and a `reentry-full` that somebody granted *during* the hold is taken and not given back. The note is made before
 //! the act and struck after its reversal, so that a crash at any point loses no right and grants none.
 //!
+//! The same is said to our own record ([`Converged::owes`]): notes can be taken away, by a tool that empties groups or
+//! with the whole of `/reentry`. What the record names is noted again while the account is held, and given back by the
+//! lift whatever is left at the realm.
+//!
+//! A freeze ends sessions and offline tokens before anything else. Whether the account can be switched off, its user
+//! profile and its directory have a say in; neither keeps a session alive.
+//!
 //! Every act is read back, by effective roles and groups, and repeated if somebody was faster. What still does not
 //! agree is told in `cannot`, and the account is switched off where the operator chose so.
 
 mod layout;
 mod restore;
 mod sessions;
+mod switch;
 
 use std::collections::BTreeSet;
 
-use futures_util::future::try_join5;
+use futures_util::future::try_join4;
 
-use self::layout::{HOLD_GROUP, Taken, forget_layout};
-pub(super) use self::layout::{Layout, carried, drift, layout, our_groups};
+use self::layout::{HOLD_GROUP, HOLD_ROLE, Taken};
+pub(super) use self::layout::{Layout, carried, drift, forget_layout, layout};
 pub(super) use self::restore::{remove_factor, restore};
 pub(super) use self::sessions::{end_session, sessions};
 use super::admin::AdminError;
@@ -36,8 +44,8 @@ use crate::domain::hold::Posture;
 use crate::domain::policy::ContestedAtIdp;
 use crate::ports::idp::{Converged, IdpError, Wanted};
 
-/// Prefix of the roles of levels.
-const HOLD_ROLE: &str = "reentry-hold.";
+/// Beside what was taken, our record notes that the account is held: what somebody grants after that is no right of before.
+const HELD: &str = "held";
 /// How often an act is repeated when the reading back does not agree.
 const ROUNDS: usize = 3;
 
@@ -62,15 +70,16 @@ impl Seen {
 
 async fn see(keycloak: &Keycloak, sub: &str) -> Result<Seen, IdpError> {
     let admin = &keycloak.admin;
-    let (user, groups, mapped, effective, client) = try_join5(
+    let (user, groups, mapped, effective) = try_join4(
         admin.user(sub),
         admin.user_groups(sub),
         admin.realm_roles(sub),
         admin.effective_realm_roles(sub),
-        administrators::client_roles(keycloak, sub),
     )
     .await
     .map_err(of_account)?;
+    let client = administrators::client_roles(keycloak, sub, &groups, &effective);
+    let client = client.await.map_err(of_account)?;
     Ok(Seen {
         user,
         groups: groups.into_iter().filter_map(|group| group.id).collect(),
@@ -86,44 +95,68 @@ struct Hand<'a> {
     layout: Layout,
     sub: &'a str,
     acts: Vec<String>,
+    /// What our record and the realm's notes say that holds took.
+    owed: BTreeSet<Taken>,
+    /// Our record knows of this hold already.
+    known: bool,
+    again: bool,
 }
 
 /// Makes the realm agree with `wanted`.
 pub(super) async fn converge(keycloak: &Keycloak, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {
-    let mut layout = layout(keycloak).await?;
-    if layout.wired().is_none() {
-        // Somebody may have wired it this minute.
-        forget_layout(keycloak).await;
-        layout = self::layout(keycloak).await?;
-    }
     let mut hand = Hand {
         keycloak,
-        layout,
+        layout: Layout::default(),
         sub,
         acts: Vec::new(),
+        owed: Taken::named(&wanted.owed),
+        known: wanted.owed.contains(HELD),
+        again: false,
     };
+    // What a freeze ends does not wait for anything else that may fail.
+    if let Posture::Contested(_) = wanted.posture
+        && let Err(error) = hand.stop().await
+    {
+        tracing::warn!(%error, "sessions of a frozen account could not all be ended; it is tried again below");
+    }
+    hand.layout = layout(keycloak).await?;
+    if hand.layout.wired().is_none() {
+        // Somebody may have wired it this minute.
+        forget_layout(keycloak).await;
+        hand.layout = layout(keycloak).await?;
+    }
     let cannot = match &wanted.posture {
         Posture::Free => {
             // A fresh log-in is asked for by ending sessions before the lift: none of them may see it.
             hand.end_sessions(wanted).await?;
-            return hand.lift().await.map(|cannot| Converged {
-                acts: hand.acts,
-                cannot,
-            });
+            let cannot = hand.lift().await?;
+            return Ok(hand.done(cannot, false));
         }
-        Posture::Held(ceiling) => hand.hold(ceiling, None).await?,
-        Posture::Contested(at_idp) => hand.hold(&Ceiling::none(), Some(*at_idp)).await?,
+        Posture::Held(ceiling) => hand.hold(ceiling, None, wanted.barred).await?,
+        Posture::Contested(at_idp) => hand.hold(&Ceiling::none(), Some(*at_idp), false).await?,
     };
     hand.end_sessions(wanted).await?;
-    Ok(Converged {
-        acts: hand.acts,
-        cannot,
-    })
+    if matches!(wanted.posture, Posture::Contested(_)) {
+        // Who signed in meanwhile, too.
+        hand.stop().await?;
+    }
+    Ok(hand.done(cannot, true))
 }
 
 impl Hand<'_> {
     fn did(&mut self, act: impl Into<String>) {
         self.acts.push(act.into());
+    }
+
+    fn done(self, cannot: Option<String>, held: bool) -> Converged {
+        let owed = self.owed.into_iter().filter(|taken| *taken != Taken::Contested);
+        let owed = owed.map(|taken| taken.group().to_owned());
+        Converged {
+            acts: self.acts,
+            cannot,
+            again: self.again,
+            owes: owed.chain(held.then(|| HELD.to_owned())).collect(),
+        }
     }
 
     async fn end_sessions(&mut self, wanted: &Wanted) -> Result<(), IdpError> {
@@ -132,35 +165,28 @@ impl Hand<'_> {
         Ok(())
     }
 
-    /// Holds the account at `ceiling`; `contest` says that it is frozen, and how.
+    /// Ends every session and offline token.
+    async fn stop(&mut self) -> Result<(), IdpError> {
+        if sessions::end_all(self.keycloak, self.sub).await? {
+            self.did("ended every session");
+        }
+        Ok(())
+    }
+
+    /// Holds the account at `ceiling`; `contest` says that it is frozen, and how; `barred` that its own acts undid the
+    /// hold again and again.
     async fn hold(
         &mut self,
         ceiling: &Ceiling,
         contest: Option<ContestedAtIdp>,
+        barred: bool,
     ) -> Result<Option<String>, IdpError> {
-        let wired = self.layout.wired().is_some();
         let mut seen = see(self.keycloak, self.sub).await?;
+        let wired = self.layout.wired().is_some();
         let mut cannot = None;
         if wired {
             for _ in 0..ROUNDS {
-                cannot = match self.hold_once(ceiling, &seen).await {
-                    Ok(()) => None,
-                    Err(error) if error.is_transient() => return Err(idp(error)),
-                    Err(AdminError::NotFound { what }) => {
-                        // A group that went away, or the account did: the next reading tells.
-                        forget_layout(self.keycloak).await;
-                        self.layout = layout(self.keycloak).await?;
-                        Some(format!("{what} is not there"))
-                    }
-                    Err(error @ (AdminError::Forbidden { .. } | AdminError::Unauthorized { .. })) => {
-                        return Err(idp(error));
-                    }
-                    Err(error) => Some(error.to_string()),
-                };
-                if contest.is_some() {
-                    // Survives the loss of our store, and says more than a level does. Struck out by a lift.
-                    self.note(Taken::Contested, &seen).await.map_err(idp)?;
-                }
+                cannot = self.restrict(ceiling, contest, &seen).await?;
                 seen = see(self.keycloak, self.sub).await?;
                 cannot = cannot.or_else(|| self.disagrees(ceiling, &seen));
                 if cannot.is_none() {
@@ -170,21 +196,54 @@ impl Hand<'_> {
         } else {
             cannot = self.layout.faults().into_iter().next();
         }
+        let noted = Taken::ALL.into_iter().filter(|taken| self.noted(*taken, &seen));
+        let noted: Vec<Taken> = noted.collect();
+        self.owed.extend(noted);
         let settings = &self.keycloak.settings;
         let undoing = (!seen.undoing.is_empty())
             .then(|| format!("it keeps {} and could undo the hold", seen.undoing.join(", ")));
         let off = contest == Some(ContestedAtIdp::Disable)
+            || barred
             || (cannot.is_some() && wired && settings.unholdable == CannotHold::Disable)
             || (undoing.is_some() && settings.held_admins == CannotHold::Disable);
-        if off {
-            self.switch_off(&seen).await?;
+        let refused = if off {
+            self.switch_off(&seen).await?
         } else {
-            self.switch_on_again(&seen).await?;
+            self.switch_on_again(&seen).await?
+        };
+        Ok(refused.or(cannot).or(undoing))
+    }
+
+    /// One try. Gives why it did not work, as far as a second one may help.
+    async fn restrict(
+        &mut self,
+        ceiling: &Ceiling,
+        contest: Option<ContestedAtIdp>,
+        seen: &Seen,
+    ) -> Result<Option<String>, IdpError> {
+        let cannot = match self.hold_once(ceiling, seen).await {
+            Ok(()) => None,
+            Err(error) if error.is_transient() => return Err(idp(error)),
+            Err(AdminError::NotFound { what }) => {
+                // A group that went away, or the account did: the next reading tells.
+                forget_layout(self.keycloak).await;
+                self.layout = layout(self.keycloak).await?;
+                Some(format!("{what} is not there"))
+            }
+            Err(error @ (AdminError::Forbidden { .. } | AdminError::Unauthorized { .. })) => {
+                return Err(idp(error));
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if contest.is_some() && self.layout.root.is_some() {
+            // Survives the loss of our store, and says more than a level does. Struck out by a lift.
+            self.note(Taken::Contested, seen).await.map_err(idp)?;
         }
-        Ok(cannot.or(undoing))
+        Ok(cannot)
     }
 
     async fn hold_once(&mut self, ceiling: &Ceiling, seen: &Seen) -> Result<(), AdminError> {
+        self.note_again(seen).await?;
         self.take_roles(seen).await?;
         // Without any group of a level the account stays without a claim, which reads as `none`.
         let Some((level, group)) = self.layout.level(ceiling) else {
@@ -203,6 +262,17 @@ impl Hand<'_> {
         if !seen.groups.contains(&group) {
             admin.join_group(self.sub, &group).await?;
             self.did(format!("joined {ROOT}/{HOLD_GROUP}{level}"));
+        }
+        Ok(())
+    }
+
+    /// Notes what our record says was taken, where somebody took the note away.
+    async fn note_again(&mut self, seen: &Seen) -> Result<(), AdminError> {
+        for taken in self.owed.clone() {
+            if !self.noted(taken, seen) {
+                self.note(taken, seen).await?;
+                self.did(format!("joined {ROOT}/{}", taken.group()));
+            }
         }
         Ok(())
     }
@@ -226,7 +296,7 @@ impl Hand<'_> {
         }
         if let Some(role) = seen.mapped(FULL) {
             // What somebody grants during a hold is not given back.
-            if !held && !noted {
+            if !held && !noted && !self.known {
                 self.note(Taken::FullRole, seen).await?;
             }
             admin
@@ -297,6 +367,7 @@ impl Hand<'_> {
         if !seen.groups.contains(&group) {
             self.keycloak.admin.join_group(self.sub, &group).await?;
         }
+        self.owed.insert(taken);
         Ok(())
     }
 
@@ -322,10 +393,11 @@ impl Hand<'_> {
 
     /// Strikes a note out, after what it says was given back.
     async fn strike(&mut self, taken: Taken) -> Result<(), AdminError> {
-        match self.layout.notes.get(&taken) {
-            Some(group) => self.keycloak.admin.leave_group(self.sub, group).await,
-            None => Ok(()),
+        if let Some(group) = self.layout.notes.get(&taken) {
+            self.keycloak.admin.leave_group(self.sub, group).await?;
         }
+        self.owed.remove(&taken);
+        Ok(())
     }
 
     fn noted(&self, taken: Taken, seen: &Seen) -> bool {
@@ -335,53 +407,37 @@ impl Hand<'_> {
             .is_some_and(|group| seen.groups.contains(group))
     }
 
-    async fn switch_off(&mut self, seen: &Seen) -> Result<(), IdpError> {
-        if !seen.user.enabled {
-            return Ok(());
-        }
-        // Without the root there is nowhere to note it: then only an administrator switches it on again.
-        if self.layout.root.is_some() {
-            self.note(Taken::Enabled, seen).await.map_err(idp)?;
-        }
-        let admin = &self.keycloak.admin;
-        admin.set_enabled(self.sub, false).await.map_err(of_account)?;
-        admin.logout(self.sub).await.map_err(of_account)?;
-        // Offline sessions are dead by not-before then, but stay listed.
-        for (session, offline) in sessions::live_sessions(self.keycloak, self.sub).await? {
-            sessions::delete_session(self.keycloak, &session.id, offline).await?;
-        }
-        self.did("switched the account off and ended every session");
-        Ok(())
-    }
-
-    async fn switch_on_again(&mut self, seen: &Seen) -> Result<(), IdpError> {
-        if !self.noted(Taken::Enabled, seen) {
-            return Ok(());
-        }
-        if !seen.user.enabled {
-            self.keycloak
-                .admin
-                .set_enabled(self.sub, true)
-                .await
-                .map_err(of_account)?;
-            self.did("switched the account on again");
-        }
-        self.strike(Taken::Enabled).await.map_err(of_account)
+    /// Whether a hold took it: the realm says so, or our record does.
+    fn took(&self, taken: Taken, seen: &Seen) -> bool {
+        self.owed.contains(&taken) || self.noted(taken, seen)
     }
 
     /// Takes a hold back: the group first, the roles last.
     async fn lift(&mut self) -> Result<Option<String>, IdpError> {
         if self.layout.root.is_none() {
-            return Ok(None);
+            if self.owed.is_empty() {
+                return Ok(None);
+            }
+            let seen = see(self.keycloak, self.sub).await?;
+            let refused = self.switch_on_again(&seen).await?;
+            if self.owed.is_empty() {
+                return Ok(refused);
+            }
+            self.again = true;
+            let why = "the realm is not wired any more, so what the hold took cannot be given back: run `reentry wire keycloak`";
+            return Ok(Some(why.to_owned()));
         }
         let mut seen = see(self.keycloak, self.sub).await?;
         for _ in 0..ROUNDS {
-            let restored = self.noted(Taken::DefaultRole, &seen);
+            let restored = self.took(Taken::DefaultRole, &seen);
             self.lift_once(&seen).await.map_err(of_account)?;
-            self.switch_on_again(&seen).await?;
+            let refused = self.switch_on_again(&seen).await?;
             seen = see(self.keycloak, self.sub).await?;
             let held = seen.groups.iter().any(|id| self.layout.is_level(id));
             let noted = self.layout.notes.values().any(|id| seen.groups.contains(id));
+            if refused.is_some() {
+                return Ok(refused);
+            }
             if !held && !noted {
                 return Ok((restored && !seen.has(FULL)).then(|| {
                     format!("its default role no longer holds `{FULL}`: run `reentry wire keycloak`")
@@ -403,7 +459,7 @@ impl Hand<'_> {
             admin.leave_group(self.sub, &group).await?;
             self.did(format!("left {}", self.named(&group)));
         }
-        if self.noted(Taken::DefaultRole, seen)
+        if self.took(Taken::DefaultRole, seen)
             && let Some(role) = self.layout.default_role.clone()
         {
             admin
@@ -415,7 +471,7 @@ impl Hand<'_> {
         if self.noted(Taken::Contested, seen) {
             self.strike(Taken::Contested).await?;
         }
-        if self.noted(Taken::FullRole, seen) {
+        if self.took(Taken::FullRole, seen) {
             if let Some(role) = self.full_role(seen).await? {
                 admin.add_realm_roles(self.sub, &[role]).await?;
                 self.did(format!("gave role {FULL} back"));

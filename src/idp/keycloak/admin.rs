@@ -8,7 +8,9 @@
 //!   ended). A second 401 is an error, not a loop.
 //! * No redirects: a redirected admin call would carry the token to another host.
 //! * Bodies are read up to [`BODY_LIMIT`]; a proxy's endless error page cannot fill the memory.
-//! * Path segments are encoded one by one: a user id or a role name can never leave its place.
+//! * Path segments are encoded one by one, every octet that is not plainly a letter or a digit: a user id or a role
+//!   name can never leave its place, whatever is in it.
+//! * Every answer is read by [`text`]: what somebody typed never makes it unreadable.
 
 mod clients;
 mod events;
@@ -17,6 +19,7 @@ mod keys;
 mod own;
 mod realm;
 mod roles;
+pub mod text;
 mod users;
 
 use std::time::{Duration, Instant};
@@ -33,6 +36,7 @@ use failure::failure;
 
 pub use events::{AdminEventQuery, Direction, EventQuery};
 pub use own::{AdminOnly, ClientRole, Own};
+use text::Rows;
 
 /// Largest answer that is read, in octets.
 pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
@@ -107,6 +111,7 @@ pub struct Admin {
     realm: String,
     credentials: Credentials,
     token: Mutex<Option<Token>>,
+    generation: std::sync::atomic::AtomicU64,
 }
 
 /// What a call sends beside its path.
@@ -154,6 +159,7 @@ impl Admin {
             realm: realm.to_owned(),
             credentials,
             token: Mutex::new(None),
+            generation: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -177,6 +183,11 @@ impl Admin {
         self.bearer(None).await.map(|_| ())
     }
 
+    /// Forgets the token: the next call fetches one that says what our account may do now.
+    pub async fn renew(&self) {
+        *self.token.lock().await = None;
+    }
+
     fn url(&self, segments: &[&str]) -> Result<Url, AdminError> {
         // The URL standard drops dot segments and an empty one names the collection: neither is an id.
         if segments.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
@@ -184,13 +195,13 @@ impl Admin {
                 what: segments.join("/"),
             });
         }
+        let mut path = self.base.path().trim_end_matches('/').to_owned();
+        for segment in segments {
+            path.push('/');
+            path.extend(segment.bytes().map(encoded));
+        }
         let mut url = self.base.clone();
-        url.path_segments_mut()
-            .map_err(|()| AdminError::Settings {
-                reason: "the base URL cannot have a path".to_owned(),
-            })?
-            .pop_if_empty()
-            .extend(segments);
+        url.set_path(&path);
         Ok(url)
     }
 
@@ -203,7 +214,7 @@ impl Admin {
         {
             return Ok((token.value.clone(), token.generation));
         }
-        let generation = slot.as_ref().map_or(0, |token| token.generation) + 1;
+        let generation = self.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         let token = self.fetch_token(generation).await?;
         let answer = (token.value.clone(), generation);
         *slot = Some(token);
@@ -329,6 +340,17 @@ impl Admin {
         decode(&format!("GET {}", path.join("/")), &reply.body)
     }
 
+    /// A page of rows.
+    async fn rows<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: Vec<(&str, String)>,
+    ) -> Result<Rows<T>, AdminError> {
+        let reply = self.call(Method::GET, path, Parts { query, body: None }).await?;
+        let what = format!("GET {}", path.join("/"));
+        text::rows(&reply.body).map_err(|error| malformed(&what, &error))
+    }
+
     /// A call whose answer has no body of interest.
     async fn act(&self, method: Method, path: &[&str]) -> Result<(), AdminError> {
         self.call(method, path, Parts::default()).await.map(|_| ())
@@ -365,7 +387,7 @@ impl Admin {
             .as_deref()
             .and_then(|location| location.trim_end_matches('/').rsplit('/').next());
         let in_body = || {
-            let body: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
+            let body: serde_json::Value = text::read(&reply.body).ok()?;
             body.get("id")?.as_str().map(str::to_owned)
         };
         id.filter(|id| !id.is_empty())
@@ -386,10 +408,24 @@ fn encode<B: Serialize + ?Sized>(path: &[&str], body: &B) -> Result<Vec<u8>, Adm
 }
 
 fn decode<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, AdminError> {
-    serde_json::from_slice(body).map_err(|error| AdminError::Malformed {
+    text::read(body).map_err(|error| malformed(what, &error))
+}
+
+fn malformed(what: &str, error: &serde_json::Error) -> AdminError {
+    AdminError::Malformed {
         what: what.to_owned(),
         reason: error.to_string(),
-    })
+    }
+}
+
+/// One octet of a path segment. A semicolon would begin parameters that the server drops, and the URL standard drops line
+/// breaks: both would name somebody else.
+fn encoded(octet: u8) -> String {
+    if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+        char::from(octet).to_string()
+    } else {
+        format!("%{octet:02X}")
+    }
 }
 
 async fn receive(what: &str, mut request: reqwest::RequestBuilder) -> Result<Reply, AdminError> {

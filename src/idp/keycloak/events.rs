@@ -1,6 +1,8 @@
 //! Reading Keycloak's two logs: which lines matter, and what one line says.
 
+use crate::domain::session::Withdrawal;
 use crate::domain::subject::account::FactorClass;
+use crate::domain::time::Timestamp;
 use crate::idp::keycloak::representations::{AdminEvent, Event};
 
 /// User events that say that something about an account changed: what the poller asks for.
@@ -22,8 +24,12 @@ pub const TELLING: [&str; 15] = [
     "VERIFY_EMAIL",
 ];
 
+/// User events that say that Keycloak has ended something: what the poller asks for beside [`TELLING`]. Each is believed
+/// as it stands, without reading the account.
+pub const ENDING: [&str; 2] = ["DELETE_ACCOUNT", "LOGOUT"];
+
 /// What is read beside [`TELLING`] when an account's story is judged.
-pub const TELLING_TOO: [&str; 1] = ["LOGIN"];
+pub const TELLING_TOO: [&str; 2] = ["IMPERSONATE", "LOGIN"];
 
 /// Types without which changes would go unseen: an alarm when the realm does not store them.
 pub const NEEDED: [&str; 8] = [
@@ -94,6 +100,17 @@ pub fn credential(event: &Event) -> Option<(Touch, FactorClass, bool)> {
     }
 }
 
+/// Whether a log-in was made with a recovery code. An enrolment inside a log-in names the same type of credential, and its
+/// action beside it.
+#[must_use]
+pub fn used_recovery_code(event: &Event) -> bool {
+    let named = event.details.get("credential_type").map(|kind| class(kind));
+    event.kind == "LOGIN"
+        && event.error.is_none()
+        && named == Some(FactorClass::RecoveryCodes)
+        && !event.details.contains_key("custom_required_action")
+}
+
 /// The root authentication session in which an event happened, which is the user session's id too.
 #[must_use]
 pub fn code(event: &Event) -> Option<&str> {
@@ -155,8 +172,48 @@ pub enum AdminAct<'a> {
     MovedGroup(&'a str),
     /// Gave or took roles.
     MovedRoles,
-    /// Something that changes nothing here: logged it out, sent a verification mail.
+    /// Signed it out everywhere: sessions end, and Keycloak takes no token of before any more.
+    SignedOut,
+    /// Something that changes nothing here: sent a verification mail.
     Other,
+}
+
+/// What can stand below an account in a path.
+const BELOW: [&str; 14] = [
+    "configured-user-storage-credential-types",
+    "consents",
+    "credentials",
+    "disable-credential-types",
+    "execute-actions-email",
+    "federated-identity",
+    "groups",
+    "impersonation",
+    "logout",
+    "offline-sessions",
+    "reset-password",
+    "reset-password-email",
+    "role-mappings",
+    "send-verify-email",
+];
+
+/// The account that a path names, and what is below it. Keycloak writes an id as it is: one with a slash ends where
+/// something begins that can stand below an account.
+#[must_use]
+pub fn account_of(path: &str) -> Option<(&str, Vec<&str>)> {
+    let path = path.strip_prefix("users/")?;
+    // The realm's user profile.
+    if path.is_empty() || path == "profile" {
+        return None;
+    }
+    let slashes = path.match_indices('/').map(|(at, _)| at);
+    let mut ends = slashes.filter(|at| {
+        let below = path.get(at + 1..).unwrap_or_default();
+        BELOW.contains(&below.split('/').next().unwrap_or_default())
+    });
+    let Some((sub, below)) = ends.next().and_then(|at| path.split_at_checked(at)) else {
+        return Some((path, Vec::new()));
+    };
+    Some((sub, below.split('/').skip(1).collect()))
 }
 
 /// Whom an admin event concerns and what was done. `None` when it concerns no account, or failed.
@@ -165,11 +222,8 @@ pub fn admin_act(event: &AdminEvent) -> Option<(&str, AdminAct<'_>)> {
     if event.error.is_some() {
         return None;
     }
-    let path: Vec<&str> = event.resource_path.as_deref()?.split('/').collect();
-    let ["users", sub, rest @ ..] = path.as_slice() else {
-        return None;
-    };
-    let act = match (event.operation_type.as_str(), rest) {
+    let (sub, rest) = account_of(event.resource_path.as_deref()?)?;
+    let act = match (event.operation_type.as_str(), rest.as_slice()) {
         ("CREATE", []) => AdminAct::Created,
         ("UPDATE", []) => AdminAct::Edited,
         ("DELETE", []) => AdminAct::Deleted,
@@ -180,9 +234,36 @@ pub fn admin_act(event: &AdminEvent) -> Option<(&str, AdminAct<'_>)> {
         ("DELETE", ["federated-identity", provider]) => AdminAct::Unlinked(provider),
         (_, ["groups", group]) => AdminAct::MovedGroup(group),
         (_, ["role-mappings", ..]) => AdminAct::MovedRoles,
+        ("ACTION", ["logout"]) => AdminAct::SignedOut,
         _ => AdminAct::Other,
     };
     Some((sub, act))
+}
+
+/// What a user event says that Keycloak has ended, and whose.
+#[must_use]
+pub fn ended(event: &Event) -> Option<(&str, Withdrawal)> {
+    let sub = event.user_id.as_deref().filter(|_| event.error.is_none())?;
+    let at = Timestamp::from_millis(event.time);
+    match (event.kind.as_str(), &event.session_id) {
+        ("DELETE_ACCOUNT", _) => Some((sub, Withdrawal::Account)),
+        ("LOGOUT", Some(sid)) => {
+            let (sid, offline) = (sid.clone(), false);
+            Some((sub, Withdrawal::Session { sid, at, offline }))
+        }
+        _ => None,
+    }
+}
+
+/// What an administrator's act says that Keycloak has ended, and whose. A sign-out everywhere ends offline tokens too.
+#[must_use]
+pub fn ended_by_admin(event: &AdminEvent) -> Option<(&str, Withdrawal)> {
+    let at = Timestamp::from_millis(event.time);
+    match admin_act(event)? {
+        (sub, AdminAct::Deleted) => Some((sub, Withdrawal::Account)),
+        (sub, AdminAct::SignedOut) => Some((sub, Withdrawal::Sessions { at, offline: true })),
+        _ => None,
+    }
 }
 
 /// Whether we did it ourselves, with a call that we use. `own` is the id of our service account. What we never
@@ -197,6 +278,7 @@ pub fn is_own(event: &AdminEvent, act: &AdminAct<'_>, own: Option<&str>) -> bool
             | AdminAct::Unlinked(_)
             | AdminAct::MovedGroup(_)
             | AdminAct::MovedRoles
+            | AdminAct::SignedOut
             | AdminAct::Other
     );
     used && own.is_some() && event.auth_details.user_id.as_deref() == own
@@ -261,8 +343,59 @@ mod tests {
         assert_eq!(act("DELETE", "users/u/groups/g"), yes("MovedGroup(\"g\")"));
         assert_eq!(act("CREATE", "users/u/role-mappings/realm"), yes("MovedRoles"));
         assert_eq!(act("UPDATE", "users/u"), yes("Edited"));
-        assert_eq!(act("ACTION", "users/u/logout"), yes("Other"));
+        assert_eq!(act("ACTION", "users/u/logout"), yes("SignedOut"));
         assert_eq!(act("UPDATE", "clients/c"), None);
+        assert_eq!(
+            act("UPDATE", "users/profile"),
+            None,
+            "the user profile of the realm"
+        );
+    }
+
+    #[test]
+    fn an_account_is_named_exactly_whatever_its_id_is_made_of() {
+        let act = |operation, path: &str| {
+            let event = admin(operation, path, "a");
+            admin_act(&event).map(|(sub, act)| (sub.to_owned(), format!("{act:?}")))
+        };
+        for sub in [
+            "f:7c1d:ann lee",
+            "x:a/b",
+            "x:50%",
+            "x:a;b",
+            "x:jürgen",
+            "a/b/c",
+            "profile/x",
+        ] {
+            let yes = |what: &str| Some((sub.to_owned(), what.to_owned()));
+            let below = |what: &str| format!("users/{sub}{what}");
+            assert_eq!(act("UPDATE", &below("")), yes("Edited"));
+            assert_eq!(act("ACTION", &below("/reset-password")), yes("SetPassword"));
+            assert_eq!(act("DELETE", &below("/groups/g")), yes("MovedGroup(\"g\")"));
+            assert_eq!(
+                act("CREATE", &below("/role-mappings/clients/c")),
+                yes("MovedRoles")
+            );
+            assert_eq!(
+                act("ACTION", &below("/credentials/c")),
+                yes("RemovedCredential(\"c\")")
+            );
+        }
+    }
+
+    #[test]
+    fn what_keycloak_ended_and_whose() {
+        let at = Timestamp::from_millis(admin("ACTION", "users/u/logout", "a").time);
+        let everywhere = admin("ACTION", "users/u/logout", "a");
+        let all = Withdrawal::Sessions { at, offline: true };
+        assert_eq!(ended_by_admin(&everywhere), Some(("u", all)));
+        let deleted = admin("DELETE", "users/u", "a");
+        assert_eq!(ended_by_admin(&deleted), Some(("u", Withdrawal::Account)));
+        assert_eq!(ended_by_admin(&admin("UPDATE", "users/u", "a")), None);
+        assert!(
+            is_own(&everywhere, &AdminAct::SignedOut, Some("a")),
+            "what we signed out ourselves has ended here already"
+        );
     }
 
     #[test]

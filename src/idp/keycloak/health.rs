@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::admin::{AdminError, Own};
-use super::representations::{AdminEvent, EventsConfig};
+use super::representations::EventsConfig;
 use super::{Keycloak, act, events, idp};
 use crate::domain::time::Span;
 use crate::ports::idp::IdpError;
@@ -79,33 +79,6 @@ pub(super) fn config_faults(config: &EventsConfig, retention: Span) -> Vec<Strin
     faults
 }
 
-/// Changes to what holds rest on, told once: the whole realm may read `full` or `none` now. What wiring makes is
-/// left out, so that it raises no alarm; whatever else was made is found by `--check`.
-pub(super) fn drift<'a>(page: impl Iterator<Item = &'a AdminEvent>, own: Option<&str>) -> Vec<String> {
-    let ours = |text: &str| text.contains("reentry-") || text.contains("default-roles-");
-    let telling = |event: &&AdminEvent| {
-        let path = event.resource_path.as_deref().unwrap_or_default();
-        let sent = event.representation.as_deref().unwrap_or_default();
-        let taken = matches!(event.operation_type.as_str(), "DELETE" | "UPDATE");
-        let given = path.starts_with("groups/")
-            && path.ends_with("role-mappings/realm")
-            && (sent.contains("reentry-full") || sent.contains("default-roles-"));
-        !path.starts_with("users/")
-            && event.error.is_none()
-            && (own.is_none() || event.auth_details.user_id.as_deref() != own)
-            && (given || (taken && (ours(sent) || ours(path))))
-    };
-    page.filter(telling)
-        .map(|event| {
-            let path = event.resource_path.as_deref().unwrap_or_default();
-            format!(
-                "{} of `{path}` touches what holds rest on: run `reentry wire keycloak --check`",
-                event.operation_type
-            )
-        })
-        .collect()
-}
-
 /// Roles that our token does not name.
 fn lacking(own: &Own) -> Vec<&'static str> {
     ROLES
@@ -119,6 +92,16 @@ fn told_of(less: &[&str], client: &str) -> Option<String> {
         format!(
             "the service account of `{client}` lacks {} of realm-management: grant them, or run `reentry wire keycloak`",
             less.join(", ")
+        )
+    })
+}
+
+/// What our own token leaves out. A light one names neither our account nor our roles: then our own acts look like those
+/// of somebody else, and nothing can be said about roles.
+fn light(own: &Own, client: &str) -> Option<String> {
+    (own.account.is_none() || own.roles.is_empty()).then(|| {
+        format!(
+            "the access token of the service account of `{client}` does not say who we are and what we may, so that our own acts are taken for somebody else's: switch off \"Always use lightweight access token\" of that client (Advanced), and give it the default client scopes `basic` and `roles`"
         )
     })
 }
@@ -140,7 +123,12 @@ pub(super) async fn health(keycloak: &Keycloak) -> Result<Vec<String>, IdpError>
     let own = keycloak.admin.own().await.map_err(idp)?;
     let mut faults = Vec::new();
     let client = &keycloak.settings.client_id;
-    let less = lacking(&own);
+    faults.extend(light(&own, client));
+    let less = if own.roles.is_empty() {
+        Vec::new()
+    } else {
+        lacking(&own)
+    };
     faults.extend(told_of(&less, client));
     let known = |role: &&String| ROLES.contains(&role.as_str()) || HARMLESS.contains(&role.as_str());
     let more: Vec<&str> = own

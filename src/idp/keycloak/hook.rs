@@ -1,4 +1,5 @@
-//! Hooks that Keycloak calls. Each is proven, then only makes us look for ourselves.
+//! Hooks that Keycloak calls. Each is proven; what says that sessions have ended is believed, since it only restricts, and
+//! all else only makes us look for ourselves.
 //!
 //! * **Back-channel logout** of the broker's client: sent when sessions are ended by an administrator or by "sign out
 //!   other devices" after a reset. The realm signs it; see `logout`.
@@ -20,8 +21,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use self::seen::Seen;
-use super::Keycloak;
+use super::{Keycloak, events};
 use crate::domain::json;
+use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::generic;
 use crate::ports::hook::{Heeded, HookCall, HookKind, HookRefusal};
@@ -66,6 +68,13 @@ impl Hooks {
             keys: jwt::Keys::default(),
             seen: Seen::default(),
         })
+    }
+}
+
+impl Hooks {
+    /// A logout token was dealt with.
+    pub(super) fn heeded(&self, id: &str) {
+        self.seen.first(id);
     }
 }
 
@@ -125,10 +134,9 @@ fn whom(event: &Map<String, Value>) -> Option<String> {
     let sub = if kind.starts_with("access.") {
         event.get("authDetails")?.get("userId")?.as_str()?
     } else {
-        let path = event.get("resourcePath")?.as_str()?;
-        path.strip_prefix("users/")?.split('/').next()?
+        events::account_of(event.get("resourcePath")?.as_str()?)?.0
     };
-    ((1..=255).contains(&sub.len()) && sub.bytes().all(|b| b.is_ascii_graphic())).then(|| sub.to_owned())
+    Subject::is_sub(sub).then(|| sub.to_owned())
 }
 
 /// The shared secret over the body, or the realm's key over its digest.

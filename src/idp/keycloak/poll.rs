@@ -12,23 +12,30 @@ mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
 use self::window::lines;
+use super::admin::text::{Rows, Strange};
 use super::admin::{AdminEventQuery, Direction, EventQuery};
-use super::health::{Kept, config_faults, drift, role_taken};
+use super::events::AdminAct;
+use super::health::{Kept, config_faults, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
+use super::watch::{self, Watched};
 use super::{Keycloak, events, idp};
 use crate::domain::change::Source;
+use crate::domain::session::Withdrawal;
 use crate::domain::time::{Now, Span, Timestamp};
-use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled};
+use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Unread};
 
 /// Accounts that are judged side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// How long an account of a page may take to be read: one that hangs holds up the others no longer.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How far a log-in-time check looks back. The poller is there for the rest; it alarms when it is not.
 const LOGIN_CHECK: Span = Span::from_days(7);
 /// Most lines that a cursor remembers; a forgotten one is judged again, which changes nothing.
@@ -44,6 +51,7 @@ struct Place {
     user: Stream,
     admin: Stream,
     kept: Kept,
+    watched: Watched,
 }
 
 /// How far one log has been read.
@@ -189,28 +197,40 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         place.admin.start(settings.overlap, back),
     );
     let pages = read_pages(keycloak, &place, starts, max).await?;
-    let user_rows: Vec<Row> = pages.user.iter().map(user_row).collect();
-    let admin_rows: Vec<Row> = pages
-        .admin
-        .iter()
-        .map(|event| admin_row(event, own.as_deref()))
-        .collect();
+    let mut user_rows: Vec<Row> = pages.user.read.iter().map(user_row).collect();
+    user_rows.extend(pages.user.strange.iter().map(|row| strange_row(row, starts.0)));
+    let of_admin = pages.admin.read.iter();
+    let mut admin_rows: Vec<Row> = of_admin.map(|event| admin_row(event, own.as_deref())).collect();
+    admin_rows.extend(pages.admin.strange.iter().map(|row| strange_row(row, starts.1)));
+    let strange = place.strange(&pages, starts);
     let mut alarms = place.standing(&pages.config, settings.retention);
+    let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
+    let fresh: Vec<&AdminEvent> = pages.admin.read.iter().filter(|event| !known(event)).collect();
+    if watch::names_us(&fresh, own.as_deref()) {
+        // Our token still names the roles of before.
+        keycloak.admin.renew().await;
+    }
     alarms.extend(role_taken(keycloak).await?);
+    let mut doubt = false;
     for (stream, start, rows, name) in [
         (&place.user, starts.0, &user_rows, "user"),
         (&place.admin, starts.1, &admin_rows, "admin"),
     ] {
         if stream.lost(start, rows, rows.len() >= max as usize, clock) {
+            doubt = true;
             alarms.push(format!(
                 "the log of {name} events lost lines that were just there: somebody cleared it, or its retention is shorter than the overlap of the poller"
             ));
         }
     }
-    let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
-    let fresh = pages.admin.iter().filter(|event| !known(event));
-    alarms.extend(drift(fresh, own.as_deref()));
-    let before: Verdicts = place.verdicts();
+    let acted = watch::acted(&fresh, own.as_deref(), ahead);
+    let mut watched = std::mem::take(&mut place.watched);
+    let seen = watched
+        .look(keycloak, &pages.config, &fresh, own.as_deref())
+        .await;
+    place.watched = watched;
+    alarms.extend(seen.alarms);
+    let (before, ended): (Verdicts, _) = (place.verdicts(), place.ended(&pages, own.as_deref()));
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
@@ -218,7 +238,11 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let ids: BTreeSet<&str> = rows().map(|row| row.id.as_str()).collect();
     let since = rows().map(|row| row.time).min().unwrap_or(clock);
     let rules = keycloak.rules(own);
-    let judged = judged(keycloak, &subs, &ids, &rules, (now.latest(), ahead, since)).await?;
+    let at = (now.latest(), ahead, since);
+    let (mut judged, unread) = judged(keycloak, &subs, &ids, &rules, at, ended).await?;
+    // Behind what the same instant says of an account: it may be held by that.
+    judged.extend(acted);
+    judged.sort_by_key(|(time, ..)| *time);
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     // What was judged the same before has been stored: the cursor only moves when it has.
@@ -231,9 +255,13 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
+        unread,
+        strange,
         next: Cursor(next),
         more: user_more || admin_more,
         alarms,
+        drifted: seen.drifted,
+        doubt: doubt || seen.doubt,
     })
 }
 
@@ -252,6 +280,50 @@ impl Place {
         let mut faults = config_faults(config, retention);
         faults.extend(self.kept.shrunk(config));
         faults
+    }
+
+    /// Lines that cannot be understood and were not there before, for people. An account that one of them names cannot
+    /// be read; its line is said with that.
+    fn strange(&self, pages: &Pages, starts: (i64, i64)) -> Vec<String> {
+        let (user, admin) = (&pages.user.strange, &pages.admin.strange);
+        let of_user = user.iter().map(|row| (&self.user, row, starts.0, "user"));
+        let of_admin = admin.iter().map(|row| (&self.admin, row, starts.1, "admin"));
+        let each = of_user
+            .chain(of_admin)
+            .filter_map(|(stream, strange, start, log)| {
+                let row = strange_row(strange, start);
+                let fresh = !stream.seen.contains_key(&row.id);
+                let whose = row.sub.as_deref().unwrap_or("nobody we could name");
+                fresh.then(|| {
+                    let (id, why) = (&row.id, &strange.why);
+                    format!(
+                        "line {id} of the log of {log} events, about {whose}, cannot be understood: {why}"
+                    )
+                })
+            });
+        each.collect()
+    }
+
+    /// What these pages say that Keycloak has ended, of lines that were not there before; what we ended ourselves has ended
+    /// here already.
+    fn ended(&self, pages: &Pages, own: Option<&str>) -> Vec<(i64, String, Line)> {
+        let line = |time: i64, id: String, (sub, what): (&str, Withdrawal)| {
+            let sub = sub.to_owned();
+            let heard = Heard::Withdrawn { id: id.clone(), what };
+            (time, id, Line { sub, heard })
+        };
+        let user = pages.user.read.iter().filter_map(|event| {
+            let id = Some(events::id(event)).filter(|id| !self.user.seen.contains_key(id))?;
+            Some(line(event.time, id, events::ended(event)?))
+        });
+        let foreign = |event: &&AdminEvent| {
+            events::admin_act(event).is_some_and(|(_, act)| !events::is_own(event, &act, own))
+        };
+        let admin = pages.admin.read.iter().filter(foreign).filter_map(|event| {
+            let id = Some(events::admin_id(event)).filter(|id| !self.admin.seen.contains_key(id))?;
+            Some(line(event.time, id, events::ended_by_admin(event)?))
+        });
+        user.chain(admin).collect()
     }
 
     fn verdicts(&self) -> Verdicts {
@@ -274,8 +346,8 @@ impl Place {
 /// One page of each log, and what the realm records.
 struct Pages {
     config: EventsConfig,
-    user: Vec<Event>,
-    admin: Vec<AdminEvent>,
+    user: Rows<Event>,
+    admin: Rows<AdminEvent>,
 }
 
 async fn read_pages(
@@ -284,8 +356,9 @@ async fn read_pages(
     (user_from, admin_from): (i64, i64),
     max: u32,
 ) -> Result<Pages, IdpError> {
+    let types: Vec<&str> = events::TELLING.into_iter().chain(events::ENDING).collect();
     let user_query = EventQuery {
-        types: keycloak.known(&events::TELLING).await?,
+        types: keycloak.known(&types).await?,
         from_ms: Some(user_from),
         direction: Direction::Ascending,
         first: place.user.skip,
@@ -302,8 +375,8 @@ async fn read_pages(
     let admin = &keycloak.admin;
     let (config, user, admin) = try_join3(
         admin.events_config(),
-        admin.events(&user_query),
-        admin.admin_events(&admin_query),
+        admin.events_page(&user_query),
+        admin.admin_events_page(&admin_query),
     )
     .await
     .map_err(idp)?;
@@ -327,12 +400,18 @@ fn user_row(event: &Event) -> Row {
     Row {
         id: events::id(event),
         time: event.time,
-        sub: event.user_id.clone(),
+        sub: event.user_id.clone().filter(|_| !is_ending(event)),
     }
+}
+
+/// Whether it says only that something has ended: the account need not be read for that.
+fn is_ending(event: &Event) -> bool {
+    events::ENDING.contains(&event.kind.as_str())
 }
 
 fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     let act = events::admin_act(event).filter(|(_, act)| !events::is_own(event, act, own));
+    let act = act.filter(|(_, act)| !matches!(act, AdminAct::Deleted | AdminAct::SignedOut));
     Row {
         id: events::admin_id(event),
         time: event.time,
@@ -340,28 +419,51 @@ fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     }
 }
 
-/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, in the
-/// order of the log. The instants: receipt, how far the server's clock is ahead, and the page's oldest line.
+/// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, with those
+/// `found` already, in the order of the log; then those that could not be read. The instants: receipt, how far the
+/// server's clock is ahead, and the page's oldest line.
 async fn judged(
     keycloak: &Keycloak,
     subs: &BTreeSet<String>,
     ids: &BTreeSet<&str>,
     rules: &Rules,
     (received, ahead, since): (Timestamp, Span, i64),
-) -> Result<Vec<(i64, String, Line)>, IdpError> {
+    mut found: Vec<(i64, String, Line)>,
+) -> Result<(Vec<(i64, String, Line)>, Vec<Unread>), IdpError> {
     let since = Timestamp::from_millis(since);
-    let each = subs
-        .iter()
-        .cloned()
-        .map(|sub| async move { lines(keycloak, &sub, rules, received, ahead, since).await });
-    let mut stories = futures_util::stream::iter(each).buffered(SIDE_BY_SIDE);
-    let mut found: Vec<(i64, String, Line)> = Vec::new();
-    while let Some(story) = stories.next().await {
-        let told = story?.into_iter();
-        found.extend(told.filter(|(_, event, line)| ids.contains(event.as_str()) || is_unlogged(line)));
+    let each = subs.iter().cloned().map(|sub| async move {
+        let lines = lines(keycloak, &sub, rules, received, ahead, since);
+        let lines = tokio::time::timeout(PATIENCE, lines).await;
+        (
+            sub,
+            lines.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned()))),
+        )
+    });
+    let mut stories = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
+    let wanted = |(_, event, line): &(i64, String, Line)| ids.contains(event.as_str()) || is_unlogged(line);
+    let (mut unread, mut read, mut refused) = (Vec::new(), 0, None);
+    while let Some((sub, story)) = stories.next().await {
+        match story {
+            Ok(told) => {
+                read += 1;
+                found.extend(told.into_iter().filter(wanted));
+            }
+            Err(error) => {
+                tracing::warn!(sub, %error, "an account of which the log has something new cannot be read");
+                let since = since.minus(ahead);
+                unread.push(Unread { sub, since });
+                refused = Some(error)
+                    .filter(|e| matches!(e, IdpError::Refused(_)))
+                    .or(refused);
+            }
+        }
+    }
+    // Our rights are for all accounts alike: they were taken from us, unless somebody can be read.
+    if let Some(refused) = refused.filter(|_| read == 0) {
+        return Err(refused);
     }
     found.sort_by_key(|(time, ..)| *time);
-    Ok(found)
+    Ok((found, unread))
 }
 
 fn is_unlogged(line: &Line) -> bool {

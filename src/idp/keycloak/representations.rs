@@ -20,11 +20,24 @@ fn without_nulls<'de, D>(input: D) -> Result<BTreeMap<String, String>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    let map = Option::<BTreeMap<String, Option<String>>>::deserialize(input)?.unwrap_or_default();
+    let map = Option::<BTreeMap<String, Value>>::deserialize(input)?.unwrap_or_default();
+    let text = |value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
     Ok(map
         .into_iter()
-        .filter_map(|(name, value)| value.map(|value| (name, value)))
+        .filter_map(|(name, value)| Some((name, text(value)?)))
         .collect())
+}
+
+/// An instant that Keycloak writes as `-1`, or not at all, when it does not know it.
+fn known_instant<'de, D>(input: D) -> Result<Option<i64>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    Ok(Option::<i64>::deserialize(input)?.filter(|at| *at > 0))
 }
 
 /// A list or map that Keycloak may send as `null`.
@@ -190,16 +203,17 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Credential {
-    /// Id, by which it can be deleted.
-    pub id: String,
+    /// Id, by which it can be deleted; absent for credentials held by a user storage provider.
+    #[serde(default)]
+    pub id: Option<String>,
     /// `password`, `otp`, `webauthn`, `webauthn-passwordless`, `recovery-authn-codes` …
     #[serde(rename = "type")]
     pub kind: String,
     /// Name the user gave it.
     #[serde(default)]
     pub user_label: Option<String>,
-    /// When it was set; absent for credentials held by a user storage provider.
-    #[serde(default)]
+    /// When it was set; unknown for credentials held by a user storage provider.
+    #[serde(default, deserialize_with = "known_instant")]
     pub created_date: Option<i64>,
     /// JSON text of public data.
     #[serde(default)]
@@ -208,6 +222,20 @@ pub struct Credential {
     #[serde(default)]
     pub federation_link: Option<String>,
 }
+
+impl Credential {
+    /// Its id; for one that a user storage provider holds, the provider's and its type, which there is one of.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.id.clone().unwrap_or_else(|| {
+            let provider = self.federation_link.as_deref().unwrap_or_default();
+            format!("{STORED}{}:{provider}", self.kind)
+        })
+    }
+}
+
+/// Prefix of the name of a credential that has no id.
+const STORED: &str = "stored:";
 
 /// A realm or client role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

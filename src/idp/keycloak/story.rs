@@ -9,8 +9,10 @@
 //! 1. `SEND_RESET_PASSWORD` in the same root authentication session (`code_id`): a recovery.
 //! 2. `SEND_RESET_PASSWORD` in another one, within the life of its link: a recovery (another browser).
 //! 3. An administrator's reset or actions mail, within the life of its link: set by an administrator.
-//! 4. A `LOGIN` whose session is the `code_id` of the change, at most 300 s before: voluntary. A log-in *after*
-//!    the change proves nothing (single sign-on repeats it). Not in a session that a recovery began.
+//! 4. A `LOGIN` whose session is the `code_id` of the change and that began it at most 300 s before: voluntary. A log-in
+//!    *after* the change proves nothing, and neither does a later one into the same session: single sign-on repeats the
+//!    line, member by member the same, without asking for anything. Not in a session that began with a recovery, a
+//!    recovery code, a newly linked login or an administrator who took the account's place.
 //! 5. Anything else: a recovery, unproven.
 //!
 //! "Initialised" comes before all of them, as a candidate: nothing in the logs speaks against the first credential
@@ -27,6 +29,7 @@ use super::events::{self, AdminAct, Touch};
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::subject::account::FactorClass;
 use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::admin::text;
 use crate::idp::keycloak::representations::{AdminEvent, Credential, Event};
 
 /// A credential and the line that tells of it are this near to each other, at most.
@@ -141,7 +144,7 @@ impl<'a> Story<'a> {
             received,
             ahead,
             events,
-            tainted: BTreeSet::new(),
+            tainted: window.events.iter().filter_map(taint).collect(),
         }
     }
 
@@ -196,10 +199,7 @@ impl<'a> Story<'a> {
         };
         let mut change = self.change(event, kind, proof);
         change.factor = Some(class);
-        let voluntary = matches!(change.proof, Proof::RecentLogin | Proof::EligibleFactor);
-        if let Some(code) = events::code(event).filter(|_| !voluntary) {
-            self.tainted.insert(code.to_owned());
-        }
+        self.weakened(event, &change);
         change
     }
 
@@ -232,7 +232,7 @@ impl<'a> Story<'a> {
         (ChangeKind::PasswordReset, Proof::Unproven)
     }
 
-    fn link_changed(&self, event: &Event) -> Change {
+    fn link_changed(&mut self, event: &Event) -> Change {
         let linked = event.kind != "REMOVE_FEDERATED_IDENTITY";
         let earlier = self.events.iter().any(|other| {
             other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY") && other.time < event.time
@@ -245,7 +245,18 @@ impl<'a> Story<'a> {
         };
         let mut change = self.change(event, kind, self.factor_proof(event));
         change.factor = Some(FactorClass::FederatedLink);
+        if kind == ChangeKind::FederatedLinkChanged {
+            self.weakened(event, &change);
+        }
         change
+    }
+
+    /// What follows in the session of an unproven change proves nothing more than it did.
+    fn weakened(&mut self, event: &Event, change: &Change) {
+        let voluntary = matches!(change.proof, Proof::RecentLogin | Proof::EligibleFactor);
+        if let Some(code) = events::code(event).filter(|_| !voluntary) {
+            self.tainted.insert(code.to_owned());
+        }
     }
 
     /// E-mail and telephone numbers that an event names as changed.
@@ -344,7 +355,7 @@ impl<'a> Story<'a> {
                 what: moved(event),
                 group: None,
             }),
-            AdminAct::Deleted | AdminAct::SentActions | AdminAct::Other => Vec::new(),
+            AdminAct::Deleted | AdminAct::SignedOut | AdminAct::SentActions | AdminAct::Other => Vec::new(),
         }
     }
 
@@ -398,7 +409,7 @@ impl<'a> Story<'a> {
             _ => ChangeKind::FactorAdded,
         };
         let change = Change {
-            id: format!("{}@{created}", credential.id),
+            id: format!("{}@{created}", credential.name()),
             source: Source::Reconcile,
             kind,
             factor: Some(class),
@@ -457,6 +468,17 @@ impl<'a> Story<'a> {
     }
 }
 
+/// The session that this line shows to have begun with something else than the account's own factors: a recovery code,
+/// or an administrator who took its place.
+fn taint(event: &Event) -> Option<String> {
+    let began = event.kind == "IMPERSONATE" || events::used_recovery_code(event);
+    let session = event
+        .session_id
+        .as_ref()
+        .filter(|_| began && event.error.is_none())?;
+    Some(session.clone())
+}
+
 /// What was moved, for the audit log.
 fn moved(event: &AdminEvent) -> String {
     let path = event.resource_path.as_deref().unwrap_or_default();
@@ -468,7 +490,7 @@ fn moved(event: &AdminEvent) -> String {
 
 /// Names of the roles or the path of the group that were sent.
 fn names(representation: &str) -> Vec<String> {
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(representation) else {
+    let Ok(value) = text::read::<serde_json::Value>(representation.as_bytes()) else {
         return Vec::new();
     };
     let name = |of: &serde_json::Value| {

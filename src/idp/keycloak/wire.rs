@@ -46,6 +46,7 @@ pub mod credential;
 pub mod desired;
 mod named;
 pub mod names;
+pub mod noted;
 pub mod planner;
 pub mod record;
 pub mod snapshot;
@@ -314,7 +315,7 @@ async fn held(admin: &Admin, snapshot: &Snapshot) -> Result<Vec<String>, AdminEr
         .into_iter()
         .filter(|group| group.path.starts_with(&format!("{GROUP}/")))
     {
-        for user in admin.group_members(&group.id, 0, 10).await? {
+        for user in admin.group_members(&group.id, 0, 10).await?.read {
             held.push(format!(
                 "{} in {}",
                 user.username.or(user.id).unwrap_or_default(),
@@ -348,7 +349,13 @@ pub async fn check(
     let drifted = plan
         .steps
         .iter()
-        .filter(|step| !matches!(step, Change::WriteRecord { .. }));
+        // Who administers the realm changes every day, and the log tells of it.
+        .filter(|step| {
+            !matches!(
+                step,
+                Change::WriteRecord { .. } | Change::Note { objects: false, .. }
+            )
+        });
     let drifted =
         drifted.map(|step| Finding::error(step.code(), format!("drifted; `wire --yes` mends it: {step}")));
     let mut findings: Vec<Finding> = drifted.collect();
@@ -360,6 +367,9 @@ pub async fn check(
     findings.extend(audit::reach(&snapshot));
     findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
     findings.extend(audit::storage(snapshot.user_storage()));
+    if let Some(broker) = &input.broker {
+        findings.extend(audit::login_claims(&snapshot, &broker.client_id));
+    }
     findings.extend(accounts::find(admin, &snapshot, report).await?);
     findings.extend(named::find(admin, &snapshot, input).await?);
     let notes: Vec<String> = plan

@@ -11,7 +11,7 @@ use super::{audit, queues};
 use crate::domain::time::Timestamp;
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, StoreError};
-use crate::store::backend::{Batch, Cell, Committed, Due, Former, Raw};
+use crate::store::backend::{Batch, Committed, Due, Former, Put, Raw};
 use crate::store::marker::{GENERATION, Marker, Past, keys_of, next_generation, united};
 
 pub(super) fn read(
@@ -42,6 +42,7 @@ pub(super) fn read(
         marked,
         due: due.get(key.0).map_err(fault)?.is_some(),
         record: value(RECORD, true)?,
+        others: !parts.account && !parts.grants && value(ACCOUNT, true)?.is_some(),
         account: value(ACCOUNT, parts.account)?,
         grants: value(GRANTS, parts.grants)?,
         time: None,
@@ -176,10 +177,11 @@ pub(super) fn commit(t: &WriteTransaction, batch: &Batch) -> Result<Committed, S
             {
                 return Ok(Committed::Conflict);
             }
-            if let Cell { put: Some(put), .. } = cell {
-                values
-                    .insert((kind, batch.key.0), put.as_slice())
-                    .map_err(fault)?;
+            let place = (kind, batch.key.0);
+            match &cell.put {
+                Put::Leave => {}
+                Put::Set(put) => drop(values.insert(place, put.as_slice()).map_err(fault)?),
+                Put::Remove => drop(values.remove(place).map_err(fault)?),
             }
         }
     }

@@ -30,6 +30,21 @@ pub(super) async fn newest(link: &Link, partition: u8) -> Result<Option<ChainHea
     }
 }
 
+/// The heads of all partitions.
+pub(super) async fn heads(link: &Link) -> Result<Vec<Option<ChainHead>>, StoreError> {
+    let asked = (0..=u8::MAX).map(|partition| {
+        let mut command = redis::cmd("HMGET");
+        command.arg(keys::epoch(partition)).arg(&FIELDS);
+        (keys::slot(partition), command)
+    });
+    let answers = link.each(asked.collect()).await.into_iter();
+    let read = |answer: Result<Value, StoreError>| match answer? {
+        Value::Array(fields) => head(fields),
+        _ => Err(strange("a head")),
+    };
+    answers.map(read).collect()
+}
+
 /// A head out of its fields; absent when the first is.
 pub(super) fn head(fields: Vec<Value>) -> Result<Option<ChainHead>, StoreError> {
     let mut fields = fields.into_iter();

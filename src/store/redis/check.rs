@@ -7,7 +7,7 @@ use redis::{Pipeline, Value};
 use super::link::{Link, is_master};
 use super::{text, time};
 use crate::config::store::Durability;
-use crate::ports::store::{Soundness, StoreError};
+use crate::ports::store::{Room, Soundness, StoreError};
 use crate::store::shared::wall_clock;
 
 /// The oldest version with the commands that are used (`GETDEL`).
@@ -30,6 +30,32 @@ pub(super) async fn check(link: &Link) -> Result<Soundness, StoreError> {
         found.faults.extend(faults.iter().map(here));
     }
     Ok(found)
+}
+
+/// How much of its room the fullest node has used; nothing where none has a limit. What the server itself leaves out
+/// before it compares with the limit is left out here.
+pub(super) async fn room(link: &Link) -> Result<Option<Room>, StoreError> {
+    let mut asked = Pipeline::new();
+    asked.cmd("INFO").arg("memory");
+    let mut fullest: Option<Room> = None;
+    for (_, _, answers) in link.masters(&asked).await? {
+        let told = match answers.into_iter().next().unwrap_or_default() {
+            Value::VerbatimString { text, .. } => text,
+            other => text("its memory", other)?.unwrap_or_default(),
+        };
+        let facts = facts(&told);
+        let number = |name: &str| facts.get(name).and_then(|n| n.trim().parse::<u64>().ok());
+        let Some(most) = number("maxmemory").filter(|most| *most > 0) else {
+            continue;
+        };
+        let spared = number("mem_not_counted_for_evict").unwrap_or(0);
+        let used = number("used_memory").unwrap_or(0).saturating_sub(spared);
+        let own = Room { used, most };
+        if fullest.is_none_or(|other| other.percent() < own.percent()) {
+            fullest = Some(own);
+        }
+    }
+    Ok(fullest)
 }
 
 /// What is to be said of one node, and what is wrong with it.
@@ -83,6 +109,16 @@ fn describe(facts: &BTreeMap<&str, &str>) -> Vec<String> {
     ]
 }
 
+/// What is to be said of a server that is nearly full.
+fn full(room: Room) -> String {
+    format!(
+        "{} of {} MiB of its memory are used: log-ins are refused from {} % on, so that holds and reports can still be stored. Give it more (`CONFIG SET maxmemory`), and look for what fills it",
+        room.used >> 20,
+        room.most >> 20,
+        Room::TIGHT
+    )
+}
+
 /// The first version with `WAITAOF`.
 const WAITAOF: (u32, u32) = (7, 2);
 
@@ -119,6 +155,11 @@ fn judge(facts: &BTreeMap<&str, &str>, replicas: u8, durability: &Durability, fa
         );
     } else if fact("aof_last_write_status") == "err" {
         faults.push("the server cannot write its append-only file: look at its disk and its log".to_owned());
+    }
+    let number = |name: &str| fact(name).parse::<u64>().unwrap_or(0);
+    let (used, most) = (number("used_memory"), number("maxmemory"));
+    if most > 0 && (Room { used, most }).is_tight() {
+        faults.push(full(Room { used, most }));
     }
     let connected = fact("connected_slaves").parse().unwrap_or(0);
     let wanted = durability.replicas.wanted(replicas.max(connected));
@@ -187,6 +228,18 @@ mod tests {
         ] {
             assert!(said.contains(expected), "{said}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_nearly_full_is_named_with_what_to_do() {
+        let told = "redis_version:7.0.15\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\naof_last_write_status:ok\r\n";
+        let with = |used: u64| faults(&format!("{told}used_memory:{used}\r\nmaxmemory:1000000000\r\n"));
+        assert_eq!(with(700_000_000), Vec::<String>::new());
+        let said = with(900_000_000).join("; ");
+        assert!(
+            said.contains("858 of 953 MiB") && said.contains("maxmemory"),
+            "{said}"
+        );
     }
 
     #[test]

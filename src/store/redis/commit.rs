@@ -4,7 +4,7 @@ use redis::Cmd;
 
 use super::{audit, keys, script};
 use crate::domain::time::Span;
-use crate::store::backend::{Batch, Cell, Due, Former};
+use crate::store::backend::{Batch, Cell, Due, Former, Put};
 use crate::store::seal::HEADER_LEN;
 use crate::store::shared::form::order_span;
 
@@ -41,9 +41,9 @@ pub(super) fn call(batch: &Batch, audit_retention: Span) -> Cmd {
         Due::At(at) => call.arg(at.millis()),
     };
     call.arg(order_span(audit_retention));
-    add_value(&mut call, &batch.record, false);
-    add_value(&mut call, &batch.account, true);
-    add_value(&mut call, &batch.grants, true);
+    add_value(&mut call, &batch.record);
+    add_value(&mut call, &batch.account);
+    add_value(&mut call, &batch.grants);
     call.arg(batch.outbox.len());
     for effect in &batch.outbox {
         call.arg(effect);
@@ -60,19 +60,17 @@ pub(super) fn call(batch: &Batch, audit_retention: Span) -> Cmd {
 }
 
 /// One value's five arguments of the commit script. A sealed value is known by its header, which holds a nonce.
-fn add_value(call: &mut Cmd, value: &Cell, sealed: bool) {
-    let known = |former: &Vec<u8>| {
-        let length = if sealed { HEADER_LEN } else { former.len() };
-        former.get(..length).unwrap_or(former).to_vec()
-    };
+fn add_value(call: &mut Cmd, value: &Cell) {
+    let known = |former: &Vec<u8>| former.get(..HEADER_LEN).unwrap_or(former).to_vec();
     match &value.former {
         Former::Unseen => call.arg("").arg(""),
         Former::Absent => call.arg("0").arg(""),
         Former::Was(former) => call.arg("1").arg(known(former)),
     };
     match &value.put {
-        Some(put) => call.arg("1").arg(put),
-        None => call.arg("").arg(""),
+        Put::Set(put) => call.arg("1").arg(put),
+        Put::Remove => call.arg("-").arg(""),
+        Put::Leave => call.arg("").arg(""),
     };
     match value.keep {
         Some(keep) => call.arg(keep.millis().max(1)),

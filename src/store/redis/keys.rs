@@ -3,7 +3,7 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `re:{NNN}:s:<subject>` | string | record |
+//! | `re:{NNN}:s:<subject>` | string | record, behind what says which snapshot and grants belong to it, sealed |
 //! | `re:{NNN}:a:<subject>` | string | snapshot of contacts and factors, sealed |
 //! | `re:{NNN}:g:<subject>` | string | grants, sealed |
 //! | `re:{NNN}:m:<source>:<hash>` | string | dedupe mark |

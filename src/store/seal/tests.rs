@@ -20,15 +20,22 @@ fn what_was_sealed_opens_only_with_the_same_key_kind_and_place() {
     *bent.last_mut().unwrap() ^= 1;
     let mut newer = sealed.clone();
     newer[0] = SEALED + 1;
+    let opened = |keys: &Keys, octets| keys.open(Kind::Account, "re:{001}:a:x", octets);
+    assert!(matches!(
+        opened(&others, sealed.clone()),
+        Err(Shut::OtherKey { .. })
+    ));
+    assert!(matches!(opened(&keys, newer), Err(Shut::Newer { .. })));
+    let mut former = sealed.clone();
+    former[0] = SEALED - 1;
     for answer in [
-        others.open(Kind::Account, "re:{001}:a:x", sealed.clone()),
         keys.open(Kind::Grants, "re:{001}:a:x", sealed.clone()),
         keys.open(Kind::Account, "re:{001}:a:y", sealed.clone()),
         keys.open(Kind::Account, "re:{001}:a:x", bent),
-        keys.open(Kind::Account, "re:{001}:a:x", newer),
+        keys.open(Kind::Account, "re:{001}:a:x", former),
         keys.open(Kind::Account, "re:{001}:a:x", sealed[..9].to_vec()),
     ] {
-        assert!(matches!(answer, Err(StoreError::Unreadable(_))));
+        assert!(matches!(answer, Err(Shut::Altered { .. })));
     }
 }
 

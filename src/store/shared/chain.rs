@@ -10,8 +10,13 @@
 //! same step that writes lines; a commit names the head that it goes on from, and is refused when another process was
 //! faster. Lines that are missing at the end do not reach the head. Lines that are missing at the beginning are right
 //! only when they were older than what is kept: each line says the place of the one before it. A whole partition that
-//! was put back, head and all, is a store that went back in time, which the fence shows; and the head that `audit
-//! verify` printed earlier, kept elsewhere, is a witness against it.
+//! was put back, head and all, is a store that went back in time, which the fence shows; and heads that were kept
+//! elsewhere are a witness against it: what `audit verify` printed, and what leaves by itself every few minutes as a log
+//! line and an event (`flow::heads`).
+//!
+//! **A gap says so.** A process that wrote lines, or was told by the witness how many there were, and finds fewer, writes
+//! a line of its own before it goes on, numbered as if nothing were missing. So the loss stands in the log for as long as
+//! lines are kept, whatever is written afterwards.
 
 use std::sync::Arc;
 
@@ -20,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use super::form::{order, order_span};
-use crate::domain::audit::{Broken, Chain, Entry, Flaw, Head, Linked};
+use crate::domain::audit::{Broken, Chain, Entry, Flaw, GAP, Head, Linked};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 use crate::ports::store::StoreError;
@@ -187,15 +192,15 @@ fn judge(
     if first_fault.is_none() {
         first_fault = sequence(partition, &good, kept_from);
     }
-    if first_fault.is_none() {
-        first_fault = ending(keys, partition, good.last(), head, kept_from);
+    if first_fault.as_ref().is_none_or(|f| f.flaw == Flaw::Lost) {
+        first_fault = ending(keys, partition, good.last(), head, kept_from).or(first_fault);
     }
     (good, first_fault)
 }
 
 /// Whether each line follows the one before it.
 fn sequence(partition: u8, lines: &[Sound], kept_from: i64) -> Option<Broken> {
-    let mut before: Option<&Sound> = None;
+    let (mut before, mut lost): (Option<&Sound>, Option<Broken>) = (None, None);
     for line in lines {
         let link = &line.audited.link;
         let (n, hash) = before.map_or((0, ""), |b| (b.audited.link.n, b.hash.as_str()));
@@ -203,6 +208,10 @@ fn sequence(partition: u8, lines: &[Sound], kept_from: i64) -> Option<Broken> {
             Some(Flaw::Inserted)
         } else if link.n == n + 1 {
             (link.prev != hash).then_some(Flaw::Inserted)
+        } else if line.audited.entry.action == GAP && link.prev == hash {
+            // It says itself what is missing, and hides nothing that came later.
+            lost = lost.or_else(|| Some(broken(partition, Flaw::Lost, Some(&line.audited))));
+            None
         } else {
             (link.after >= kept_from).then_some(Flaw::Removed)
         };
@@ -211,7 +220,7 @@ fn sequence(partition: u8, lines: &[Sound], kept_from: i64) -> Option<Broken> {
         }
         before = Some(line);
     }
-    None
+    lost
 }
 
 /// Whether the last line is the head's.
@@ -247,6 +256,28 @@ fn ending(
             ..broken(partition, Flaw::Cut, near)
         }),
     }
+}
+
+/// What lines follow when there should be `had` of them: where fewer are, one that says so comes first, and the numbers
+/// go on as if they were there.
+fn after_gap(partition: u8, known: &ChainHead, had: u64, loose: &[Loose]) -> (ChainHead, Vec<Loose>) {
+    let mut from = known.clone();
+    let Some(first) = loose.first().filter(|_| known.n < had) else {
+        return (from, loose.to_vec());
+    };
+    from.n = had;
+    let id = format!("gap:{partition:03}:{}:{had}", known.n);
+    let entry = Entry::system(id, first.entry.at, GAP, None)
+        .alarming()
+        .with("alarm", "audit lines that were written are gone from the store")
+        .with("had", had)
+        .with("has", known.n);
+    let gap = Loose {
+        place: first.place,
+        subject: first.subject.clone(),
+        entry,
+    };
+    (from, [&[gap], loose].concat())
 }
 
 /// How many lines a head stands for.
@@ -295,6 +326,16 @@ impl<B: Backend> Shared<B> {
         })
     }
 
+    /// The newest line of every partition that has any.
+    pub(super) async fn every_head(&self) -> Result<Vec<(u8, Head)>, StoreError> {
+        let heads = self.backend.heads().await?;
+        let of = |(partition, head): (u8, Option<ChainHead>)| {
+            let ChainHead { n, hash, .. } = head?;
+            Some((partition, Head { n, hash }))
+        };
+        Ok((0..=u8::MAX).zip(heads).filter_map(of).collect())
+    }
+
     /// Commits lines at the head of their chain, again when another process was faster.
     pub(super) async fn linked(&self, batch: &mut Arc<Batch>) -> Result<Committed, StoreError> {
         let (partition, loose) = (batch.key.partition(), batch.loose.clone());
@@ -303,8 +344,13 @@ impl<B: Backend> Shared<B> {
             return self.backend.commit(batch).await;
         };
         let mut known = chain.lock().await;
+        let had = known.n.max(self.seen.lines(partition));
+        if known.n < had {
+            *known = self.backend.head(partition).await?.unwrap_or_default();
+        }
         for attempt in 0..super::ATTEMPTS {
-            let (lines, next) = link(&self.keys, partition, &known, &loose)?;
+            let (from, loose) = after_gap(partition, &known, had, &loose);
+            let (lines, next) = link(&self.keys, partition, &from, &loose)?;
             let Some(own) = Arc::get_mut(batch) else {
                 return Err(StoreError::Contended);
             };
@@ -315,20 +361,20 @@ impl<B: Backend> Shared<B> {
             });
             match self.backend.commit(batch).await? {
                 Committed::Behind(found) => {
-                    let found = found.unwrap_or_default();
-                    if found.n < known.n {
-                        metrics::counter!("reentry_audit_lost_total").increment(1);
-                        tracing::error!(
-                            partition,
-                            had = known.n,
-                            has = found.n,
-                            "audit lines that were written are gone from the store"
-                        );
-                    }
-                    *known = found;
+                    *known = found.unwrap_or_default();
                     super::pause(attempt).await;
                 }
                 stored @ Committed::Stored(_) => {
+                    if known.n < had {
+                        metrics::counter!("reentry_audit_lost_total").increment(1);
+                        tracing::error!(
+                            partition,
+                            had,
+                            has = known.n,
+                            "audit lines that were written are gone from the store"
+                        );
+                    }
+                    self.seen.wrote(partition, next.n);
                     *known = next;
                     return Ok(stored);
                 }
@@ -458,6 +504,38 @@ mod tests {
         assert_eq!(judged(lines[1].order + 1), None);
         assert_eq!(judged(lines[1].order).map(|f| f.flaw), Some(Flaw::Removed));
         assert_eq!(judge(&keys, PARTITION, &[], Some(&head), head.place + 1).1, None);
+    }
+
+    #[test]
+    fn a_line_says_that_lines_before_it_are_gone_and_hides_nothing_after_it() {
+        let keys = Keys::ephemeral().unwrap();
+        let (lines, _) = five(&keys);
+        // The last two are gone, with their head; a process knows better.
+        let (_, third) = link(
+            &keys,
+            PARTITION,
+            &ChainHead::default(),
+            &[loose(1), loose(2), loose(3)],
+        )
+        .unwrap();
+        let (from, all) = after_gap(PARTITION, &third, 5, &[loose(6)]);
+        let (stored, head) = link(&keys, PARTITION, &from, &all).unwrap();
+        let mut left: Vec<Line> = lines[..3].iter().map(copy).collect();
+        left.extend(stored.into_iter().map(|(order, bytes)| Line { order, bytes }));
+        assert_eq!(head.n, 7);
+        assert_eq!(fault(&keys, &left, &head), Some((Flaw::Lost, Some(6))));
+        left.pop();
+        assert_eq!(fault(&keys, &left, &head), Some((Flaw::Cut, Some(7))));
+        // Nothing is missing where nobody knew of more.
+        assert_eq!(after_gap(PARTITION, &third, 3, &[loose(4)]).1.len(), 1);
+        // Where everything is gone it is the first line.
+        let (from, all) = after_gap(PARTITION, &ChainHead::default(), 5, &[loose(6)]);
+        let (stored, head) = link(&keys, PARTITION, &from, &all).unwrap();
+        let left: Vec<Line> = stored
+            .into_iter()
+            .map(|(order, bytes)| Line { order, bytes })
+            .collect();
+        assert_eq!(fault(&keys, &left, &head), Some((Flaw::Lost, Some(6))));
     }
 
     #[test]

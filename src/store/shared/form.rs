@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::anchor::{self, Look};
 use super::{Shared, wall_clock};
 use crate::domain::audit::Entry;
 use crate::domain::hold::Effect;
@@ -10,7 +11,7 @@ use crate::domain::time::{Span, Timestamp};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, Pending, StoreError, Write};
 use crate::ports::trace::{self, Trace};
-use crate::store::backend::{Backend, Batch, Cell, Due, Former, Loose, Raw, Waiting};
+use crate::store::backend::{Backend, Batch, Cell, Due, Former, Loose, Put, Waiting};
 use crate::store::seal::{Kind, hex};
 use crate::store::{codec, retention};
 
@@ -45,38 +46,47 @@ impl<B: Backend> Shared<B> {
         &self,
         key: &SubjectKey,
         parts: Parts,
-        raw: Raw,
+        look: Look,
         write: &Write,
         subject: Option<&Subject>,
     ) -> Result<Batch, StoreError> {
         let place = place(key);
-        let seal = |kind, plain: Vec<u8>| self.keys.seal(kind, &place, &plain);
         let record = write.record.as_ref();
-        let account = write.account.as_ref().map(codec::encode).transpose()?;
-        let grants = write.grants.as_ref().map(codec::encode).transpose()?;
         let mut batch = Batch::new(*key, self.expected(key.partition(), parts));
-        batch.record = Cell {
-            former: Former::seen(raw.record),
-            put: record.map(codec::encode).transpose()?,
-            keep: record.and_then(retention::of_record),
-        };
+        batch.decides = record.is_some();
+        let next = anchor::note_after(&look, write);
+        let (time, number) = (look.raw.time, next.versions.subject);
+        let raw = look.raw;
+        batch.record.former = Former::seen(raw.record);
         batch.account = Cell {
             former: seen(parts.account, raw.account),
-            put: account.map(|b| seal(Kind::Account, b)).transpose()?,
+            put: match &write.account {
+                Some(account) => Put::Set(self.numbered(Kind::Account, &place, number, account)?),
+                None => Put::Leave,
+            },
             keep: None,
         };
         batch.grants = Cell {
             former: seen(parts.grants, raw.grants),
-            put: grants.map(|b| seal(Kind::Grants, b)).transpose()?,
+            put: match &write.grants {
+                Some(grants) => Put::Set(self.numbered(Kind::Grants, &place, number, grants)?),
+                None => Put::Leave,
+            },
             keep: write.grants.as_ref().map(retention::of_grants),
         };
+        if record.is_some() || write.account.is_some() || write.grants.is_some() {
+            let kept = record.or(look.loaded.record.as_ref());
+            batch.number = Some(number);
+            batch.record.keep = next.keep(kept);
+            batch.record.put = Put::Set(self.anchored(&place, &next, kept)?);
+        }
         batch.due = record.map_or(Due::Leave, |r| r.due().map_or(Due::Never, Due::At));
         if write.effects.is_empty() && write.audit.is_empty() {
             return Ok(batch);
         }
         let subject = subject
             .ok_or_else(|| StoreError::Unreadable("effects of a subject without a record".to_owned()))?;
-        let since = record.map(|r| r.updated).or(raw.time);
+        let since = record.map(|r| r.updated).or(time);
         for (id, effect) in &write.effects {
             batch.outbox.push(self.envelope(
                 key.partition(),

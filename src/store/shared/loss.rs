@@ -1,6 +1,7 @@
 //! Partitions that cannot be decided on, and how one is taken back into use.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
 use crate::domain::time::Timestamp;
@@ -34,11 +35,39 @@ impl<B: Backend> Shared<B> {
         Ok(now == Some(over) && !self.seen.is_alarmed())
     }
 
+    /// Whether the store is ours at all, as its own note says. One that has none is not known to be another's.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] when it is one of other keys or for other IdPs: whoever took a lease in it would keep those
+    /// from their work whose it is.
+    pub(super) async fn recognised(&self) -> Result<(), StoreError> {
+        if self.ours.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let Some(note) = self.backend.installation(None).await? else {
+            return Ok(());
+        };
+        let expected = Expected {
+            incarnation: None,
+            fence: 0,
+            rebuilding: true,
+            ..self.seen.expected(0)
+        };
+        match expected.fault(Some(&note)) {
+            Some(loss) => Err(StoreError::Lost { partition: 0, loss }),
+            None => {
+                self.ours.store(true, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) async fn losses(&self) -> Result<Vec<Lost>, StoreError> {
         let installed = self.backend.installation(None).await?;
         if let Some(own) = &installed {
             self.seen.installed(own);
         }
+        self.ours.store(false, Ordering::Release);
         // What is expected has to be taken before the markers are asked for.
         let expected: Vec<Expected> = (0..=u8::MAX).map(|p| self.seen.expected(p)).collect();
         let markers = self.backend.markers().await?;
@@ -52,7 +81,6 @@ impl<B: Backend> Shared<B> {
             let judged = self.seen.judge(partition, expected, marker.as_ref());
             let loss = match judged {
                 Err(StoreError::Lost { loss, .. }) => loss,
-                _ if self.seen.is_damaged(partition) => Loss::Values,
                 _ => continue,
             };
             let heals = loss.heals() && ours.is_some() && !foreign;
@@ -113,7 +141,6 @@ impl<B: Backend> Shared<B> {
             partition,
             loss: Loss::Missing,
         })?;
-        self.seen.damaged(partition, false);
         if back_in_time {
             self.forget_what_was_done(partition).await?;
         }
@@ -202,7 +229,7 @@ impl<B: Backend> Shared<B> {
         let mut lost = Vec::new();
         for ((partition, marker), expected) in partitions.iter().zip(&markers).zip(&expected) {
             let judged = self.seen.judge(*partition, expected, marker.as_ref());
-            if judged.is_err() || self.seen.is_damaged(*partition) {
+            if judged.is_err() {
                 lost.push(*partition);
             }
         }

@@ -3,7 +3,7 @@
 use super::form::order;
 use super::{Shared, chain};
 use crate::domain::audit::Entry;
-use crate::domain::subject::Subject;
+use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::Timestamp;
 use crate::ports::seal::{Seal as _, SubjectKey};
 use crate::ports::store::{Loss, Lost, Soundness, StoreError};
@@ -41,7 +41,7 @@ impl<B: Backend> Shared<B> {
 
     /// Creates markers in a store that has none, or confirms that they are ours. An installation that was left
     /// half made is completed; one that lost a marker is not mended, since its values are gone too.
-    pub(super) async fn install(&self) -> Result<bool, StoreError> {
+    pub(super) async fn install(&self, moved: Option<&UpstreamId>) -> Result<bool, StoreError> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| StoreError::Unavailable("no randomness".to_owned()))?;
         let fresh = Marker {
@@ -67,16 +67,18 @@ impl<B: Backend> Shared<B> {
             fence: 0,
             rebuilding: true,
         };
+        let both = united(&expected.fingerprint, &ours.fingerprint);
+        let told = |ids: &str| moved.is_some_and(|m| m.as_str() == ids);
         match expected.fault(Some(&ours)) {
-            None => {}
-            // The operator says with `init` that an identity provider was added.
-            Some(Loss::OtherUpstreams { .. }) => {
-                let both = united(&expected.fingerprint, &ours.fingerprint);
+            // The operator says with `init` that an identity provider was added, or that it has moved; and a former
+            // version did not note which one it is.
+            None if both == ours.fingerprint => {}
+            Some(Loss::OtherIdentity { ids }) if !told(&ids) => {
+                return Err(StoreError::Unsound(Loss::OtherIdentity { ids }.to_string()));
+            }
+            None | Some(Loss::OtherUpstreams { .. } | Loss::OtherIdentity { .. }) => {
                 self.backend.widen(&both).await?;
-                tracing::info!(
-                    fingerprint = both,
-                    "the store knows of the added identity providers"
-                );
+                tracing::info!(fingerprint = both, "the store knows of the identity providers");
                 keys_of(&both).clone_into(&mut expected.fingerprint);
             }
             Some(loss) => return Err(StoreError::Unsound(loss.to_string())),

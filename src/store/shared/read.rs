@@ -1,20 +1,27 @@
-//! Reading: what the backend has, judged by its marker, opened and decoded.
+//! Reading: what the backend has, judged by its marker and by what the values say of each other, opened and decoded.
 
 mod brief;
 
 use self::brief::Brief;
-use super::Shared;
-use super::form::place;
+use super::anchor::{Look, Note, split_number};
+use super::{Shared, pause};
+use crate::domain::hold::Record;
 use crate::domain::session::Grants;
+use crate::domain::subject::Subject;
+use crate::domain::subject::versions::{Anchor, Beside, Stale, Values};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Loaded, Loss, Parts, StoreError};
+use crate::ports::store::{Altered, Loaded, Parts, StoreError};
 use crate::store::backend::{Backend, Raw};
 use crate::store::codec;
 use crate::store::seal::Kind;
 
+/// How often values that do not belong together are read again. A commit may have come between two of them: the next
+/// reading has all of it.
+const AGAIN: u32 = 3;
+
 impl<B: Backend> Shared<B> {
-    /// Reads and judges. `None` when the mark is there.
-    pub(super) async fn fetch(
+    /// Reads and judges the marker. `None` when the mark is there.
+    async fn fetch(
         &self,
         key: &SubjectKey,
         parts: Parts,
@@ -24,34 +31,90 @@ impl<B: Backend> Shared<B> {
         let expected = self.expected(partition, parts);
         let raw = self.backend.read(key, parts, mark).await?;
         self.seen.judge(partition, &expected, raw.marker.as_ref())?;
-        let rebuilding = raw.marker.as_ref().is_some_and(|m| m.rebuilding);
-        if raw.due && raw.record.is_none() && !rebuilding {
-            self.seen.damaged(partition, true);
-            let loss = Loss::Values;
-            return Err(StoreError::Lost { partition, loss });
-        }
         Ok((!raw.marked).then_some(raw))
     }
 
-    /// Opens and decodes. What is sealed is taken out of `raw`.
-    pub(super) fn loaded(&self, key: &SubjectKey, parts: Parts, raw: &mut Raw) -> Result<Loaded, StoreError> {
-        let place = place(key);
-        let sealed = |kind, octets: Option<Vec<u8>>| {
-            let opened = octets.map(|octets| self.keys.open(kind, &place, octets));
-            opened.transpose()
+    /// Reads, and opens what belongs together. What does not is only for making it anew: there it is given as far as
+    /// it is genuine.
+    pub(super) async fn look(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        mark: Option<&str>,
+        keep_sealed: bool,
+    ) -> Result<Option<Look>, StoreError> {
+        for attempt in 0.. {
+            // What is expected has to be taken before the values are asked for.
+            let floor = self.floors.of(key);
+            let Some(raw) = self.fetch(key, parts, mark).await? else {
+                break;
+            };
+            let (look, stale) = self.opened_values(key, parts, raw, floor, keep_sealed)?;
+            let Some(stale) = stale else {
+                if let Some(note) = look.note.filter(|n| n.versions.subject > floor) {
+                    self.floors.raise(key, note.versions.subject);
+                }
+                return Ok(Some(look));
+            };
+            // A partition that is rebuilt is made anew as a whole.
+            let rebuilt = look.raw.marker.as_ref().is_some_and(|m| m.rebuilding);
+            if attempt < AGAIN && stale != Stale::Mending && !rebuilt {
+                pause(attempt).await;
+                continue;
+            }
+            if !rebuilt {
+                self.altered.note(altered(key, &look.loaded, stale));
+            }
+            if parts.rebuilding {
+                return Ok(Some(look));
+            }
+            return Err(StoreError::Altered(stale));
+        }
+        Ok(None)
+    }
+
+    /// Opens and decodes. What is sealed is taken out of `raw`, unless it is wanted still.
+    fn opened_values(
+        &self,
+        key: &SubjectKey,
+        parts: Parts,
+        mut raw: Raw,
+        floor: u64,
+        keep_sealed: bool,
+    ) -> Result<(Look, Option<Stale>), StoreError> {
+        let take = |octets: &mut Option<Vec<u8>>| {
+            if keep_sealed {
+                octets.clone()
+            } else {
+                octets.take()
+            }
         };
-        let account = sealed(Kind::Account, raw.account.take())?;
-        let grants = sealed(Kind::Grants, raw.grants.take())?;
-        let record = raw.record.as_deref();
+        let (anchor, note, record) = self.opened_record(key, take(&mut raw.record))?;
+        let beside = |asked: bool, kind, octets| {
+            if asked {
+                self.beside(kind, key, octets)
+            } else {
+                Ok((Beside::Unasked, None))
+            }
+        };
+        let (account_is, account) = beside(parts.account, Kind::Account, take(&mut raw.account))?;
+        let (grants_are, grants) = beside(parts.grants, Kind::Grants, take(&mut raw.grants))?;
+        let values = Values {
+            anchor,
+            account: account_is,
+            grants: grants_are,
+            witnessed: raw.due || raw.others,
+        };
+        // A due entry needs a record, not only what stands in front of one.
+        let lone = raw.due && record.is_none() && matches!(anchor, Anchor::Of(v) if !v.mending);
+        let stale = values.stale(floor).or(lone.then_some(Stale::Gone));
         let past = raw.marker.as_ref().and_then(|m| m.loss);
-        let grants: Option<Grants> = match grants {
-            Some(octets) if parts.brief => Some(codec::decode::<Brief>("grants", &octets)?.0),
-            Some(octets) => Some(codec::decode("grants", &octets)?),
-            None => None,
-        };
-        Ok(Loaded {
-            record: record.map(|b| codec::decode("a record", b)).transpose()?,
-            account: account.map(|b| codec::decode("a snapshot", &b)).transpose()?,
+        let rebuilding = raw.marker.as_ref().is_some_and(|m| m.rebuilding);
+        let believed = grants.filter(|_| matches!(stale, None | Some(Stale::Mending)));
+        let grants = believed.map(|octets| decoded(&octets, parts.brief)).transpose()?;
+        let account = account.map(|octets| codec::decode("a snapshot", split_number(&octets)?.1));
+        let loaded = Loaded {
+            account: account.transpose()?,
             // Nobody knows which of them were ended since: none is honoured.
             grants: match past {
                 Some(past) => grants.map(|g| g.since(past.begun)),
@@ -59,29 +122,54 @@ impl<B: Backend> Shared<B> {
             },
             store_time: raw.time,
             told_before: past.map(|p| p.told_before),
-            rebuilding: raw.marker.as_ref().is_some_and(|m| m.rebuilding),
-            witnessed: raw.due && raw.record.is_none(),
-        })
+            rebuilding: rebuilding || stale.is_some(),
+            witnessed: raw.due && record.is_none(),
+            record,
+        };
+        let look = Look {
+            raw,
+            loaded,
+            note,
+            floor,
+            stale: stale.filter(|_| !rebuilding),
+            grants_fit: values.grants_fit(),
+        };
+        Ok((look, stale))
     }
 
-    /// Reads for an update: the values as they were stay beside what they say.
-    pub(super) async fn load(
+    /// The record's value.
+    fn opened_record(
         &self,
         key: &SubjectKey,
-        parts: Parts,
-        mark: Option<&str>,
-    ) -> Result<Option<(Raw, Loaded)>, StoreError> {
-        let Some(mut raw) = self.fetch(key, parts, mark).await? else {
-            return Ok(None);
+        sealed: Option<Vec<u8>>,
+    ) -> Result<(Anchor, Option<Note>, Option<Record>), StoreError> {
+        let Some(sealed) = sealed else {
+            return Ok((Anchor::Absent, None, None));
         };
-        let sealed = (raw.account.clone(), raw.grants.clone());
-        // Nothing is written that was not seen whole.
-        let whole = Parts {
-            brief: false,
-            ..parts
-        };
-        let loaded = self.loaded(key, whole, &mut raw)?;
-        (raw.account, raw.grants) = sealed;
-        Ok(Some((raw, loaded)))
+        Ok(match self.anchor(key, sealed)? {
+            Some((note, record)) => (Anchor::Of(note.versions), Some(note), record),
+            None => (Anchor::Altered, None, None),
+        })
+    }
+}
+
+/// Grants, behind their number.
+fn decoded(octets: &[u8], brief: bool) -> Result<Grants, StoreError> {
+    let (_, octets) = split_number(octets)?;
+    if brief {
+        Ok(codec::decode::<Brief>("grants", octets)?.0)
+    } else {
+        codec::decode("grants", octets)
+    }
+}
+
+/// What is to be said of an account whose values do not belong together.
+fn altered(key: &SubjectKey, left: &Loaded, why: Stale) -> Altered {
+    let session = left.grants.as_ref().and_then(|g| g.sessions.first());
+    let subject: Option<&Subject> = left.record.as_ref().map(|r| &r.subject);
+    Altered {
+        key: *key,
+        subject: subject.or(session.map(|s| &s.subject)).cloned(),
+        why,
     }
 }

@@ -1,18 +1,36 @@
 //! What follows a thaw or a lapse: a `read` hold of the contested cause's full length.
 
-use super::{Contest, plain, send};
+use super::{Contest, Finding, plain, send};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::{ChangeKind, Row};
 use crate::domain::hold::{Cause, Record, Told, Transition};
-use crate::domain::notice::{Content, Message};
+use crate::domain::notice::{Content, Ended, Message};
 use crate::domain::policy::{AtEnd, Policy};
 use crate::domain::subject::account::Account;
 use crate::domain::time::Now;
 
-/// Puts the hold `after` in the place of the freeze and tells everyone of both by one message, whose acceptance is
-/// that hold's.
-pub(super) fn follow(t: &mut Transition, account: &Account, mut after: Cause, now: Now, policy: &Policy) {
-    let since = t.record.contest.take().map_or(after.at, |c| c.contested_since);
+/// Puts the hold `after` in the place of the freeze `was` and tells everyone of both by one message, whose acceptance is
+/// that hold's. A freeze that only `lapsed` was judged by nobody: what is contested stays in doubt.
+pub(super) fn follow(
+    t: &mut Transition,
+    account: &Account,
+    was: &Contest,
+    lapsed: bool,
+    mut after: Cause,
+    now: Now,
+    policy: &Policy,
+) {
+    let since = was.contested_since;
+    let ended = match (&was.thaw, lapsed) {
+        (Some(thaw), false) if thaw.finding == Finding::Owner => Ended::ForTheOwner,
+        (_, false) => Ended::Unfounded,
+        (_, true) => Ended::Lapsed,
+    };
+    t.record.contest = None;
+    t.record.lapsed = (lapsed && was.enforced).then(|| Contest {
+        thaw: None,
+        ..was.clone()
+    });
     let told = t.record.channels_before(account, since, policy).next().is_some();
     after.told = if told && after.enforced {
         Told::Pending
@@ -23,7 +41,8 @@ pub(super) fn follow(t: &mut Transition, account: &Account, mut after: Cause, no
     if after.enforced {
         let content = Content {
             allowed: Some(after.allowed.clone()),
-            until: Some(after.nominal_end()),
+            until: (!lapsed).then(|| after.nominal_end()),
+            ended: Some(ended),
             ..plain(Message::FreezeEnded, now)
         };
         send(t, account, &after.reference, since, &content, policy);

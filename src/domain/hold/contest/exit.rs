@@ -1,9 +1,9 @@
 //! The ways out of a freeze that need no administrator: quorum, identity verification, an eligible passkey.
 
-use super::{distinct, tell};
+use super::{Contest, distinct, plain, send};
 use crate::domain::audit::Entry;
 use crate::domain::hold::{Record, Transition};
-use crate::domain::notice::Message;
+use crate::domain::notice::{Content, Ended, Message};
 use crate::domain::policy::{Exit, Policy};
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Span};
@@ -63,7 +63,26 @@ pub fn leave(
             .with("exit", format!("{exit:?}"))
             .with("enforced", contest.enforced),
     );
-    tell(&mut t, account, Message::FreezeEnded, now, policy);
+    if contest.enforced {
+        let content = Content {
+            ended: Some(Ended::Proven),
+            ..plain(Message::FreezeEnded, now)
+        };
+        send(
+            &mut t,
+            account,
+            &contest.case,
+            contest.contested_since,
+            &content,
+            policy,
+        );
+    }
+    // What came with the contested change is still there: that somebody is the owner does not make it the owner's.
+    t.record.lapsed = contest.enforced.then(|| Contest {
+        thaw: None,
+        proven: Some(now.latest()),
+        ..contest.clone()
+    });
     t.record.contest = None;
     t.converge();
     Some(t)

@@ -5,11 +5,17 @@ use std::time::Instant;
 
 use crate::domain::ceiling::Ceiling;
 use crate::domain::hold::rebuild::carried::Carried;
+use crate::domain::subject::account::Facts;
 use crate::idp::keycloak::representations::{Group, Role};
-use crate::idp::keycloak::wire::names::{DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, GROUP as ROOT};
+use crate::idp::keycloak::wire::names::{
+    DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME, FULL, GROUP as ROOT, HELD_DEFAULTS,
+};
+use crate::idp::keycloak::wire::noted::{self, Noted};
 use crate::idp::keycloak::{Keycloak, fresh, idp};
 use crate::ports::idp::IdpError;
 
+/// Prefix of the roles of levels.
+pub(super) const HOLD_ROLE: &str = "reentry-hold.";
 /// Prefix of the groups of levels.
 pub(super) const HOLD_GROUP: &str = "hold.";
 
@@ -34,6 +40,12 @@ impl Taken {
             Self::Contested => "contested",
         }
     }
+
+    /// Those that our own record names.
+    pub(super) fn named(names: &BTreeSet<String>) -> BTreeSet<Self> {
+        let all = Self::ALL.into_iter();
+        all.filter(|taken| names.contains(taken.group())).collect()
+    }
 }
 
 /// The wired realm as far as a hold needs it.
@@ -44,9 +56,63 @@ pub(in crate::idp::keycloak) struct Layout {
     /// Level → group.
     pub(super) levels: BTreeMap<String, String>,
     pub(super) notes: BTreeMap<Taken, String>,
+    /// Every group of ours by its path, the root too.
+    groups: BTreeMap<String, String>,
+    /// What `wire` wrote down; nothing where it was wired by an older version, or by other means.
+    pub(in crate::idp::keycloak) noted: Option<Noted>,
 }
 
 impl Layout {
+    /// Every group of ours: path and id.
+    pub(in crate::idp::keycloak) const fn groups(&self) -> &BTreeMap<String, String> {
+        &self.groups
+    }
+
+    /// Whether this is the id of a group of ours.
+    pub(in crate::idp::keycloak) fn is_ours(&self, group: &str) -> bool {
+        self.groups.values().any(|id| id == group)
+    }
+
+    /// With groups of ours that may be gone meanwhile: a line that deletes one names it by its id alone.
+    pub(in crate::idp::keycloak) fn remembering(&self, before: &BTreeMap<String, String>) -> Self {
+        let mut layout = self.clone();
+        for (path, id) in before.iter().filter(|(_, id)| !self.is_ours(id)) {
+            layout.groups.insert(format!("{path} of before"), id.clone());
+        }
+        layout
+    }
+
+    /// The level that a group of ours stands for.
+    pub(in crate::idp::keycloak) fn level_of(&self, group: &str) -> Option<&str> {
+        let level = self.levels.iter().find(|(_, id)| *id == group);
+        level.map(|(level, _)| level.as_str())
+    }
+
+    /// Whether a realm role decides what a held account is issued: ours, and the default role.
+    pub(in crate::idp::keycloak) fn decides(&self, role: &str) -> bool {
+        let default = self.default_role.as_ref();
+        role == FULL
+            || role == HELD_DEFAULTS
+            || role.starts_with(HOLD_ROLE)
+            || default.is_some_and(|default| default.name == role)
+    }
+
+    /// Whether this is the id of such a role.
+    pub(in crate::idp::keycloak) fn decides_by_id(&self, id: &str) -> bool {
+        let default = self.default_role.as_ref().and_then(|role| role.id.as_deref());
+        default == Some(id) || self.noted.as_ref().is_some_and(|noted| noted.roles.contains(id))
+    }
+
+    /// The name of the default role.
+    pub(in crate::idp::keycloak) fn default_role_name(&self) -> Option<&str> {
+        self.default_role.as_ref().map(|role| role.name.as_str())
+    }
+
+    /// Groups of levels: what they are for, and their ids.
+    pub(in crate::idp::keycloak) const fn levels(&self) -> &BTreeMap<String, String> {
+        &self.levels
+    }
+
     /// What is missing, with what to do.
     pub(in crate::idp::keycloak) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -103,7 +169,7 @@ pub(in crate::idp::keycloak) async fn layout(keycloak: &Keycloak) -> Result<Layo
     Ok(layout)
 }
 
-pub(super) async fn forget_layout(keycloak: &Keycloak) {
+pub(in crate::idp::keycloak) async fn forget_layout(keycloak: &Keycloak) {
     keycloak.believed.lock().await.layout = None;
 }
 
@@ -132,6 +198,11 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
     let children = admin.subgroups(&id).await.map_err(idp)?;
     let named = |group: &Group| group.id.clone().map(|id| (group.name.clone(), id));
     let groups: BTreeMap<String, String> = children.iter().filter_map(named).collect();
+    let noted = children.iter().find(|group| group.name == noted::NAME);
+    let noted = noted.and_then(|group| Noted::read(&group.attributes));
+    let below = groups.iter();
+    let below = below.map(|(name, id)| (format!("{ROOT}/{name}"), id.clone()));
+    let ours = below.chain([(ROOT.to_owned(), id.clone())]).collect();
     let levels = groups
         .iter()
         .filter_map(|(name, id)| Some((name.strip_prefix(HOLD_GROUP)?.to_owned(), id.clone())))
@@ -145,36 +216,40 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
         default_role,
         levels,
         notes,
+        groups: ours,
+        noted,
     })
 }
 
-/// Ids of the groups that holds rest on.
-pub(in crate::idp::keycloak) async fn our_groups(keycloak: &Keycloak) -> Result<BTreeSet<String>, IdpError> {
-    let layout = layout(keycloak).await?;
-    let groups = layout
-        .levels
-        .into_values()
-        .chain(layout.notes.into_values())
-        .chain(layout.root);
-    Ok(groups.collect())
-}
-
-/// What an account in these groups (by their paths) carries of a hold.
-pub(in crate::idp::keycloak) fn carried(groups: &BTreeSet<String>) -> Carried {
+/// What an account with these roles and groups (by their paths) carries of a hold; `on` says whether it is switched on.
+pub(in crate::idp::keycloak) fn carried(facts: &Facts, on: bool) -> Carried {
     let below = |path: &str| {
         let name = path.strip_prefix(ROOT)?.strip_prefix('/')?;
         Some(name.to_owned())
     };
-    let names: BTreeSet<String> = groups.iter().filter_map(|path| below(path)).collect();
+    let names: BTreeSet<String> = facts.groups.iter().filter_map(|path| below(path)).collect();
     let has = |taken: Taken| names.contains(taken.group());
-    let levels = names.iter().filter_map(|name| name.strip_prefix(HOLD_GROUP));
+    let levels: BTreeSet<&str> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(HOLD_GROUP))
+        .collect();
+    let contested = has(Taken::Contested);
+    // A second level's role is a second claim, and which of two is issued nobody knows.
+    let stray = |role: &String| {
+        role.strip_prefix(HOLD_ROLE)
+            .is_some_and(|level| !levels.contains(level))
+    };
+    let held = contested || !levels.is_empty();
     Carried {
         ceiling: levels
-            .map(Ceiling::parse_level)
+            .iter()
+            .map(|level| Ceiling::parse_level(level))
             .reduce(|all, level| all.intersect(&level)),
-        contested: has(Taken::Contested),
+        contested,
         disabled: has(Taken::Enabled),
         taken: Taken::ALL.into_iter().any(has),
+        on,
+        whole: held && (facts.roles.contains(FULL) || facts.roles.iter().any(stray)),
     }
 }
 
@@ -232,6 +307,32 @@ pub(in crate::idp::keycloak) async fn drift(keycloak: &Keycloak) -> Result<Vec<S
         ));
     }
     Ok(faults)
+}
+
+#[cfg(test)]
+impl Layout {
+    /// A wired realm with one level, for tests of what is judged by it.
+    pub(in crate::idp::keycloak) fn of_tests() -> Self {
+        let text = |name: &str| name.to_owned();
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (text(a), text(b))).collect();
+        Self {
+            root: Some(text("g-root")),
+            default_role: Some(Role {
+                id: Some(text("r-default")),
+                name: text("default-roles-shop"),
+                ..Role::default()
+            }),
+            levels: map(&[("read", "g-read")]),
+            notes: BTreeMap::new(),
+            groups: map(&[("/reentry", "g-root"), ("/reentry/hold.read", "g-read")]),
+            noted: Some(Noted {
+                scopes: map(&[("s-full", FULL), ("s-hold", "reentry-hold.read")]),
+                gates: BTreeSet::from([text("s-payments")]),
+                roles: BTreeSet::from([text("r-full"), text("r-default")]),
+                ..Noted::default()
+            }),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,8 +49,9 @@ pub(in crate::idp::keycloak) async fn restore(
             .created_date
             .is_some_and(|created| created >= since_there - GRACE.millis())
         {
-            remove_factor(keycloak, sub, &credential.id).await?;
-            done.push(format!("removed {} {}", credential.kind, credential.id));
+            let name = credential.name();
+            remove_factor(keycloak, sub, &name).await?;
+            done.push(format!("removed {} {name}", credential.kind));
         }
     }
     let (links, phones) = taken_back(keycloak, sub, since_there).await?;

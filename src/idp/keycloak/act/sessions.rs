@@ -39,6 +39,24 @@ pub(super) async fn end_cut(
     Ok(acts)
 }
 
+/// Ends every session, online and offline ones, as far as the server lets us: what cannot be ended keeps nothing else
+/// from being. Says whether there was one.
+pub(super) async fn end_all(keycloak: &Keycloak, sub: &str) -> Result<bool, IdpError> {
+    let live = match live_sessions(keycloak, sub).await {
+        Ok(live) if live.is_empty() => return Ok(false),
+        Ok(live) => Ok(live),
+        // The account may be gone, or its directory: the log-out needs no list.
+        Err(IdpError::UnknownSubject) => return Err(IdpError::UnknownSubject),
+        Err(error) => Err(error),
+    };
+    let mut done = keycloak.admin.logout(sub).await.map_err(of_account);
+    // Offline sessions are dead by not-before then, but stay listed.
+    for (session, offline) in live? {
+        done = done.and(delete_session(keycloak, &session.id, offline).await);
+    }
+    done.map(|()| true)
+}
+
 /// Online and offline sessions. Where offline ones are is told by the list of grants.
 pub(super) async fn live_sessions(keycloak: &Keycloak, sub: &str) -> Result<Vec<(Session, bool)>, IdpError> {
     let admin = &keycloak.admin;

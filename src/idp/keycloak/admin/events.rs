@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::text::Rows;
 use super::{Admin, AdminError};
+use crate::idp::keycloak::events::account_of;
 use crate::idp::keycloak::representations::{AdminEvent, Event, EventsConfig};
 
 /// Order of a log page by time; ties are in undefined order.
@@ -46,8 +48,11 @@ pub struct EventQuery {
 /// Which admin events to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdminEventQuery {
-    /// Path relative to the realm; `*` stands for anything: `users/{id}*`.
+    /// Path relative to the realm; `*` at the end stands for anything. Keycloak takes `_` and `%` for wildcards as well:
+    /// what it answers beside the path is left out.
     pub resource_path: Option<String>,
+    /// Everything about one account, by its id.
+    pub account: Option<String>,
     /// Acts of one user only (its id).
     pub actor: Option<String>,
     /// `CREATE`, `UPDATE`, `DELETE`, `ACTION`; empty = all.
@@ -64,6 +69,20 @@ pub struct AdminEventQuery {
     pub max: u32,
 }
 
+impl AdminEventQuery {
+    /// Whether a path is what was asked for, and not only like it.
+    fn is_about(&self, path: &str) -> bool {
+        let named = self.account.as_deref();
+        let right_account = named.is_none_or(|id| account_of(path).is_some_and(|(found, _)| found == id));
+        let right_path = self.resource_path.as_deref().is_none_or(|wanted| {
+            wanted
+                .strip_suffix('*')
+                .map_or(path == wanted, |begin| path.starts_with(begin))
+        });
+        right_account && right_path
+    }
+}
+
 fn paging(query: &mut Vec<(&str, String)>, from_ms: Option<i64>, direction: Direction, first: u32, max: u32) {
     if let Some(from) = from_ms {
         query.push(("dateFrom", from.to_string()));
@@ -78,11 +97,19 @@ fn paging(query: &mut Vec<(&str, String)>, from_ms: Option<i64>, direction: Dire
 }
 
 impl Admin {
-    /// One page of user events. Role: `view-events`.
+    /// One page of user events, every row of which has to be readable. Role: `view-events`.
     ///
     /// # Errors
     /// [`AdminError`]; an unknown type name is [`AdminError::Unexpected`].
     pub async fn events(&self, wanted: &EventQuery) -> Result<Vec<Event>, AdminError> {
+        self.events_page(wanted).await?.all("GET events")
+    }
+
+    /// One page of user events, with what could not be read of it.
+    ///
+    /// # Errors
+    /// As [`Admin::events`].
+    pub async fn events_page(&self, wanted: &EventQuery) -> Result<Rows<Event>, AdminError> {
         let mut query: Vec<(&str, String)> = wanted.types.iter().map(|kind| ("type", kind.clone())).collect();
         query.extend(wanted.user.iter().map(|user| ("user", user.clone())));
         query.extend(wanted.client.iter().map(|client| ("client", client.clone())));
@@ -93,21 +120,27 @@ impl Admin {
             wanted.first,
             wanted.max,
         );
-        self.get_with(&["events"], query).await
+        self.rows(&["events"], query).await
     }
 
-    /// One page of admin events. Role: `view-events`.
+    /// One page of admin events, every row of which has to be readable. Role: `view-events`.
     ///
     /// # Errors
     /// [`AdminError`].
     pub async fn admin_events(&self, wanted: &AdminEventQuery) -> Result<Vec<AdminEvent>, AdminError> {
+        self.admin_events_page(wanted).await?.all("GET admin-events")
+    }
+
+    /// One page of admin events, with what could not be read of it. What the server answers beside the account or the
+    /// path is left out, and still counts for the length of the page.
+    ///
+    /// # Errors
+    /// As [`Admin::admin_events`].
+    pub async fn admin_events_page(&self, wanted: &AdminEventQuery) -> Result<Rows<AdminEvent>, AdminError> {
         let mut query: Vec<(&str, String)> = Vec::new();
-        query.extend(
-            wanted
-                .resource_path
-                .iter()
-                .map(|path| ("resourcePath", path.clone())),
-        );
+        let of_account = wanted.account.as_ref().map(|id| format!("users/{id}*"));
+        let path = wanted.resource_path.clone().or(of_account);
+        query.extend(path.map(|path| ("resourcePath", path)));
         query.extend(wanted.actor.iter().map(|actor| ("authUser", actor.clone())));
         query.extend(
             wanted
@@ -128,7 +161,9 @@ impl Admin {
             wanted.first,
             wanted.max,
         );
-        self.get_with(&["admin-events"], query).await
+        let mut rows: Rows<AdminEvent> = self.rows(&["admin-events"], query).await?;
+        rows.keep(|event| wanted.is_about(event.resource_path.as_deref().unwrap_or_default()));
+        Ok(rows)
     }
 
     /// What the realm records. Role: `view-events`.
@@ -152,5 +187,38 @@ impl Admin {
         config.extend(members.clone());
         self.send(reqwest::Method::PUT, &["events", "config"], &config)
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Keycloak answers `a_c` with the lines of `abc`, and `bob` with those of `bobby`.
+    #[test]
+    fn what_is_only_like_the_path_is_left_out() {
+        let account = |id: &str| AdminEventQuery {
+            account: Some(id.to_owned()),
+            ..AdminEventQuery::default()
+        };
+        for (id, path, about) in [
+            ("f:1:bob", "users/f:1:bob", true),
+            ("f:1:bob", "users/f:1:bob/reset-password", true),
+            ("f:1:bob", "users/f:1:bobby", false),
+            ("f:1:bob", "users/f:1:bobby/reset-password", false),
+            ("a_c", "users/abc/reset-password", false),
+            ("a", "users/a/b/reset-password", false),
+            ("a/b", "users/a/b/reset-password", true),
+        ] {
+            assert_eq!(account(id).is_about(path), about, "{id} {path}");
+        }
+        let below = |path: &str| AdminEventQuery {
+            resource_path: Some(path.to_owned()),
+            ..AdminEventQuery::default()
+        };
+        assert!(below("users/a_c").is_about("users/a_c"));
+        assert!(!below("users/a_c").is_about("users/abc"));
+        assert!(below("users/a_c/role-mappings/clients/*").is_about("users/a_c/role-mappings/clients/x"));
+        assert!(!below("users/a_c/role-mappings/clients/*").is_about("users/abc/role-mappings/clients/x"));
     }
 }

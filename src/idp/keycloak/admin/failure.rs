@@ -89,6 +89,16 @@ impl AdminError {
         }
     }
 
+    /// May it be about this one answer, so that another call succeeds?
+    #[must_use]
+    pub fn is_of_one_answer(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Malformed { .. } => true,
+            Self::Unexpected { status, .. } => *status >= 400,
+            _ => false,
+        }
+    }
+
     pub(super) fn transport(what: &str, error: &reqwest::Error) -> Self {
         if error.is_timeout() {
             return Self::Timeout {

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
+use super::text::Rows;
 use super::{Admin, AdminError};
 use crate::idp::keycloak::representations::{Group, Mappings, Role, User};
 
@@ -67,9 +68,9 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn users_with_role(&self, name: &str, first: u32, max: u32) -> Result<Vec<User>, AdminError> {
+    pub async fn users_with_role(&self, name: &str, first: u32, max: u32) -> Result<Rows<User>, AdminError> {
         let query = vec![("first", first.to_string()), ("max", max.to_string())];
-        self.get_with(&["roles", name, "users"], query).await
+        self.rows(&["roles", name, "users"], query).await
     }
 
     /// Users a role of a client (internal id) is mapped to directly (one page).
@@ -82,9 +83,9 @@ impl Admin {
         name: &str,
         first: u32,
         max: u32,
-    ) -> Result<Vec<User>, AdminError> {
+    ) -> Result<Rows<User>, AdminError> {
         let query = vec![("first", first.to_string()), ("max", max.to_string())];
-        self.get_with(&["clients", client, "roles", name, "users"], query)
+        self.rows(&["clients", client, "roles", name, "users"], query)
             .await
     }
 
@@ -150,9 +151,9 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn group_members(&self, id: &str, first: u32, max: u32) -> Result<Vec<User>, AdminError> {
+    pub async fn group_members(&self, id: &str, first: u32, max: u32) -> Result<Rows<User>, AdminError> {
         let query = vec![("first", first.to_string()), ("max", max.to_string())];
-        self.get_with(&["groups", id, "members"], query).await
+        self.rows(&["groups", id, "members"], query).await
     }
 
     /// Roles mapped to a group.

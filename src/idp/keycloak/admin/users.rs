@@ -4,6 +4,7 @@
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::text::Rows;
 use super::{Admin, AdminError, Parts, encode};
 use crate::idp::keycloak::representations::{
     Consent, Credential, FederatedIdentity, Group, Mappings, Role, Session, User,
@@ -18,17 +19,18 @@ impl Admin {
         self.get(&["users", id]).await
     }
 
-    /// One page of users, whole, in the server's order (user name).
+    /// One page of users, without attributes, in the server's order (user name); behind the last one it is empty. A page
+    /// may be shorter than asked for and not be the last. Listing imports the users of a directory.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn users(&self, first: u32, max: u32) -> Result<Vec<User>, AdminError> {
+    pub async fn users_page(&self, first: u32, max: u32) -> Result<Rows<User>, AdminError> {
         let query = vec![
             ("first", first.to_string()),
             ("max", max.to_string()),
-            ("briefRepresentation", "false".to_owned()),
+            ("briefRepresentation", "true".to_owned()),
         ];
-        self.get_with(&["users"], query).await
+        self.rows(&["users"], query).await
     }
 
     /// Number of users in the realm.
@@ -68,7 +70,9 @@ impl Admin {
 
     /// Reads a user, lets `change` edit it, and puts the whole representation back: a member left
     /// out of a PUT may be wiped. Two writers at once can still lose one edit; the server has no
-    /// condition to prevent that.
+    /// condition to prevent that. `enabled` is sent only when the edit changed it: the server takes a
+    /// `true` for an administrator's wish to open its own lock against guessing, and it may have been
+    /// read while a directory was away, when every account of it shows `false`.
     ///
     /// # Errors
     /// [`AdminError`].
@@ -77,16 +81,42 @@ impl Admin {
         F: FnOnce(&mut User) + Send,
     {
         let mut user = self.user(id).await?;
+        let was = user.enabled;
         change(&mut user);
+        let path = ["users", id];
+        let mut body = serde_json::to_value(&user).map_err(|error| AdminError::Malformed {
+            what: path.join("/"),
+            reason: error.to_string(),
+        })?;
+        if let Some(members) = body.as_object_mut().filter(|_| user.enabled == was) {
+            members.remove("enabled");
+        }
+        self.send(Method::PUT, &path, &body).await
+    }
+
+    /// Switches an account on or off. Nothing is sent when it is so already. Sessions stay: end them with
+    /// [`Admin::logout`].
+    ///
+    /// # Errors
+    /// [`AdminError`]; a realm whose user profile no longer takes the account as it is answers
+    /// [`AdminError::Unexpected`] with 400 to every edit.
+    pub async fn set_enabled(&self, id: &str, enabled: bool) -> Result<(), AdminError> {
+        let mut user = self.user(id).await?;
+        if user.enabled == enabled {
+            return Ok(());
+        }
+        user.enabled = enabled;
         self.send(Method::PUT, &["users", id], &user).await
     }
 
-    /// Switches an account on or off. Sessions stay: end them with [`Admin::logout`].
+    /// Puts an account back as it is, switched off: whether its storage takes edits at all shows only so.
     ///
     /// # Errors
-    /// [`AdminError`].
-    pub async fn set_enabled(&self, id: &str, enabled: bool) -> Result<(), AdminError> {
-        self.update_user(id, |user| user.enabled = enabled).await
+    /// [`AdminError`], as [`Admin::set_enabled`].
+    pub async fn keep_disabled(&self, id: &str) -> Result<(), AdminError> {
+        let mut user = self.user(id).await?;
+        user.enabled = false;
+        self.send(Method::PUT, &["users", id], &user).await
     }
 
     /// Sets the e-mail address and whether it counts as verified.
@@ -259,6 +289,16 @@ impl Admin {
     /// [`AdminError`].
     pub async fn client_roles(&self, id: &str, client: &str) -> Result<Vec<Role>, AdminError> {
         self.get(&["users", id, "role-mappings", "clients", client]).await
+    }
+
+    /// Roles of one client (internal id) that the user has in effect: direct, by composites, by groups. Takes
+    /// `view-clients`.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn effective_roles_of_client(&self, id: &str, client: &str) -> Result<Vec<Role>, AdminError> {
+        self.get(&["users", id, "role-mappings", "clients", client, "composite"])
+            .await
     }
 
     /// Maps roles of one client to the user. Set-up only.

@@ -11,6 +11,12 @@ const MOST: usize = 4_096;
 pub(super) struct Seen(Mutex<(HashSet<String>, HashSet<String>)>);
 
 impl Seen {
+    /// Whether `name` was there before.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.0.contains(name) || held.1.contains(name)
+    }
+
     /// Whether `name` is new; it is not afterwards.
     pub(super) fn first(&self, name: &str) -> bool {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);

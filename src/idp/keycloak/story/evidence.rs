@@ -19,14 +19,15 @@ const CODES: i64 = 1_800_000;
 const STORED: i64 = 5_000;
 
 impl Story<'_> {
-    /// Rules 1 and 2.
+    /// Rules 1 and 2. A mail that was asked for after a change had nothing to do with it when the old factors were proven
+    /// before it; without that, the clock of the node that sent it may be ahead.
     pub(super) fn sent_reset(&self, event: &Event) -> bool {
+        let life = self.rules.reset_lifespan.millis() + SKEW;
+        let proven = self.logged_in(event);
         self.events.iter().any(|sent| {
             let age = event.time - sent.time;
-            sent.kind == "SEND_RESET_PASSWORD"
-                && sent.error.is_none()
-                && age >= -SKEW
-                && (same_code(sent, event) || age <= self.rules.reset_lifespan.millis() + SKEW)
+            let may_be_used = (0..=life).contains(&age) || (-SKEW..0).contains(&age) && !proven;
+            is_reset_mail(sent) && (may_be_used || age >= -SKEW && same_code(sent, event))
         })
     }
 
@@ -44,16 +45,24 @@ impl Story<'_> {
             .max()
     }
 
-    /// Rule 4: a log-in into the session of this change, with what the account had before.
+    /// Rule 4: a log-in into the session of this change, with what the account had before. Single sign-on repeats the
+    /// same line without asking for anything, so only what began the session counts.
     pub(super) fn logged_in(&self, event: &Event) -> bool {
-        let Some(code) = events::code(event) else {
+        let Some((code, began)) = self.began(event) else {
             return false;
         };
-        !self.tainted.contains(code)
-            && self.logins(code).any(|at| {
-                let age = event.time - at;
-                age > 0 && (age <= LOGIN_AGE || self.rules.fresh_login_for_actions)
-            })
+        let recent = event.time - began <= LOGIN_AGE;
+        !self.tainted.contains(code) && (recent || self.rules.fresh_login_for_actions)
+    }
+
+    /// The session that a change was made in and when it began, as far back as anything shows it; `None` when no line
+    /// before the change tells of it.
+    fn began<'e>(&self, event: &'e Event) -> Option<(&'e str, i64)> {
+        let code = events::code(event)?;
+        let first = self.logins(code).filter(|at| *at < event.time).min()?;
+        // Start times have whole seconds.
+        let listed = self.window.sessions.get(code).map(|began| began + 1_000);
+        Some((code, listed.map_or(first, |listed| listed.min(first))))
     }
 
     pub(super) fn logins<'s>(&'s self, session: &'s str) -> impl Iterator<Item = i64> + 's {
@@ -73,10 +82,9 @@ impl Story<'_> {
         if !login && self.last_admin_link(event.time).is_some() {
             return Proof::Administrator;
         }
-        let code = events::code(event).unwrap_or_default();
         let recent = self
-            .logins(code)
-            .any(|at| (1..=LOGIN_AGE).contains(&(event.time - at)));
+            .began(event)
+            .is_some_and(|(_, began)| event.time - began <= LOGIN_AGE);
         match (login, recent && self.settled(event)) {
             (true, true) => Proof::EligibleFactor,
             (true, false) => Proof::RecentLogin,
@@ -119,7 +127,13 @@ impl Story<'_> {
             );
             acts && young(other.time)
         });
-        some && old && !moved && !by_admin
+        // One of unknown age may be younger than anything.
+        let undated = self
+            .window
+            .credentials
+            .iter()
+            .any(|credential| credential.created_date.is_none());
+        some && old && !undated && !moved && !by_admin
     }
 
     /// Whether a factor took the place of another one of its class: set in a recovery, and none older is left.
@@ -164,7 +178,7 @@ impl Story<'_> {
             events::class(&credential.kind) == class
                 && credential
                     .created_date
-                    .is_some_and(|created| created < time - STORED)
+                    .is_none_or(|created| created < time - STORED)
         });
         young && !earlier && !by_admin && !listed
     }
@@ -210,6 +224,11 @@ pub(super) fn are_twins(one: &Event, other: &Event) -> bool {
         && events::code(one) == events::code(other)
         && one_act == other_act
         && one_old != other_old
+}
+
+/// A mail with a reset link was sent.
+fn is_reset_mail(event: &Event) -> bool {
+    event.kind == "SEND_RESET_PASSWORD" && event.error.is_none()
 }
 
 fn same_code(one: &Event, other: &Event) -> bool {

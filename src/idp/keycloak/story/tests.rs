@@ -325,8 +325,27 @@ fn a_reset_link_counts_as_long_as_it_lives() {
     );
     assert_eq!(
         at(2),
+        ChangeKind::PasswordChanged,
+        "asked for after it: the change was proven and is judged once"
+    );
+    let ahead = [
+        (2, "SEND_RESET_PASSWORD", "", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "b", password()),
+    ];
+    assert_eq!(
+        verdict(&window(&ahead)).1,
+        Proof::Message,
+        "nothing was proven, and the clock of the node that sent it may be ahead"
+    );
+    let same_session = [
+        (-20, "LOGIN", "a", "a", none()),
+        (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        (2, "SEND_RESET_PASSWORD", "", "a", none()),
+    ];
+    assert_eq!(
+        verdict(&window(&same_session)).0,
         ChangeKind::PasswordReset,
-        "another node's clock is a little behind"
+        "the reset of that very session"
     );
     let same = [
         (-7_200, "SEND_RESET_PASSWORD", "", "a", none()),
@@ -809,5 +828,98 @@ fn an_address_that_an_administrator_takes_away_is_a_change() {
                 Some("+441")
             ),
         ]
+    );
+}
+
+// P10: single sign-on repeats the line of a log-in, member by member, without asking for anything.
+#[test]
+fn a_repeated_log_in_of_single_sign_on_proves_nothing_fresh() {
+    let seen = |first: i64, listed: Option<i64>| {
+        let mut window = window(&[
+            (first, "LOGIN", "a", "a", none()),
+            (-3, "LOGIN", "a", "a", none()),
+            (0, "UPDATE_CREDENTIAL", "", "a", password()),
+            (1, "LOGIN", "a", "a", none()),
+        ]);
+        let listed = listed.map(|at| ("a".to_owned(), T + at * 1_000));
+        window.sessions.extend(listed);
+        window
+    };
+    let reset = (ChangeKind::PasswordReset, Proof::Unproven, None);
+    let changed = (ChangeKind::PasswordChanged, Proof::RecentLogin, None);
+    assert_eq!(
+        verdict(&seen(-330, None)),
+        reset,
+        "the session is older than 300 s"
+    );
+    assert_eq!(verdict(&seen(-290, None)), changed, "it is not");
+    assert_eq!(
+        verdict(&seen(-100, Some(-4_000))),
+        reset,
+        "the log forgot what began it, the session did not"
+    );
+    assert_eq!(
+        verdict(&seen(-299, Some(-300))),
+        changed,
+        "start times have whole seconds"
+    );
+    let fresh = Rules {
+        fresh_login_for_actions: true,
+        ..rules()
+    };
+    assert_eq!(
+        changes_of(&seen(-330, None), &fresh)[0].kind,
+        ChangeKind::PasswordChanged,
+        "every action asks for a log-in of its own"
+    );
+    let mut factor = seen(-330, None);
+    factor.events[2]
+        .details
+        .insert("credential_type".to_owned(), "otp".to_owned());
+    factor.credentials = credentials(&json!([{"id": "p", "type": "password", "createdDate": T - 30 * DAY}]));
+    assert_eq!(
+        verdict(&factor),
+        (ChangeKind::FactorAdded, Proof::Unproven, None),
+        "nor for a factor"
+    );
+}
+
+// P10: what began a session counts for all that is done in it.
+#[test]
+fn nothing_is_voluntary_in_a_session_that_began_with_something_else_than_the_old_factors() {
+    let kind = |began: (&str, Value)| {
+        let (kind, more) = began;
+        verdicts(&window(&[
+            (-20, kind, "a", "a", more),
+            (-10, "LOGIN", "a", "a", none()),
+            (0, "UPDATE_CREDENTIAL", "", "a", password()),
+        ]))
+        .last()
+        .unwrap()
+        .0
+    };
+    assert_eq!(kind(("LOGIN", none())), ChangeKind::PasswordChanged);
+    let code = || json!({"credential_type": "recovery-authn-codes"});
+    assert_eq!(
+        kind(("LOGIN", code())),
+        ChangeKind::PasswordReset,
+        "a recovery code"
+    );
+    let mut enrolled = code();
+    enrolled["custom_required_action"] = json!("CONFIGURE_RECOVERY_AUTHN_CODES");
+    assert_eq!(
+        kind(("LOGIN", enrolled)),
+        ChangeKind::PasswordChanged,
+        "codes were only enrolled"
+    );
+    assert_eq!(
+        kind(("IMPERSONATE", json!({"impersonator": "boss"}))),
+        ChangeKind::PasswordReset,
+        "an administrator in its place"
+    );
+    assert_eq!(
+        kind(("FEDERATED_IDENTITY_LINK", json!({"identity_provider": "x"}))),
+        ChangeKind::PasswordReset,
+        "a login that was linked a moment ago"
     );
 }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::change::Change;
 use super::names::{RECORD, RoleRef};
+use super::noted::{self, Noted};
 use super::record::Record;
+use super::snapshot::Snapshot;
 use crate::idp::keycloak::admin::{Admin, AdminError};
 use crate::idp::keycloak::representations::{Attributes, ClientScope, Group, Role};
 
@@ -148,6 +150,7 @@ impl<'a> Applier<'a> {
             Change::CreateGroup { .. }
             | Change::SetGroupAttributes { .. }
             | Change::DeleteGroup { .. }
+            | Change::Note { .. }
             | Change::AddGroupRoles { .. }
             | Change::RemoveGroupRoles { .. } => self.apply_group(change).await,
             Change::SetEvents { settings } => {
@@ -316,6 +319,7 @@ impl<'a> Applier<'a> {
                 let id = group.id.clone().unwrap_or_default();
                 self.admin.put_group(&id, &group).await
             }
+            Change::Note { client_id, .. } => self.write_down(client_id).await,
             Change::DeleteGroup { path } => {
                 let id = self.group_id(path).await?;
                 self.admin.delete_group(&id).await
@@ -336,6 +340,19 @@ impl<'a> Applier<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Reads the realm as it is now, and writes down what the run-time account needs of it.
+    async fn write_down(&self, runtime_client: &str) -> Result<(), AdminError> {
+        let snapshot = Snapshot::read(self.admin, runtime_client).await?;
+        let attributes = Noted::of(&snapshot).attributes();
+        let path = noted::path();
+        let Some(mut group) = self.admin.group_by_path(&path).await? else {
+            return self.create_group(&path, &attributes).await;
+        };
+        group.attributes.extend(attributes);
+        let id = group.id.clone().unwrap_or_default();
+        self.admin.put_group(&id, &group).await
     }
 
     async fn create_group(&self, path: &str, attributes: &Attributes) -> Result<(), AdminError> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::desired::is_ours;
 use super::names::{CLAIM, FULL, GROUP, HELD_DEFAULTS, RoleRef};
-use super::snapshot::{Component, Snapshot, mappers_of};
+use super::snapshot::{Component, Snapshot, mappers_of, names_in};
 use crate::idp::keycloak::representations::ProtocolMapper;
 
 /// How bad a finding is.
@@ -86,6 +86,46 @@ pub fn foreign_claims(snapshot: &Snapshot) -> Vec<String> {
     let found = scopes.chain(clients);
     found
         .map(|place| format!("{place} sets `{CLAIM}` too: with two mappers either may win; remove it"))
+        .collect()
+}
+
+/// Whether a mapper puts into ID tokens what the broker has to know of a log-in, and what that is.
+fn tells(mapper: &ProtocolMapper) -> Option<&'static str> {
+    let set = |name: &str, value: &str| mapper.config.get(name).is_some_and(|is| is == value);
+    if !set("id.token.claim", "true") {
+        return None;
+    }
+    match mapper.protocol_mapper.as_str() {
+        "oidc-usersessionmodel-note-mapper" if set("claim.name", "auth_time") => Some("auth_time"),
+        "oidc-acr-mapper" => Some("acr"),
+        _ => None,
+    }
+}
+
+/// What the ID tokens of the broker's client leave out. Without `auth_time` no log-in counts as one of after a change:
+/// whoever had a session cut is not let in again. (`sid` is in every ID token of Keycloak.)
+#[must_use]
+pub fn login_claims(snapshot: &Snapshot, broker: &str) -> Vec<Finding> {
+    let Some(client) = snapshot.client(broker) else {
+        return Vec::new();
+    };
+    let scopes = names_in(client, "defaultClientScopes");
+    let of_scopes = snapshot
+        .scopes()
+        .iter()
+        .filter(|scope| scopes.contains(&scope.name));
+    let own = mappers_of(client);
+    let mappers = of_scopes.flat_map(|scope| &scope.protocol_mappers).chain(&own);
+    let told: BTreeSet<&str> = mappers.filter_map(tells).collect();
+    [("auth_time", "basic"), ("acr", "acr")]
+        .into_iter()
+        .filter(|(claim, _)| !told.contains(claim))
+        .map(|(claim, scope)| {
+            let text = format!(
+                "ID tokens of client `{broker}` have no `{claim}`: give it the default client scope `{scope}`; without it a log-in after a change cannot be told from one before, and is refused"
+            );
+            Finding::error("broker-claims", text)
+        })
         .collect()
 }
 

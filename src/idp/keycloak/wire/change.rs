@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::names::{CLAIM, RoleRef};
+use super::noted;
 use super::record::Record;
 use crate::idp::keycloak::representations::{Attributes, ClientScope};
 
@@ -211,6 +212,13 @@ pub enum Change {
         /// Path.
         path: String,
     },
+    /// Writes down, for the run-time account, what it needs to know and may not read.
+    Note {
+        /// `client_id` of the run-time account.
+        client_id: String,
+        /// What lines of the log are judged by differs, not only who administers the realm.
+        objects: bool,
+    },
     /// Maps realm roles to a group.
     AddGroupRoles {
         /// Path.
@@ -279,7 +287,10 @@ impl Change {
             Self::RemoveGate { .. } => "scope-gate-extra",
             Self::AddRealmDefault { .. } | Self::RemoveRealmDefault { .. } => "realm-default-scope",
             Self::AddClientDefaults { .. } | Self::RemoveClientDefaults { .. } => "client-default-scope",
-            Self::CreateGroup { .. } | Self::DeleteGroup { .. } | Self::SetGroupAttributes { .. } => "group",
+            Self::CreateGroup { .. }
+            | Self::DeleteGroup { .. }
+            | Self::SetGroupAttributes { .. }
+            | Self::Note { .. } => "group",
             Self::AddGroupRoles { .. } | Self::RemoveGroupRoles { .. } => "group-roles",
             Self::SetEvents { .. } | Self::SetRealmAttribute { .. } => "events",
             Self::CopyFlow { .. }
@@ -414,6 +425,13 @@ impl Change {
             Self::CreateGroup { path, .. } => write!(out, "+ group {path}"),
             Self::SetGroupAttributes { path, .. } => write!(out, "~ group {path}: attributes"),
             Self::DeleteGroup { path } => write!(out, "- group {path}"),
+            Self::Note { .. } => {
+                write!(
+                    out,
+                    "~ group {}: ids of all this, and who administers the realm",
+                    noted::path()
+                )
+            }
             Self::AddGroupRoles { path, roles } => write!(out, "~ group {path}: + {}", List(roles)),
             Self::RemoveGroupRoles { path, roles } => {
                 write!(out, "~ group {path}: - {}", List(roles))

@@ -16,6 +16,7 @@ use super::names::{Level, RECORD, RoleRef};
 use super::record::Record;
 use super::snapshot::{RuntimeAccount, Snapshot};
 use super::{Plan, WirePlanInput, audit};
+use crate::idp::keycloak::administrators::MANAGEMENT;
 
 /// Oldest server that tells events apart (`id`, milliseconds, ascending order).
 const FLOOR: (u32, u32) = (26, 2);
@@ -52,6 +53,7 @@ pub fn plan(input: &WirePlanInput, snapshot: &Snapshot, record: &Record) -> Plan
     planner.events();
     planner.reset_flow();
     planner.broker();
+    planner.noted();
     planner.finish()
 }
 
@@ -69,6 +71,12 @@ impl Planner<'_> {
         {
             self.blockers.push(format!(
                 "Keycloak {version} is too old: its event log cannot be followed; 26.2 is the oldest that can"
+            ));
+        }
+        if self.snapshot.client(MANAGEMENT).is_none() {
+            self.blockers.push(format!(
+                "realm `{}` has no client `{MANAGEMENT}`: it administers the other realms, and its accounts cannot be held; give your people a realm of their own and wire that",
+                self.snapshot.realm()
             ));
         }
         self.blockers.extend(audit::foreign_claims(self.snapshot));
@@ -129,6 +137,11 @@ impl Planner<'_> {
             }
             (Some(_), Some(account)) => account,
         };
+        if self.snapshot.runtime.is_some() && self.record.version == 0 {
+            self.notes.push(format!(
+                "client `{client_id}` was there before and is used as it is: its secret is not written anywhere, take it from the console (Clients, {client_id}, Credentials)"
+            ));
+        }
         for role in wanted.difference(&account.roles) {
             self.steps.push(Change::GrantRuntime {
                 client_id: client_id.clone(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::Change;
 use super::names::RoleRef;
+use super::noted;
 use super::snapshot::Snapshot;
 
 /// Version of the record; another one is refused.
@@ -100,6 +101,9 @@ impl Record {
             }
             Change::CreateGroup { path, .. } => {
                 self.groups.insert(path.clone());
+            }
+            Change::Note { .. } => {
+                self.groups.insert(noted::path());
             }
             Change::CopyFlow { to, .. } => {
                 self.flows.insert(to.clone());

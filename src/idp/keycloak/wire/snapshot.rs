@@ -11,6 +11,7 @@ pub use self::exported::{Component, Composites, ExportedGroup, ExportedRole};
 use self::exported::{Export, ScopeMapping};
 use super::names::RoleRef;
 use crate::idp::keycloak::admin::{Admin, AdminError};
+use crate::idp::keycloak::administrators::{MANAGEMENT, undoes};
 use crate::idp::keycloak::representations::{Client, ClientScope, ProtocolMapper, Role};
 
 /// What the run-time account may do, as mapped to its user.
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub runtime: Option<RuntimeAccount>,
     /// Event types that the server knows.
     pub known_event_types: BTreeSet<String>,
+    /// Accounts to which a role of a client is mapped with which one could undo a hold, the run-time account aside.
+    pub administrators: BTreeSet<String>,
 }
 
 impl Snapshot {
@@ -49,6 +52,7 @@ impl Snapshot {
             export,
             runtime: None,
             known_event_types: BTreeSet::new(),
+            administrators: BTreeSet::new(),
         };
         snapshot.known_event_types = admin
             .server_info()
@@ -65,6 +69,7 @@ impl Snapshot {
         if let Some(id) = account {
             snapshot.runtime = Some(runtime_account(admin, &id).await?);
         }
+        snapshot.administrators = administrators(admin, &snapshot).await?;
         Ok(snapshot)
     }
 
@@ -96,6 +101,12 @@ impl Snapshot {
     #[must_use]
     pub fn children(&self, name: &str) -> BTreeSet<RoleRef> {
         self.role(name).map(ExportedRole::children).unwrap_or_default()
+    }
+
+    /// Every realm role: its id and its name.
+    pub fn realm_roles(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
+        let roles = self.export.roles.realm.iter();
+        roles.map(|role| (role.id.as_str(), role.name.as_str()))
     }
 
     /// Every role with its direct children.
@@ -331,6 +342,30 @@ pub fn names_in(client: &Client, member: &str) -> BTreeSet<String> {
 pub fn mappers_of(client: &Client) -> Vec<ProtocolMapper> {
     let mappers = client.rest.get("protocolMappers").cloned().unwrap_or_default();
     serde_json::from_value(mappers).unwrap_or_default()
+}
+
+/// Users per page.
+const PAGE: u32 = 500;
+
+async fn administrators(admin: &Admin, snapshot: &Snapshot) -> Result<BTreeSet<String>, AdminError> {
+    let own = snapshot.runtime.as_ref().map(|account| account.user.as_str());
+    let undoing = |role: &RoleRef| {
+        let all = snapshot.closure([role.clone()]);
+        all.iter()
+            .any(|role| role.client.as_deref() == Some(MANAGEMENT) && undoes(&role.name))
+    };
+    let roles = snapshot.all_roles().map(|(role, _)| role).filter(undoing);
+    let mut found = BTreeSet::new();
+    for role in roles {
+        let client = role.client.as_deref().and_then(|client| snapshot.client(client));
+        let Some(client) = client.and_then(|client| client.id.as_deref()) else {
+            continue;
+        };
+        let users = admin.users_with_client_role(client, &role.name, 0, PAGE).await?;
+        found.extend(users.into_iter().filter_map(|user| user.id));
+    }
+    found.retain(|id| Some(id.as_str()) != own);
+    Ok(found)
 }
 
 async fn runtime_account(admin: &Admin, client: &str) -> Result<RuntimeAccount, AdminError> {

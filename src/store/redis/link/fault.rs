@@ -20,6 +20,13 @@ pub(super) fn judge(error: &RedisError) -> (StoreError, bool) {
             )),
             false,
         ),
+        _ if error.code() == Some("OOM") || text.contains("OOM command not allowed") => (
+            StoreError::Full(
+                "Redis has used all of its `maxmemory`, and nothing can be stored: give it more (`CONFIG SET maxmemory`)"
+                    .to_owned(),
+            ),
+            false,
+        ),
         // A replica that left while a write waited for it: the node was demoted meanwhile.
         _ if error.code() == Some("UNBLOCKED") => (StoreError::Unavailable(text), true),
         _ if error.code() == Some("WRONGTYPE") || text.contains("WRONGTYPE") => {

@@ -4,7 +4,7 @@
 -- KEYS  record, account, grants, due, out, epoch, audit, mark
 -- ARGV  incarnation ('' for any), fingerprint of the keys, least fence, mark's life in ms ('' for no mark), member,
 --       due ('' leave, '-' never, or ms), audit lines' life in their order,
---       three times: compare ('' no, '0' absent, '1' beginning with), former, put ('' no), value, life in ms ('' for ever),
+--       three times: compare ('' no, '0' absent, '1' beginning with), former, put ('' no, '1' yes, '-' remove), value, life in ms ('' for ever),
 --       number of effects and the effects, number of audit lines and their places and lines,
 --       with lines the head of their chain: number and hash it must have, and number, hash, place and MAC it gets,
 --       'r' to write also where the partition is being rebuilt
@@ -30,9 +30,7 @@ for part = 1, 3 do
   if compare == '0' then
     if redis.call('EXISTS', KEYS[part]) == 1 then return {2} end
   elseif compare == '1' then
-    local last = -1
-    if part > 1 then last = #former - 1 end
-    if redis.call('GETRANGE', KEYS[part], 0, last) ~= former then return {2} end
+    if redis.call('GETRANGE', KEYS[part], 0, #former - 1) ~= former then return {2} end
   end
 end
 
@@ -61,7 +59,9 @@ if ARGV[4] ~= '' then
 end
 for part = 1, 3 do
   local at = 8 + (part - 1) * 5
-  if ARGV[at + 2] ~= '' then
+  if ARGV[at + 2] == '-' then
+    redis.call('DEL', KEYS[part])
+  elseif ARGV[at + 2] ~= '' then
     if ARGV[at + 4] ~= '' then
       redis.call('SET', KEYS[part], ARGV[at + 3], 'PX', ARGV[at + 4])
     else

@@ -46,6 +46,10 @@ struct BriefSession {
     _id_token: IgnoredAny,
     clients: BTreeSet<String>,
     ended: Option<Timestamp>,
+    #[serde(default)]
+    facts_at: Option<Timestamp>,
+    #[serde(default)]
+    closed: Option<Timestamp>,
 }
 
 impl From<Stored> for Brief {
@@ -77,6 +81,8 @@ impl From<BriefSession> for Session {
             id_token: String::new(),
             clients: brief.clients,
             ended: brief.ended,
+            facts_at: brief.facts_at,
+            closed: brief.closed,
         }
     }
 }
@@ -113,6 +119,8 @@ mod tests {
             id_token: "e".repeat(1200),
             clients: words(&["bank"]),
             ended: Some(at),
+            facts_at: Some(at),
+            closed: Some(at),
         };
         let code = Code {
             id: "c".to_owned(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::change::Change;
 use super::super::desired;
 use super::super::names::{FULL, GROUP, HELD_DEFAULTS, Level, NOTES, RoleRef};
+use super::super::noted::{self, Noted};
 use super::Planner;
 use crate::idp::keycloak::representations::{Attributes, ClientScope};
 
@@ -143,13 +144,39 @@ impl Planner<'_> {
             .group(GROUP)
             .map(|group| group.sub_groups.as_slice())
             .unwrap_or_default();
-        for group in below.iter().filter(|group| !NOTES.contains(&group.name.as_str())) {
+        let ours = |name: &str| NOTES.contains(&name) || name == noted::NAME;
+        for group in below.iter().filter(|group| !ours(&group.name)) {
             if Level::of_group(&group.name).is_none_or(|level| !self.levels.contains(&level)) {
                 self.notes.push(format!(
                     "group {} belongs to no level of today's policy; it stays",
                     group.path
                 ));
             }
+        }
+    }
+
+    /// Last of all, when everything has its id.
+    pub(super) fn noted(&mut self) {
+        let made = |step: &Change| {
+            matches!(
+                step,
+                Change::CreateRole { .. }
+                    | Change::CreateScope { .. }
+                    | Change::CreateGroup { .. }
+                    | Change::AddGate { .. }
+                    | Change::RemoveGate { .. }
+            )
+        };
+        let made = self.steps.iter().any(made);
+        let now = self.snapshot.group(&noted::path());
+        let now = now.and_then(|group| Noted::read(&group.attributes));
+        let wanted = Noted::of(self.snapshot);
+        let objects = made || !now.as_ref().is_some_and(|now| now.same_objects(&wanted));
+        if objects || now.as_ref() != Some(&wanted) {
+            self.steps.push(Change::Note {
+                client_id: self.input.runtime_client.clone(),
+                objects,
+            });
         }
     }
 

@@ -18,6 +18,9 @@ pub struct Composites {
 /// A role as exported.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ExportedRole {
+    /// Id.
+    #[serde(default)]
+    pub id: String,
     /// Name.
     pub name: String,
     #[serde(default)]

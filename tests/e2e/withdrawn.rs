@@ -1,0 +1,139 @@
+//! What Keycloak ends or takes away ends or goes here too (ISS-12, P16), on the real server.
+
+use std::time::{Duration, Instant};
+
+use reentry_test_support::browser::Browser;
+use reentry_test_support::rp::{RelyingParty, Reply};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::world::{ASKED, PASSWORD, Setup, World, browser, sign_in};
+
+const OFFLINE: &str = "openid offline_access accounts:read";
+
+async fn is_active(rp: &RelyingParty, reply: &Reply) -> bool {
+    let answer = rp.introspect(reply.text("access_token")).await.expect_status(200);
+    answer.json["active"] == true
+}
+
+/// A session with an offline family beside it.
+async fn session(browser: &mut Browser, rp: &RelyingParty, user: &str) -> [Reply; 2] {
+    let online = sign_in(browser, rp, ASKED, user, PASSWORD)
+        .await
+        .expect_status(200);
+    let offline = sign_in(browser, rp, OFFLINE, user, PASSWORD)
+        .await
+        .expect_status(200);
+    assert!(is_active(rp, &online).await && is_active(rp, &offline).await);
+    [online, offline]
+}
+
+/// Dead in every respect, without a refresh having asked: by a line of the log, or by a logout token.
+async fn assert_gone(rp: &RelyingParty, browser: &mut Browser, replies: &[Reply], within: Duration) {
+    let since = Instant::now();
+    while is_active(rp, &replies[0]).await || is_active(rp, &replies[replies.len() - 1]).await {
+        assert!(since.elapsed() < within, "still active after {within:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for reply in replies {
+        let refused = rp.refresh(reply.text("refresh_token")).await.expect_status(400);
+        assert_eq!(refused.error(), "invalid_grant");
+        assert_eq!(rp.userinfo(reply.text("access_token")).await.status, 401);
+    }
+    let silent = rp.authorization(ASKED).with("prompt", "none");
+    let page = browser.get(silent.url.as_str()).await;
+    assert_eq!(
+        page.query("error").as_deref(),
+        Some("login_required"),
+        "{}",
+        page.describe()
+    );
+}
+
+/// A poll interval and a second.
+const POLL: Duration = Duration::from_millis(1_500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p16_signed_out_everywhere_disabled_or_deleted_at_keycloak_ends_everything_here() {
+    let world = World::start(Setup::default()).await;
+    let [shop, ..] = world.relying_parties().await;
+    for user in ["ana", "bea", "victor"] {
+        let sub = world.sub(user).await;
+        let mut own = browser();
+        let replies = session(&mut own, &shop, user).await;
+        let path = format!("users/{sub}");
+        match user {
+            "ana" => drop(world.realm.post(&format!("{path}/logout"), &json!({})).await),
+            "bea" => world.realm.put(&path, &json!({ "enabled": false })).await,
+            _ => drop(
+                world
+                    .realm
+                    .call(Method::DELETE, &path, None)
+                    .await
+                    .expect_status(204),
+            ),
+        }
+        assert_gone(&shop, &mut own, &replies, POLL).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p16_a_proven_logout_token_ends_its_session_at_once_though_nobody_polls() {
+    let world = World::start(Setup {
+        poll: "5m",
+        ..Setup::default()
+    })
+    .await;
+    let [shop, ..] = world.relying_parties().await;
+    let mut own = browser();
+    let online = sign_in(&mut own, &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let other = sign_in(&mut browser(), &shop, ASKED, "ana", PASSWORD)
+        .await
+        .expect_status(200);
+    let sub = world.sub("ana").await;
+    let sessions = world.realm.get(&format!("users/{sub}/sessions")).await;
+    let oldest = sessions
+        .as_array()
+        .unwrap()
+        .iter()
+        .min_by_key(|s| s["start"].as_i64())
+        .unwrap();
+    let id = oldest["id"].as_str().unwrap();
+    world.realm.delete(&format!("sessions/{id}"), None).await;
+    assert_gone(&shop, &mut own, &[online], Duration::from_secs(1)).await;
+    assert!(is_active(&shop, &other).await, "another session of the account");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p16_a_role_that_was_taken_away_is_gone_within_the_life_of_an_access_token() {
+    let world = World::start(Setup {
+        access: "5s",
+        ..Setup::default()
+    })
+    .await;
+    let [_, office, _] = world.relying_parties().await;
+    let scope = "openid reentry:admin";
+    let first = sign_in(&mut browser(), &office, scope, "admin-one", PASSWORD)
+        .await
+        .expect_status(200);
+    assert_eq!(first.access_claims()["roles"], json!(["reentry-admin"]));
+    let url = format!("{}/api/v1/audit", world.issuer);
+    let may = |token: String| {
+        let call = reqwest::Client::new().get(&url).bearer_auth(token);
+        async move { call.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!(may(first.text("access_token").to_owned()).await, 200);
+    let sub = world.sub("admin-one").await;
+    let role = world.realm.get("roles/reentry-admin").await;
+    let path = format!("users/{sub}/role-mappings/realm");
+    world.realm.delete(&path, Some(&json!([role]))).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let next = office
+        .refresh(first.text("refresh_token"))
+        .await
+        .expect_status(200);
+    assert_eq!(next.access_claims().get("roles"), None);
+    assert_eq!(may(next.text("access_token").to_owned()).await, 403);
+}
