@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::clock::SystemClock;
 use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
-use crate::app::workers::{Term, supervised};
+use crate::app::workers::supervised;
 use crate::config::Config;
 use crate::config::server::Server;
 use crate::domain::policy::Policy;
@@ -115,19 +115,19 @@ fn keep(
     stop: &CancellationToken,
 ) {
     let watch = serving::watch(context);
-    let begin = |name: &str| (name.to_owned(), Term::Always, Arc::clone(&watch), stop.clone());
-    let (name, term, told, token) = begin("metrics");
+    let begin = |name: &str| (name.to_owned(), Arc::clone(&watch), stop.clone());
+    let (name, told, token) = begin("metrics");
     let end = stop.clone();
     let folding = move || keep_metrics(metrics.clone(), end.clone());
-    tokio::spawn(supervised(name, term, told, token, folding));
-    let (name, term, told, token) = begin("keys");
+    tokio::spawn(supervised(name, told, token, folding));
+    let (name, told, token) = begin("keys");
     let (tending, end) = (Arc::new(tending), stop.clone());
     let rotating = move || keep_keys(Arc::clone(&tending), end.clone());
-    tokio::spawn(supervised(name, term, told, token, rotating));
+    tokio::spawn(supervised(name, told, token, rotating));
     let Some(upstream) = config.upstreams.first().map(|u| u.id.clone()) else {
         return;
     };
-    let (name, term, told, token) = begin("policy");
+    let (name, told, token) = begin("policy");
     let (flow, today) = (Arc::clone(&context.flow), Arc::new(config.policy.clone()));
     let end = stop.clone();
     let settling = move || {
@@ -138,7 +138,7 @@ fn keep(
             end.clone(),
         )
     };
-    tokio::spawn(supervised(name, term, told, token, settling));
+    tokio::spawn(supervised(name, told, token, settling));
 }
 
 /// Folds measurements into their buckets now and then, also when nobody collects them.

@@ -27,9 +27,9 @@ mod table;
 mod tokens;
 #[path = "properties/unreadable.rs"]
 mod unreadable;
-#[path = "properties/withdrawn.rs"]
-mod withdrawn;
 #[path = "properties/versions.rs"]
 mod versions;
+#[path = "properties/withdrawn.rs"]
+mod withdrawn;
 #[path = "properties/world.rs"]
 mod world;

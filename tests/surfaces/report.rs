@@ -24,7 +24,11 @@ async fn post(world: &World, url: &str) -> (u16, String) {
     let response = world.web.post(url).send().await.unwrap();
     if response.status().as_u16() == 303 {
         let to = response.headers()["location"].to_str().unwrap().to_owned();
-        assert_eq!(to, url.trim_end_matches("/mine"), "back to the page that it came from");
+        assert_eq!(
+            to,
+            url.trim_end_matches("/mine"),
+            "back to the page that it came from"
+        );
         let (status, _, page) = get(world, &to).await;
         return (status, page);
     }
