@@ -24,6 +24,8 @@ mod chronicle;
 mod company;
 #[path = "history/observer.rs"]
 mod observer;
+#[path = "history/officials.rs"]
+mod officials;
 #[path = "history/people.rs"]
 mod people;
 #[path = "history/trouble.rs"]
@@ -84,6 +86,9 @@ async fn no_token_is_too_strong_and_every_change_is_told_through_kills_pauses_fa
         full > 0,
         !chronicle.reports.is_empty(),
         !chronicle.changes.is_empty(),
+        !chronicle.withdrawals.is_empty(),
+        trouble.put_back > 0,
+        trouble.unreadable > 0,
     ];
     assert!(enough.iter().all(|e| *e), "a run that proves nothing: {enough:?}");
     for (what, wrong) in planted(&chronicle) {
@@ -113,10 +118,12 @@ async fn run(seed: u64, length: Duration) -> (Chronicle, Company) {
         let reports_after = [1, 3].get(index).copied();
         lives.spawn(Person::new(Arc::clone(&town), index, seed, PASSWORD, reports_after).live());
     }
+    let officials = tokio::spawn(officials::work(Arc::clone(&town), seed));
     let trouble = trouble::make(&mut company, seed, until).await;
     while let Some(ended) = lives.join_next().await {
         ended.expect("a person lives to the end");
     }
+    officials.await.expect("the administrators work to the end");
     let mut chronicle = town.chronicle.lock().unwrap().clone();
     let holds = observer.settle(&company, &chronicle.changes).await;
     chronicle.holds = holds;
@@ -136,6 +143,7 @@ fn the_checker_sees_what_is_wrong_and_nothing_else() {
         let right = match what {
             "a token of a hold that says full" => matches!(found[0], Violation::TooStrong(_)),
             "a hold without its notice" => matches!(found[0], Violation::Untold(_)),
+            "a token of an account that was switched off" => matches!(found[0], Violation::Outlived(_)),
             _ => matches!(found[0], Violation::Frozen(_)),
         };
         assert!(right, "{what}: {found:?}");

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::chronicle::{Chronicle, Hold, Said, Way};
+use crate::chronicle::{Chronicle, Hold, Millis, Said, Way, Withdrawn};
+use crate::company::{ACCESS, ROLE};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +19,8 @@ pub enum Violation {
     Survived(String),
     /// ISS-10: something was issued for an account that was frozen.
     Frozen(String),
+    /// P16, ISS-12: something was given that Keycloak had taken away longer ago than a token lives.
+    Outlived(String),
     /// The epoch of an account went back (contract section 1).
     EpochWentBack(String),
     /// P10: a change at Keycloak that no hold tells of.
@@ -36,6 +39,7 @@ pub fn check(chronicle: &Chronicle) -> Vec<Violation> {
         found.extend(unaware(chronicle, said));
         found.extend(survived(chronicle, said));
         found.extend(frozen(chronicle, said));
+        found.extend(outlived(chronicle, said));
     }
     found.extend(epochs(chronicle));
     found.extend(changes(chronicle));
@@ -100,6 +104,25 @@ fn frozen(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     let issues = matches!(said.way, Way::Exchange | Way::Refresh);
     let gives = issues || said.recovery_scope != "none";
     gives.then(|| Violation::Frozen(format!("{said:?} after {report:?}")))
+}
+
+/// How long an answer may take, and clocks may differ.
+const SLACK: Millis = 2_500;
+
+fn outlived(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
+    // What is issued rests on what was read a token's life ago at most; what is said about a token that is out may be
+    // as old as that token besides.
+    let issued = matches!(said.way, Way::Exchange | Way::Refresh);
+    let reach = SLACK + if issued { ACCESS } else { 2 * ACCESS };
+    let gives = |what: Withdrawn| match what {
+        Withdrawn::Account => issued || said.recovery_scope != "none",
+        Withdrawn::Role => said.roles.contains(ROLE),
+    };
+    let withdrawal = chronicle.withdrawals.iter().find(|w| {
+        let long_gone = said.asked > w.from + reach && w.until.is_none_or(|until| said.answered < until);
+        w.person == said.person && long_gone && gives(w.what)
+    })?;
+    Some(Violation::Outlived(format!("{said:?} after {withdrawal:?}")))
 }
 
 fn epochs(chronicle: &Chronicle) -> Vec<Violation> {
@@ -172,8 +195,8 @@ pub fn judged(chronicle: &Chronicle) -> Judged {
     }
 }
 
-/// Three ways in which a product that looks right could be wrong, each planted into what really happened.
-pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 3] {
+/// Ways in which a product that looks right could be wrong, each planted into what really happened.
+pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 4] {
     let mut strong = chronicle.clone();
     let in_hold = |said: &Said| {
         said.way == Way::Refresh
@@ -210,7 +233,33 @@ pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 3] {
     after.scopes.clear();
     after.epoch = None;
     thawed.said.push(after);
+    let mut outlived = chronicle.clone();
+    let withdrawal = outlived.withdrawals.first().cloned().expect("a withdrawal");
+    let mut late = outlived
+        .said
+        .iter()
+        .find(|s| s.way == Way::Refresh)
+        .cloned()
+        .expect("a refresh");
+    (late.person, late.session) = (withdrawal.person, u32::MAX);
+    (late.asked, late.answered) = (
+        withdrawal.from + ACCESS + SLACK + 1,
+        withdrawal.from + ACCESS + SLACK + 2,
+    );
+    late.roles.insert(ROLE.to_owned());
+    "none".clone_into(&mut late.recovery_scope);
+    late.scopes.clear();
+    late.epoch = None;
+    for gone in outlived
+        .withdrawals
+        .iter_mut()
+        .filter(|w| w.person == withdrawal.person)
+    {
+        gone.until = None;
+    }
+    outlived.said.push(late);
     [
+        ("a token of an account that was switched off", outlived),
         ("a token of a hold that says full", strong),
         ("a hold without its notice", silent),
         ("a token after a report", thawed),

@@ -38,6 +38,8 @@ pub struct Said {
     pub scopes: BTreeSet<String>,
     /// `recovery_epoch`, where the answer has one.
     pub epoch: Option<i64>,
+    /// `roles`; empty where the answer has none.
+    pub roles: BTreeSet<String>,
 }
 
 /// A session, from the moment its first token was there.
@@ -82,6 +84,28 @@ pub struct Hold {
     pub notice: Option<String>,
 }
 
+/// Something that an administrator took away at Keycloak, for a while or for good.
+#[derive(Clone, Debug)]
+pub struct Withdrawal {
+    /// From whom.
+    pub person: usize,
+    /// What.
+    pub what: Withdrawn,
+    /// After Keycloak had said that it is gone.
+    pub from: Millis,
+    /// Before it was given back, if it was.
+    pub until: Option<Millis>,
+}
+
+/// What can be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// The account was switched off.
+    Account,
+    /// The role [`crate::company::ROLE`].
+    Role,
+}
+
 /// A report that froze an account.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -111,6 +135,10 @@ pub struct Trouble {
     pub pauses: u32,
     /// Times the store was slow.
     pub slowness: u32,
+    /// Times somebody wrote an account's former values over those of now.
+    pub put_back: u32,
+    /// Times the directory of some people was away, so that their accounts could not be read.
+    pub unreadable: u32,
 }
 
 /// All of it.
@@ -128,6 +156,8 @@ pub struct Chronicle {
     pub reports: Vec<Report>,
     /// Mails.
     pub mails: Vec<Mailed>,
+    /// What administrators took away.
+    pub withdrawals: Vec<Withdrawal>,
     /// Trouble.
     pub trouble: Trouble,
 }

@@ -1,13 +1,14 @@
 //! A company: a realm of a real Keycloak, a Redis set under Sentinel, a mail server, two replicas of the built
 //! `reentry` behind a balancer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::pbkdf2;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reentry_test_support::directory::Directory;
 use reentry_test_support::free_port;
 use reentry_test_support::keycloak::{Keycloak, Realm, plain_realm};
 use reentry_test_support::mail::MailSink;
@@ -28,7 +29,15 @@ pub const SECRET: &str = "shop-secret-of-the-test";
 /// Everybody's first password.
 pub const PASSWORD: &str = "a long first password";
 /// How many people there are.
-pub const PEOPLE: usize = 8;
+pub const PEOPLE: usize = 9;
+/// The last of them lives in a directory, which is away now and then.
+pub const RESIDENT: usize = PEOPLE - 1;
+/// A role that goes out in tokens and may be taken away.
+pub const ROLE: &str = "teller";
+/// How long an access token lives, in milliseconds.
+pub const ACCESS: u64 = 8_000;
+/// How far the clock of the second replica is ahead.
+const AHEAD: &str = "+0.4s";
 
 /// The name of a person at Keycloak.
 pub fn name(person: usize) -> String {
@@ -46,6 +55,8 @@ pub struct Company {
     pub realm: Arc<Realm>,
     /// Where every mail arrives.
     pub mails: Arc<MailSink>,
+    /// Where the last person lives.
+    pub directory: Directory,
     /// The store.
     pub redis: SentinelSet,
     /// The replicas.
@@ -61,6 +72,10 @@ impl Company {
         let mails = MailSink::start();
         let keycloak = Keycloak::get().await;
         let realm = keycloak.realm(realm(&mails)).await;
+        let directory = Directory::start(&[&name(RESIDENT)], PASSWORD);
+        directory.federate(&realm, "READ_ONLY").await;
+        // Looking for somebody is what makes Keycloak take them over.
+        realm.user_id(&name(RESIDENT)).await;
         let redis = tokio::task::block_in_place(SentinelSet::start);
         let issuer = free_port();
         let launches = [0, 1].map(|_| {
@@ -94,6 +109,12 @@ impl Company {
             if prepared.is_empty() {
                 prepare(&launch.path(""));
             }
+            // The second one's clock is ahead of everybody else's.
+            let launch = if prepared.is_empty() {
+                launch
+            } else {
+                ahead(launch)
+            };
             prepared.push((
                 launch.args(["serve", "--config", "reentry.yaml"]),
                 public,
@@ -113,6 +134,7 @@ impl Company {
         Self {
             realm: Arc::new(realm),
             mails: Arc::new(mails),
+            directory,
             redis,
             replicas: [first, second],
             issuer: format!("http://127.0.0.1:{issuer}"),
@@ -124,6 +146,22 @@ impl Company {
     pub fn keys(&self) -> std::path::PathBuf {
         self.replicas[0].directory().join("store-keys")
     }
+}
+
+/// With a clock that is ahead by [`AHEAD`]; spans are as long as ever.
+fn ahead(launch: Launch) -> Launch {
+    launch
+        .env("LD_PRELOAD", faketime().display().to_string())
+        .env("FAKETIME", AHEAD)
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}
+
+/// The library of Debian's `faketime`, on whatever machine this is.
+fn faketime() -> PathBuf {
+    let homes = std::fs::read_dir("/usr/lib").expect("libraries").flatten();
+    let libraries = homes.map(|home| home.path().join("faketime/libfaketimeMT.so.1"));
+    let found = libraries.into_iter().find(|library| library.is_file());
+    found.expect("libfaketime: run scripts/install")
 }
 
 fn prepare(directory: &Path) {
@@ -149,14 +187,15 @@ fn realm(mails: &MailSink) -> Value {
     // Weak on purpose: the time of the run belongs to Reentry.
     realm["passwordPolicy"] = json!("hashAlgorithm(pbkdf2-sha256) and hashIterations(1)");
     let long_ago = reentry_test_support::clock::now_ms() - 90 * 86_400_000;
-    let people = (0..PEOPLE).map(|person| {
+    let people = (0..RESIDENT).map(|person| {
         json!({
             "username": name(person), "email": address(person), "emailVerified": true, "enabled": true,
-            "firstName": name(person), "lastName": "Tester", "createdTimestamp": long_ago,
+            "firstName": name(person), "lastName": "Tester", "createdTimestamp": long_ago, "realmRoles": [ROLE],
             "credentials": [old_password(long_ago)],
         })
     });
     realm["users"] = people.collect();
+    realm["roles"] = json!({ "realm": [{ "name": ROLE }] });
     realm
 }
 
@@ -247,7 +286,9 @@ tiers:
       intermediary_changed: notice
       credential_initialised: notice
     contested: { exits: [thaw, lapse], at_idp: issue_none }
+lifetimes: { access: 8s, restricted: 8s }
 claims: [email]
+roles: { write: [teller] }
 scopes:
   read: ["accounts:read"]
   write: ["payees:write"]

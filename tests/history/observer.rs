@@ -1,7 +1,7 @@
 //! Somebody who looks at the store all the time and notes when each hold was first committed: on every node, so that no
 //! failover can take it away. A master that is about to be replaced shows what it will never pass on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,7 +21,9 @@ use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::clock::now_ms;
 
-use crate::chronicle::{Change, Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way};
+use crate::chronicle::{
+    Change, Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way, Withdrawal, Withdrawn,
+};
 use crate::company::{Company, LEFT, PEOPLE, address, name};
 
 /// Between two looks.
@@ -256,6 +258,7 @@ pub fn example() -> Chronicle {
         recovery_scope: scope.to_owned(),
         scopes: scopes.split(' ').map(str::to_owned).collect(),
         epoch: Some(1),
+        roles: BTreeSet::new(),
     };
     let all = "openid accounts:read payments:write";
     Chronicle {
@@ -295,6 +298,12 @@ pub fn example() -> Chronicle {
         mails: vec![Mailed {
             person: 0,
             id: "m1".to_owned(),
+        }],
+        withdrawals: vec![Withdrawal {
+            person: 0,
+            what: Withdrawn::Account,
+            from: 50_000,
+            until: None,
         }],
         trouble: crate::chronicle::Trouble::default(),
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 use crate::chronicle::{Change, Chronicle, Millis, Report, Said, Session, Way};
-use crate::company::{ASKED, REDIRECT, SECRET, address, name};
+use crate::company::{ASKED, REDIRECT, RESIDENT, SECRET, address, name};
 
 /// How long a relying party waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -37,7 +37,8 @@ pub struct Town {
 }
 
 impl Town {
-    fn write(&self, what: impl FnOnce(&mut Chronicle)) {
+    /// Writes something down.
+    pub fn write(&self, what: impl FnOnce(&mut Chronicle)) {
         what(&mut self.chronicle.lock().expect("nobody panics while writing"));
     }
 }
@@ -102,7 +103,7 @@ impl Person {
             10..62 => self.renew().await,
             62..80 => self.introspect().await,
             80..90 => self.userinfo().await,
-            _ if self.frozen || Instant::now() < self.rests_until => {}
+            _ if self.frozen || self.index == RESIDENT || Instant::now() < self.rests_until => {}
             _ => self.change().await,
         }
     }
@@ -325,6 +326,13 @@ impl Person {
             recovery_scope: text("recovery_scope"),
             scopes: text("scope").split_whitespace().map(str::to_owned).collect(),
             epoch: says["recovery_epoch"].as_i64(),
+            roles: says["roles"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
         };
         self.town.write(|c| c.said.push(said));
     }

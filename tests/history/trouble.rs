@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use reentry_test_support::clock::now_ms;
+use serde_json::json;
 
 use crate::chance::Chance;
 use crate::chronicle::Trouble;
-use crate::company::Company;
+use crate::company::{Company, RESIDENT, ROLE, name};
 
 /// A thing that can happen.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +26,11 @@ enum Mishap {
     Handover,
     /// The store takes a second and a half for every answer.
     Slow,
+    /// The directory of one person is away, just when the log has a line about that account.
+    Unreadable,
 }
 
-const ALL: [Mishap; 7] = [
+const ALL: [Mishap; 8] = [
     Mishap::Kill,
     Mishap::Pause,
     Mishap::LongPause,
@@ -35,6 +38,7 @@ const ALL: [Mishap; 7] = [
     Mishap::HungMaster,
     Mishap::Handover,
     Mishap::Slow,
+    Mishap::Unreadable,
 ];
 
 /// Makes trouble until `until`; everything runs again when it returns.
@@ -89,6 +93,16 @@ async fn happens(company: &mut Company, mishap: Mishap, chance: &mut Chance, tro
             let master = company.redis.master();
             company.redis.nodes[master].cli(&["CLIENT", "PAUSE", "1500", "ALL"]);
             tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Mishap::Unreadable => {
+            trouble.unreadable += 1;
+            let resident = company.realm.user_id(&name(RESIDENT)).await;
+            let role = company.realm.get(&format!("roles/{ROLE}")).await;
+            let path = format!("users/{resident}/role-mappings/realm");
+            company.realm.post(&path, &json!([role])).await;
+            company.directory.stop();
+            tokio::time::sleep(chance.span(3_000, 9_000)).await;
+            tokio::task::block_in_place(|| company.directory.resume());
         }
     }
 }

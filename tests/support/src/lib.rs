@@ -8,6 +8,7 @@
 pub mod browser;
 pub mod children;
 pub mod clock;
+pub mod directory;
 pub mod keycloak;
 pub mod mail;
 pub mod ports;
