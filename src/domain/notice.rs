@@ -53,7 +53,7 @@ pub enum Message {
 
 impl Message {
     /// Every message.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::EmailChanged,
         Self::PhoneChanged,
         Self::PasswordChanged,

@@ -84,15 +84,6 @@ pub async fn founded(flow: &Flow, upstream: &UpstreamId) -> Result<(), FlowError
     keep(flow, upstream, &holders.founded().unwrap_or(holders)).await
 }
 
-/// Whether the accounts of the beginning are being looked at for the first time.
-///
-/// # Errors
-/// [`FlowError::Store`].
-pub async fn is_founding(flow: &Flow, upstream: &UpstreamId) -> Result<bool, FlowError> {
-    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), upstream).await?;
-    Ok(holders.founded().is_some())
-}
-
 async fn keep(flow: &Flow, upstream: &UpstreamId, holders: &Holders) -> Result<(), FlowError> {
     if let Some(value) = sealed(flow.seal.as_ref(), upstream, holders) {
         flow.store.set_setting(&setting(upstream), &value, None).await?;
@@ -183,6 +174,8 @@ async fn told(flow: &Flow, subject: &Subject, other: &str) -> Result<(), FlowErr
             locale: None,
             name: String::new(),
             count: None,
+            frozen: false,
+            ended: None,
         };
         let notices = notice::plan(&record, account, &case, now.latest(), &content, &policy);
         let effects = notices.into_iter().filter(|n| n.before).map(|mut notice| {

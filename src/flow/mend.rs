@@ -88,7 +88,8 @@ async fn name(flow: &Flow, found: &[Altered]) -> Result<BTreeMap<SubjectKey, Sub
     }
     for upstream in flow.upstreams.keys() {
         let mut pages = reconcile::Pages::default();
-        while let Some(subs) = pages.next(flow, upstream).await? {
+        let who = format!("{}:mend", flow.random::<6>());
+        while let Some(subs) = pages.next(flow, upstream, &who).await? {
             let subjects = subs.iter().filter_map(|sub| Subject::new(upstream.clone(), sub));
             let keyed = subjects.map(|s| (flow.key(&s), s));
             named.extend(keyed.filter(|(key, _)| wanted.contains(key)));

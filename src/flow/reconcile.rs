@@ -24,7 +24,7 @@ use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::ingest::{self, Era};
 use crate::flow::unreadable::{self, Failed, MARKS};
-use crate::flow::{Flow, FlowError, rebuild, tamper, told};
+use crate::flow::{Flow, FlowError, holders, rebuild, tamper, told};
 use crate::ports::idp::{Heard, IdpError, Reading};
 use crate::ports::store::{Lease, Loaded, Parts, StoreError, Write};
 use crate::ports::trace;
@@ -172,6 +172,7 @@ pub async fn whole(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result<Op
     tell_missing(flow, upstream, &pages.missing).await?;
     found += drift(flow, upstream).await?;
     unseen::tell(flow, upstream, &lease).await?;
+    holders::founded(flow, upstream).await?;
     flow.store.set_setting(&name, "", Some(&lease)).await?;
     let stamp = began.millis().to_string();
     flow.store

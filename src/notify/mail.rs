@@ -54,7 +54,7 @@ macro_rules! folder {
     };
 }
 
-const TEMPLATES: [(&str, &str); 42] = folder![
+const TEMPLATES: [(&str, &str); 45] = folder![
     "email_changed",
     "phone_changed",
     "password_changed",

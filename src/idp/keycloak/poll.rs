@@ -419,6 +419,18 @@ fn admin_row(event: &AdminEvent, own: Option<&str>) -> Row {
     }
 }
 
+/// A line that cannot be understood: whatever of it can be.
+fn strange_row(strange: &Strange, start: i64) -> Row {
+    let text = |name: &str| strange.row.get(name).and_then(serde_json::Value::as_str);
+    let time = strange.row.get("time").and_then(serde_json::Value::as_i64);
+    let of_admin = || Some(events::account_of(text("resourcePath")?)?.0);
+    Row {
+        id: text("id").map_or_else(|| format!("strange:{:?}", strange.row), str::to_owned),
+        time: time.unwrap_or(start),
+        sub: text("userId").or_else(of_admin).map(str::to_owned),
+    }
+}
+
 /// Judges every account in `subs` and gives the lines that `ids` name, and what no line of any log tells of, with those
 /// `found` already, in the order of the log; then those that could not be read. The instants: receipt, how far the
 /// server's clock is ahead, and the page's oldest line.

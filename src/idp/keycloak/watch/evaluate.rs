@@ -46,6 +46,7 @@ async fn evaluate(keycloak: &Keycloak, layout: &Layout, seen: &mut Seen) -> Resu
     for (level, group) in layout.levels() {
         let members = admin.group_members(group, 0, 1).await?;
         let held = members
+            .read
             .into_iter()
             .filter(|user| user.enabled)
             .filter_map(|user| user.id);
@@ -64,7 +65,8 @@ async fn evaluate(keycloak: &Keycloak, layout: &Layout, seen: &mut Seen) -> Resu
         .filter(speaks)
         .filter_map(|client| Some((client.id.as_deref()?, client.client_id.as_str())))
         .flat_map(|client| canaries.iter().map(move |canary| (client, canary)));
-    for ((id, client), (user, wanted)) in pairs.take(MOST) {
+    let pairs: Vec<_> = pairs.take(MOST).collect();
+    for ((id, client), (user, wanted)) in pairs {
         let token = match admin.example_access_token(id, user, "openid").await {
             Ok(token) => token,
             // Deleted meanwhile, or a client that the server evaluates nothing for.

@@ -52,12 +52,12 @@ pub(super) async fn find(
             findings.push(Finding::warning("admin-role", text));
             continue;
         }
-        let (users, _) = list(admin, snapshot, &Whom::Role(&role)).await?;
-        who.extend(users.into_iter().filter_map(|user| user.id));
+        let listed = list(admin, snapshot, &Whom::Role(&role)).await?;
+        who.extend(listed.users.into_iter().filter_map(|user| user.id));
         for group in snapshot.groups() {
             if snapshot.closure(group.roles()).contains(&role) {
-                let (members, _) = list(admin, snapshot, &Whom::Group(&group.id)).await?;
-                who.extend(members.into_iter().filter_map(|user| user.id));
+                let members = list(admin, snapshot, &Whom::Group(&group.id)).await?;
+                who.extend(members.users.into_iter().filter_map(|user| user.id));
             }
         }
     }

@@ -362,7 +362,7 @@ async fn administrators(admin: &Admin, snapshot: &Snapshot) -> Result<BTreeSet<S
             continue;
         };
         let users = admin.users_with_client_role(client, &role.name, 0, PAGE).await?;
-        found.extend(users.into_iter().filter_map(|user| user.id));
+        found.extend(users.read.into_iter().filter_map(|user| user.id));
     }
     found.retain(|id| Some(id.as_str()) != own);
     Ok(found)
