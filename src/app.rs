@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use crate::app::clock::SystemClock;
 use crate::app::listener::Bounds;
 use crate::app::serving::Serving;
-use crate::app::workers::{Term, supervised};
+use crate::app::workers::supervised;
 use crate::config::Config;
 use crate::config::server::Server;
 use crate::domain::policy::Policy;
 use crate::domain::subject::UpstreamId;
 use crate::flow::{Flow, inforce};
+use crate::http::context::Context;
 use crate::http::peer::Proxies;
 use crate::oidc::settings::SecretHash;
 use crate::ports::clock::Clock as _;
@@ -69,16 +70,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         .read_key
         .map(|hash| SecretHash::from_digest(hash.as_bytes()));
     let metrics = Metrics::install()?;
-    let watch = serving::watch(&context);
-    let (kept, token) = (metrics.clone(), stop.clone());
-    tokio::spawn(supervised(
-        "metrics".to_owned(),
-        Term::Always,
-        Arc::clone(&watch),
-        stop.clone(),
-        move || keep_metrics(kept.clone(), token.clone()),
-    ));
-    context.metrics = Some(metrics);
+    context.metrics = Some(metrics.clone());
     context = context.with_limits(crate::http::context::Limits {
         body: server.body_limit,
         time: server.request_timeout,
@@ -99,32 +91,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         owner: context.flow.random::<12>(),
         schedule: assemble::schedule(&config),
     };
-    let (tending, token) = (Arc::new(tending), stop.clone());
-    tokio::spawn(supervised(
-        "keys".to_owned(),
-        Term::Always,
-        Arc::clone(&watch),
-        stop.clone(),
-        move || keep_keys(Arc::clone(&tending), token.clone()),
-    ));
-    if let Some(upstream) = config.upstreams.first() {
-        let (flow, upstream) = (Arc::clone(&context.flow), upstream.id.clone());
-        let (today, token) = (Arc::new(config.policy.clone()), stop.clone());
-        tokio::spawn(supervised(
-            "policy".to_owned(),
-            Term::Always,
-            watch,
-            stop.clone(),
-            move || {
-                keep_policy(
-                    Arc::clone(&flow),
-                    upstream.clone(),
-                    Arc::clone(&today),
-                    token.clone(),
-                )
-            },
-        ));
-    }
+    keep(&config, &context, metrics, tending, &stop);
     serving::run(
         Serving {
             context,
@@ -137,6 +104,41 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         stop,
     )
     .await
+}
+
+/// Starts what keeps measurements, keys and the policy as they should be.
+fn keep(
+    config: &Config,
+    context: &Context,
+    metrics: Metrics,
+    tending: keys::Tending,
+    stop: &CancellationToken,
+) {
+    let watch = serving::watch(context);
+    let begin = |name: &str| (name.to_owned(), Arc::clone(&watch), stop.clone());
+    let (name, told, token) = begin("metrics");
+    let end = stop.clone();
+    let folding = move || keep_metrics(metrics.clone(), end.clone());
+    tokio::spawn(supervised(name, told, token, folding));
+    let (name, told, token) = begin("keys");
+    let (tending, end) = (Arc::new(tending), stop.clone());
+    let rotating = move || keep_keys(Arc::clone(&tending), end.clone());
+    tokio::spawn(supervised(name, told, token, rotating));
+    let Some(upstream) = config.upstreams.first().map(|u| u.id.clone()) else {
+        return;
+    };
+    let (name, told, token) = begin("policy");
+    let (flow, today) = (Arc::clone(&context.flow), Arc::new(config.policy.clone()));
+    let end = stop.clone();
+    let settling = move || {
+        keep_policy(
+            Arc::clone(&flow),
+            upstream.clone(),
+            Arc::clone(&today),
+            end.clone(),
+        )
+    };
+    tokio::spawn(supervised(name, told, token, settling));
 }
 
 /// Folds measurements into their buckets now and then, also when nobody collects them.

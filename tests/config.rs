@@ -248,6 +248,32 @@ fn iss13_rights_are_no_claims_about_a_person() {
     assert!(config::load_policy(&policy_with("claims: []", harmless)).is_ok());
 }
 
+// OIDC Core §5.4: what a scope is for goes out with it where nobody says otherwise.
+#[test]
+fn iss13_without_an_allow_list_the_standard_claims_pass() {
+    let without = config::load_policy(&policy_with("claims: []\n", "\n"))
+        .unwrap()
+        .policy;
+    for name in [
+        "name",
+        "preferred_username",
+        "email",
+        "email_verified",
+        "address",
+        "phone_number",
+    ] {
+        assert!(without.claims.contains(name), "{name}");
+    }
+    assert!(!without.claims.contains("roles") && !without.claims.contains("department"));
+    assert!(
+        config::load_policy(DEFAULT_POLICY)
+            .unwrap()
+            .policy
+            .claims
+            .is_empty()
+    );
+}
+
 #[test]
 fn iss13_our_own_roles_and_groups_never_go_out() {
     for (key, word) in [("roles", "reentry-admin"), ("groups", "/reentry/hold.read")] {

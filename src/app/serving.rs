@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::listener::{self, Bounds};
-use crate::app::workers::{self, Pace, Term, Watch};
+use crate::app::workers::{self, Pace, Watch};
 use crate::domain::wording::Wording;
 use crate::flow::Flow;
 use crate::flow::poll;
@@ -51,7 +51,7 @@ pub async fn run(serving: Serving, stop: CancellationToken) -> anyhow::Result<()
     let watch = watch(&context);
     let (seen, token) = (context.clone(), stop.clone());
     let mut tasks = workers::start(&context.flow, &pace, &report, &context.wakes, &watch, &stop);
-    let store = workers::supervised("store".to_owned(), Term::Always, watch, stop.clone(), move || {
+    let store = workers::supervised("store".to_owned(), watch, stop.clone(), move || {
         watch_store(seen.clone(), token.clone())
     });
     tasks.spawn(store);

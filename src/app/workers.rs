@@ -55,28 +55,18 @@ const RESTARTS: Restarts = Restarts {
     well: Duration::from_mins(1),
 };
 
-/// How long a worker is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// As long as the program runs.
-    Always,
-    /// Until its work is done.
-    Once,
-}
-
 /// Runs what `make` gives, and again whenever that panics, or ends too early.
-pub async fn supervised<F, R>(name: String, term: Term, watch: Watch, stop: CancellationToken, make: F)
+pub async fn supervised<F, R>(name: String, watch: Watch, stop: CancellationToken, make: F)
 where
     F: Fn() -> R + Send + Sync + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
     let watch = |fault: Option<String>| watch(&name, fault);
-    restarted(&name, term, &watch, &stop, &make, RESTARTS).await;
+    restarted(&name, &watch, &stop, &make, RESTARTS).await;
 }
 
 async fn restarted<R: Future<Output = ()>>(
     name: &str,
-    term: Term,
     watch: &(dyn Fn(Option<String>) + Sync),
     stop: &CancellationToken,
     make: &(dyn Fn() -> R + Sync),
@@ -97,10 +87,6 @@ async fn restarted<R: Future<Output = ()>>(
             return;
         }
         let why = match ended {
-            Ok(()) if term == Term::Once => {
-                watch(None);
-                return;
-            }
             Ok(()) => "it ended by itself".to_owned(),
             Err(panic) => format!("it panicked: {}", words_of(panic.as_ref())),
         };
@@ -157,45 +143,35 @@ pub fn start(
     }
     for (upstream, interval) in &pace.reconcile {
         let (upstream, interval) = (upstream.clone(), *interval);
-        crew.hire(
-            &mut tasks,
-            format!("reconcile {upstream}"),
-            Term::Always,
-            move |c| {
-                let upstream = upstream.clone();
-                async move { reconcile::run(&c.flow, &upstream, interval, &c.owner, &c.stop).await }
-            },
-        );
+        crew.hire(&mut tasks, format!("reconcile {upstream}"), move |c| {
+            let upstream = upstream.clone();
+            async move { reconcile::run(&c.flow, &upstream, interval, &c.owner, &c.stop).await }
+        });
     }
     let keep = pace.witness.clone().map(|path| witness(flow, path));
-    crew.hire(&mut tasks, "rebuild".to_owned(), Term::Always, move |c| {
+    crew.hire(&mut tasks, "rebuild".to_owned(), move |c| {
         let keep = keep.clone();
         async move { rebuild::run(&c.flow, &c.owner, keep.as_ref(), &c.stop).await }
     });
-    crew.hire(&mut tasks, "mend".to_owned(), Term::Always, |c| async move {
+    crew.hire(&mut tasks, "mend".to_owned(), |c| async move {
         mend::run(&c.flow, &c.stop).await;
     });
-    crew.hire(&mut tasks, "room".to_owned(), Term::Always, |c| async move {
+    crew.hire(&mut tasks, "room".to_owned(), |c| async move {
         room::run(&c.flow, &c.stop).await;
     });
-    crew.hire(&mut tasks, "heads".to_owned(), Term::Always, |c| async move {
+    crew.hire(&mut tasks, "heads".to_owned(), |c| async move {
         heads::run(&c.flow, &c.owner, &c.stop).await;
     });
-    crew.hire(&mut tasks, "deliver".to_owned(), Term::Always, |c| async move {
+    crew.hire(&mut tasks, "deliver".to_owned(), |c| async move {
         deliver::run(&c.flow, &c.owner, &c.stop).await;
     });
-    crew.hire(&mut tasks, "gauge".to_owned(), Term::Always, |c| async move {
+    crew.hire(&mut tasks, "gauge".to_owned(), |c| async move {
         deliver::gauge::run(&c.flow, &c.stop).await;
     });
     let pause = pace.sweep;
-    crew.hire(
-        &mut tasks,
-        "sweep".to_owned(),
-        Term::Always,
-        move |c| async move {
-            sweep::run(&c.flow, pause, &c.stop).await;
-        },
-    );
+    crew.hire(&mut tasks, "sweep".to_owned(), move |c| async move {
+        sweep::run(&c.flow, pause, &c.stop).await;
+    });
     tasks
 }
 
@@ -209,14 +185,14 @@ struct Crew {
 }
 
 impl Crew {
-    fn hire<F, R>(&self, tasks: &mut JoinSet<()>, name: String, term: Term, work: F)
+    fn hire<F, R>(&self, tasks: &mut JoinSet<()>, name: String, work: F)
     where
         F: Fn(Self) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
         let crew = self.clone();
         let (watch, stop) = (Arc::clone(&self.watch), self.stop.clone());
-        tasks.spawn(supervised(name, term, watch, stop, move || work(crew.clone())));
+        tasks.spawn(supervised(name, watch, stop, move || work(crew.clone())));
     }
 
     fn poller(
@@ -228,7 +204,7 @@ impl Crew {
         wakes: &Arc<Wakes>,
     ) {
         let (upstream, report, wakes) = (upstream.clone(), Arc::clone(report), Arc::clone(wakes));
-        self.hire(tasks, format!("poll {upstream}"), Term::Always, move |c| {
+        self.hire(tasks, format!("poll {upstream}"), move |c| {
             let (upstream, report, wakes) = (upstream.clone(), Arc::clone(&report), Arc::clone(&wakes));
             async move {
                 poll::run(&c.flow, &upstream, interval, &c.owner, (&report, &wakes), &c.stop).await;
@@ -292,7 +268,7 @@ mod tests {
                 }
             }
         };
-        let worker = restarted("poll kc", Term::Always, &watch, &stop, &make, SOON);
+        let worker = restarted("poll kc", &watch, &stop, &make, SOON);
         let ends = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             stop.cancel();
@@ -325,22 +301,11 @@ mod tests {
             runs.fetch_add(1, Ordering::SeqCst);
             async { panic!("for ever") }
         };
-        let worker = restarted("sweep", Term::Always, &|_| {}, &stop, &make, SOON);
+        let worker = restarted("sweep", &|_| {}, &stop, &make, SOON);
         tokio::time::timeout(Duration::from_secs(1), worker)
             .await
             .unwrap_err();
         let runs = runs.load(Ordering::SeqCst);
         assert!((3..=16).contains(&runs), "{runs}");
-    }
-
-    #[tokio::test]
-    async fn one_whose_work_is_done_is_not_started_again() {
-        let (stop, runs) = (CancellationToken::new(), AtomicU32::new(0));
-        let make = || {
-            runs.fetch_add(1, Ordering::SeqCst);
-            async {}
-        };
-        restarted("import kc", Term::Once, &|_| {}, &stop, &make, SOON).await;
-        assert_eq!(runs.load(Ordering::SeqCst), 1);
     }
 }

@@ -80,7 +80,11 @@ pub(super) fn read(s: &Section<'_>, text: Option<&str>) -> Option<Policy> {
     let scopes = scopes(s);
     let roles = words(s, "roles");
     let groups = words(s, "groups");
-    let passing = s.list("claims", claim);
+    let standard = || claims::SCOPED.iter().flat_map(|(_, names)| names.iter());
+    let passing = match s.node("claims") {
+        None => Some(standard().map(|name| (*name).to_owned()).collect()),
+        Some(_) => s.list("claims", claim),
+    };
     let admin_roles = match s.node("admin_roles") {
         None => Some(usual.admin_roles.iter().cloned().collect()),
         Some(_) => s.list("admin_roles", filled),

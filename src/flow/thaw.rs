@@ -68,7 +68,7 @@ pub async fn eligible(flow: &Flow, approver: &Subject, probation: Span) -> Resul
 /// The probation that the freeze of an account began with.
 async fn probation(flow: &Flow, subject: &Subject) -> Result<Span, FlowError> {
     let loaded = flow.store.read(&flow.key(subject), Parts::RECORD).await?;
-    let contest = loaded.record.and_then(|record| record.contest);
+    let contest = loaded.record.as_ref().and_then(Record::disputed);
     Ok(contest.map_or(Span::ZERO, |contest| contest.clocks.probation))
 }
 

@@ -6,34 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::ceiling::Ceiling;
 use crate::domain::entitlement::{Entitlement, Issued};
-use crate::domain::policy::claims::may_pass;
+use crate::domain::policy::claims::{SCOPED, may_pass};
 use crate::domain::session::Session;
-
-/// Standard claims that need a scope (OIDC Core §5.4).
-const SCOPED: [(&str, &[&str]); 4] = [
-    (
-        "profile",
-        &[
-            "name",
-            "family_name",
-            "given_name",
-            "middle_name",
-            "nickname",
-            "preferred_username",
-            "profile",
-            "picture",
-            "website",
-            "gender",
-            "birthdate",
-            "zoneinfo",
-            "locale",
-            "updated_at",
-        ],
-    ),
-    ("email", &["email", "email_verified"]),
-    ("address", &["address"]),
-    ("phone", &["phone_number", "phone_number_verified"]),
-];
 
 /// What of an IdP's ID token is kept with the session: the allow-list without what is reserved and what is a right.
 #[must_use]

@@ -36,6 +36,32 @@ pub const RESERVED_CLAIMS: [&str; 28] = [
     "recovery_ref",
 ];
 
+/// Standard claims that need a scope (OIDC Core §5.4).
+pub const SCOPED: [(&str, &[&str]); 4] = [
+    (
+        "profile",
+        &[
+            "name",
+            "family_name",
+            "given_name",
+            "middle_name",
+            "nickname",
+            "preferred_username",
+            "profile",
+            "picture",
+            "website",
+            "gender",
+            "birthdate",
+            "zoneinfo",
+            "locale",
+            "updated_at",
+        ],
+    ),
+    ("email", &["email", "email_verified"]),
+    ("address", &["address"]),
+    ("phone", &["phone_number", "phone_number_verified"]),
+];
+
 /// Endings of words that say what somebody may do, without `_` and `-` and in small letters.
 const RIGHTS: [&str; 7] = [
     "roles",
