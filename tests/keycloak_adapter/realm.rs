@@ -6,7 +6,7 @@ use std::time::Duration;
 use reentry::flow::reconcile::held;
 use reentry::flow::{converge, poll};
 use reentry::idp::keycloak::admin::{Admin, Credentials};
-use reentry::ports::store::{Parts, Store as _};
+use reentry::ports::store::Parts;
 use reentry_test_support::clock::eventually;
 use secrecy::SecretString;
 use serde_json::{Value, json};

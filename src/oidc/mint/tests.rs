@@ -142,6 +142,8 @@ fn session(claims: &Map<String, Value>, roles: &BTreeSet<String>, groups: &BTree
         id_token: String::new(),
         clients: BTreeSet::new(),
         ended: None,
+        facts_at: None,
+        closed: None,
     }
 }
 

@@ -43,8 +43,7 @@ async fn evaluate(keycloak: &Keycloak, layout: &Layout, seen: &mut Seen) -> Resu
     let admin = &keycloak.admin;
     let mut canaries: Vec<(String, String)> = Vec::new();
     canaries.extend(admin.own().await?.account.map(|own| (own, "full".to_owned())));
-    let levels: Vec<(&str, &str)> = layout.levels().collect();
-    for (level, group) in levels {
+    for (level, group) in layout.levels() {
         let members = admin.group_members(group, 0, 1).await?;
         let held = members
             .read
