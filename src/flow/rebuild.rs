@@ -319,7 +319,7 @@ async fn walk(
                 }
             }
             let again = |subject: Subject| async move { account(flow, &subject, since).await };
-            unreadable::settle(flow, upstream, failed, again).await?;
+            unreadable::settle(flow, upstream, failed, usize::MAX, again).await?;
         }
     }
 }

@@ -245,10 +245,8 @@ async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<Don
         done.looked += 1;
         metrics::counter!("reentry_reconciled_accounts_total").increment(1);
     }
-    done.left = failed.len().saturating_sub(MARKS);
-    failed.truncate(MARKS);
     let again = |subject: Subject| async move { one(flow, &subject).await.map(|_| ()) };
-    unreadable::settle(flow, upstream, failed, again).await?;
+    done.left = unreadable::settle(flow, upstream, failed, MARKS, again).await?;
     Ok(done)
 }
 

@@ -40,7 +40,8 @@ pub(super) struct Failed {
     pub(super) lost: bool,
 }
 
-/// Looks at accounts whose reading failed once a second time, by `again`, and marks those that fail again.
+/// Looks at accounts whose reading failed once a second time, by `again`, and marks those that fail again, so many at
+/// `most`. Says how many are left.
 ///
 /// # Errors
 /// [`FlowError`]: the IdP as a whole does not answer, or the store; nothing was marked.
@@ -48,13 +49,14 @@ pub(super) async fn settle<F>(
     flow: &Flow,
     upstream: &UpstreamId,
     failed: Vec<Failed>,
+    most: usize,
     again: impl Fn(Subject) -> F,
-) -> Result<(), FlowError>
+) -> Result<usize, FlowError>
 where
     F: Future<Output = Result<(), FlowError>>,
 {
     if failed.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let idp = flow.idp(upstream)?;
     idp.answers().await?;
@@ -74,10 +76,10 @@ where
     if !still.is_empty() {
         idp.answers().await?;
     }
-    for one in &still {
+    for one in still.iter().take(most) {
         mark(flow, one).await?;
     }
-    Ok(())
+    Ok(still.len().saturating_sub(most))
 }
 
 /// Marks an account as unreadable, or puts off its next try when it is marked.

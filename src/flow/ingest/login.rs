@@ -81,8 +81,8 @@ async fn not_read(flow: &Flow, subject: &Subject, error: IdpError, now: Now) -> 
         now,
     };
     let again = |subject: Subject| async move { flow.observe(&subject, look).await.map(|_| ()) };
-    match unreadable::settle(flow, &subject.upstream, vec![failed], again).await {
-        Ok(()) => IdpError::Unreachable("the account could not be read at its log-in".to_owned()).into(),
+    match unreadable::settle(flow, &subject.upstream, vec![failed], 1, again).await {
+        Ok(_) => IdpError::Unreachable("the account could not be read at its log-in".to_owned()).into(),
         Err(error) => error,
     }
 }

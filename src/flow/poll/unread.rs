@@ -39,16 +39,14 @@ pub(super) async fn unread(
             lost: false,
         });
     }
-    let left = failed.len() > MARKS;
     let since = failed.iter().map(|one| one.from).min().unwrap_or_default();
-    failed.truncate(MARKS);
     let again = |subject: Subject| async move {
         let now = flow.now(None);
         let observation = flow.observe(&subject, Look { since, now }).await?;
         ingest::observed(flow, &subject, &observation, None, era).await
     };
-    unreadable::settle(flow, upstream, failed, again).await?;
-    Ok(left)
+    let left = unreadable::settle(flow, upstream, failed, MARKS, again).await?;
+    Ok(left > 0)
 }
 
 /// An id that no account can have here: said, and left out.
