@@ -4,7 +4,7 @@
 //! The store finds them when they are read: their values do not belong together, or are older than what was seen. From
 //! then on everybody restricts the account, and no other. This worker says so, marks the account in the store, has it
 //! rebuilt as a whole lost partition would be, and takes it back into use. What is left of it is the ground that this is
-//! laid on; sessions that cannot be told from ended ones are gone.
+//! laid on; its sessions are gone, since nobody knows which were ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

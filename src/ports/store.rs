@@ -647,7 +647,7 @@ pub trait Store: Send + Sync {
     }
 
     /// Begins to make an account's values anew: what is left of them is stored again under a number above every one
-    /// that was seen, marked so that everybody restricts it. Sessions that cannot be told from ended ones are dropped.
+    /// that was seen, marked so that everybody restricts it. Its sessions are dropped: nobody knows which were ended.
     /// `false` when there is nothing wrong with it.
     ///
     /// # Errors

@@ -122,8 +122,7 @@ impl Values {
     }
 
     /// Whether the grants are those that belong to the record, or are not there.
-    #[must_use]
-    pub fn grants_fit(&self) -> bool {
+    fn grants_fit(&self) -> bool {
         match (self.grants, self.anchor) {
             (Beside::Unasked | Beside::Absent, _) => true,
             (Beside::Of(number), Anchor::Of(versions)) => number == versions.grants,

@@ -42,8 +42,6 @@ pub(super) struct Look {
     pub(super) floor: u64,
     /// Why they are no answer; they were asked for all the same. Nothing where the whole partition is rebuilt.
     pub(super) stale: Option<Stale>,
-    /// The grants are those that belong to the record, or are not there.
-    pub(super) grants_fit: bool,
 }
 
 /// What stands in front of a record.

@@ -73,8 +73,6 @@ impl<B: Backend> Shared<B> {
     /// The step that stores what is left.
     fn left(&self, key: &SubjectKey, parts: Parts, look: Look) -> Result<Batch, StoreError> {
         let place = place(key);
-        // Sessions that still fit the record are as good as they were.
-        let keep_grants = look.stale == Some(Stale::Account) && look.grants_fit;
         let write = Write {
             account: look.loaded.account.clone(),
             ..Write::default()
@@ -89,13 +87,9 @@ impl<B: Backend> Shared<B> {
         if write.account.is_none() {
             note.versions.account = 0;
         }
-        let grants = if keep_grants {
-            Put::Leave
-        } else {
-            // Nothing that was copied before fits from now on.
-            note.versions.grants = number;
-            Put::Remove
-        };
+        // Nobody knows which sessions were ended, and what ends them meanwhile finds nothing to end: none is honoured. And
+        // nothing that was copied before fits from now on.
+        note.versions.grants = number;
         let mut batch = Batch::new(*key, self.expected(key.partition(), parts));
         batch.number = Some(number);
         batch.decides = true;
@@ -107,7 +101,7 @@ impl<B: Backend> Shared<B> {
         let record = self.anchored(&place, &note, look.loaded.record.as_ref())?;
         batch.record = cell(look.raw.record, Put::Set(record));
         batch.account = cell(look.raw.account, account);
-        batch.grants = cell(look.raw.grants, grants);
+        batch.grants = cell(look.raw.grants, Put::Remove);
         Ok(batch)
     }
 

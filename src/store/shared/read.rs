@@ -132,7 +132,6 @@ impl<B: Backend> Shared<B> {
             note,
             floor,
             stale: stale.filter(|_| !rebuilding),
-            grants_fit: values.grants_fit(),
         };
         Ok((look, stale))
     }
