@@ -144,6 +144,11 @@ impl Front {
     }
 }
 
+/// Whether it is the list of all users.
+fn is_list(path: &str) -> bool {
+    path.ends_with("/users") && !path.contains("/roles/")
+}
+
 impl Told {
     /// What is answered instead of the server.
     fn instead(&mut self, path: &str, query: &str) -> Option<Response> {
@@ -178,7 +183,7 @@ impl Told {
             let json = [(header::CONTENT_TYPE, "application/json")];
             return Some((json, forged.1.clone()).into_response());
         }
-        let place = self.spoilt.filter(|_| path.ends_with("/users"))?;
+        let place = self.spoilt.filter(|_| is_list(path))?;
         let asked: BTreeMap<String, String> = url::form_urlencoded::parse(query.as_bytes())
             .into_owned()
             .collect();
@@ -305,7 +310,7 @@ fn rewritten(
         return Some(value.to_string().into_bytes());
     }
     told.shift(&mut value);
-    if let (true, Some(most), Some(rows)) = (path.ends_with("/users"), told.most, value.as_array_mut()) {
+    if let (true, Some(most), Some(rows)) = (is_list(path), told.most, value.as_array_mut()) {
         rows.truncate(most);
     }
     if let Some(query) = log {

@@ -228,7 +228,12 @@ mod tests {
             None
         );
         assert_eq!(
-            of(serde_json::json!({"type": "access.X", "authDetails": {"userId": "a b"}})),
+            of(serde_json::json!({"type": "access.X", "authDetails": {"userId": "a b/ü"}})).as_deref(),
+            Some("a b/ü"),
+            "as the identity provider has it"
+        );
+        assert_eq!(
+            of(serde_json::json!({"type": "access.X", "authDetails": {"userId": "a\nb"}})),
             None
         );
     }
