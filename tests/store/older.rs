@@ -255,4 +255,18 @@ async fn p5_all_values_of_before_put_back_together_are_not_believed_by_who_saw_n
         let found = readings(&*store, &key).await;
         assert_refused(&found, &EVERY, "everything of before");
     }
+    // What is heard meanwhile is stored, and revives no session of before.
+    let store = house.store();
+    let heard = |_: &_| {
+        Some(Write {
+            record: Some(held("victim")),
+            ..Write::default()
+        })
+    };
+    let parts = Parts::ACCOUNT.while_rebuilding();
+    store.update(&key, parts, None, &heard).await.unwrap();
+    assert!(store.begin_mend(&key).await.unwrap());
+    assert!(store.finish_mend(&key).await.unwrap());
+    let loaded = store.read(&key, Parts::ALL).await.unwrap();
+    assert_eq!((loaded.record, loaded.grants), (Some(held("victim")), None));
 }

@@ -106,11 +106,13 @@ pub(super) fn note_after(look: &Look, write: &Write) -> Note {
     let before = look.note.unwrap_or_default();
     let number = Versions::next(look.note.map(|n| n.versions), look.floor, millis);
     let of = |written: bool, former: u64| if written { number } else { former };
+    // Beside values that are no answer no grants are believed any more, whoever makes the account anew.
+    let doubted = look.stale.is_some_and(|stale| stale != Stale::Mending);
     Note {
         versions: Versions {
             subject: number,
             account: of(write.account.is_some(), before.versions.account),
-            grants: of(write.grants.is_some(), before.versions.grants),
+            grants: of(doubted || write.grants.is_some(), before.versions.grants),
             mending: look.stale.is_some() || before.versions.mending,
         },
         grants: write.grants.as_ref().map_or(before.grants, retention::of_grants),
