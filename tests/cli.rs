@@ -376,6 +376,7 @@ fn initialised(directory: &Path, redis: &Redis) {
         .current_dir(directory)
         .env_clear()
         .env("REENTRY__STORE__URL", redis.url())
+        .env("REENTRY__UPSTREAMS__0__URL", "http://127.0.0.1:1")
         .output()
         .unwrap();
     assert_eq!(code(&output), 0, "{}", err(&output));

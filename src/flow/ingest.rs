@@ -232,11 +232,7 @@ pub(super) async fn store_change(
                 now,
                 reference: &case,
             };
-            let nameless = after.map(|a| Account {
-                name: String::new(),
-                ..a.clone()
-            });
-            let before = with_previous(flow, loaded.account.as_ref().or(nameless.as_ref()), change);
+            let before = before(flow, loaded, after, change);
             let change = confirmed(change, loaded.account.as_ref(), after);
             let change = with_channel(&change, before.as_ref());
             apply(
@@ -290,6 +286,16 @@ fn holds(record: &Record, change: &str) -> bool {
         .causes
         .iter()
         .any(|c| c.holds() && c.change.split('#').next() == Some(change))
+}
+
+/// The account as it was before the change, as far as anybody knows. A name that only a reading of after knows is the
+/// hijacker's, and greets nobody.
+fn before(flow: &Flow, loaded: &Loaded, after: Option<&Account>, change: &Change) -> Option<Account> {
+    let nameless = after.map(|a| Account {
+        name: String::new(),
+        ..a.clone()
+    });
+    with_previous(flow, loaded.account.as_ref().or(nameless.as_ref()), change)
 }
 
 /// The snapshot with the address that the event itself names as the old one, in case the snapshot is younger.

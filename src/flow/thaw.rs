@@ -83,22 +83,7 @@ pub async fn approve(
     finding: Finding,
 ) -> Result<Approved, ThawError> {
     let key = flow.key(subject);
-    let began_with = probation(flow, subject).await?;
-    match eligible(flow, approver, began_with).await? {
-        Weight::Counts => {}
-        Weight::From(at) => {
-            refused(flow, subject, approver, "role too new").await?;
-            return Err(ThawError::TooNew(at));
-        }
-        Weight::Nothing => {
-            refused(flow, subject, approver, "not eligible").await?;
-            return Err(ThawError::NotEligible);
-        }
-    }
-    if subject == approver {
-        refused(flow, subject, approver, "own account").await?;
-        return Err(ThawRefusal::OwnAccount.into());
-    }
+    may_decide(flow, subject, approver).await?;
     let policy = flow.policy.load_full();
     let name = approver.name();
     let outcome: Mutex<Option<Result<Approved, ThawRefusal>>> = Mutex::new(None);
@@ -139,6 +124,27 @@ pub async fn approve(
         refused(flow, subject, approver, &refusal.to_string()).await?;
     }
     Ok(outcome?)
+}
+
+/// Whether the word of `approver` on the account of `subject` counts now; a refusal is written down.
+async fn may_decide(flow: &Flow, subject: &Subject, approver: &Subject) -> Result<(), ThawError> {
+    let began_with = probation(flow, subject).await?;
+    match eligible(flow, approver, began_with).await? {
+        Weight::Counts => {}
+        Weight::From(at) => {
+            refused(flow, subject, approver, "role too new").await?;
+            return Err(ThawError::TooNew(at));
+        }
+        Weight::Nothing => {
+            refused(flow, subject, approver, "not eligible").await?;
+            return Err(ThawError::NotEligible);
+        }
+    }
+    if subject == approver {
+        refused(flow, subject, approver, "own account").await?;
+        return Err(ThawRefusal::OwnAccount.into());
+    }
+    Ok(())
 }
 
 /// What another administrator had found, when this one finds otherwise.

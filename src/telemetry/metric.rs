@@ -131,6 +131,10 @@ pub const METRICS: &[Metric] = &[
         "The limit (`maxmemory`) of that node.",
     ),
     counter(
+        "reentry_worker_restarts_total",
+        "Workers that panicked or ended, by `worker`: each was started again. Alarm.",
+    ),
+    counter(
         "reentry_accounts_altered_total",
         "Accounts whose values were altered, taken away or put back in the store behind our back: restricted and made anew. Alarm.",
     ),
@@ -292,7 +296,8 @@ mod tests {
                 let text = std::fs::read_to_string(&path).unwrap();
                 for part in text.split("\"reentry_").skip(1) {
                     let name = part.split('"').next().unwrap_or_default();
-                    if name.ends_with("_total") || name.ends_with("_seconds") || name.ends_with("_now") {
+                    let ends = ["_total", "_seconds", "_now", "_bytes"];
+                    if ends.iter().any(|end| name.ends_with(end)) {
                         found.insert(format!("reentry_{name}"));
                     }
                 }

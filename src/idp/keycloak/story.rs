@@ -21,6 +21,7 @@
 //! same event as creating one without), so the snapshot has the last word, in the use case that stores the change.
 
 mod absence;
+mod administrators;
 mod evidence;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,11 +29,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::absence::Whole;
 use self::evidence::are_twins;
 use super::account::Former;
-use super::events::{self, AdminAct, Touch};
+use super::events::{self, Touch};
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
 use crate::domain::subject::account::FactorClass;
 use crate::domain::time::{Span, Timestamp};
-use crate::idp::keycloak::admin::text;
 use crate::idp::keycloak::representations::{AdminEvent, Credential, Event};
 
 /// A credential and the line that tells of it are this near to each other, at most.
@@ -321,96 +321,6 @@ impl<'a> Story<'a> {
         }
     }
 
-    fn admin_event(&self, event: &AdminEvent) -> Vec<Told> {
-        let Some((_, act)) = events::admin_act(event) else {
-            return Vec::new();
-        };
-        if events::is_own(event, &act, self.rules.own.as_deref()) {
-            return Vec::new();
-        }
-        let told = |what| {
-            vec![Told {
-                time: event.time,
-                event: events::admin_id(event),
-                what,
-            }]
-        };
-        let change = |kind, factor| {
-            told(What::Change(Box::new(self.admin_change(
-                event,
-                kind,
-                Some(factor),
-            ))))
-        };
-        match act {
-            AdminAct::SetPassword => {
-                let first = self.may_be_first(event.time, FactorClass::Password, None);
-                let kind = if first {
-                    ChangeKind::CredentialInitialised
-                } else {
-                    ChangeKind::PasswordSetByAdmin
-                };
-                change(kind, FactorClass::Password)
-            }
-            AdminAct::RemovedCredential(_) => {
-                let class = event
-                    .details
-                    .get("credential_type")
-                    .map_or(FactorClass::Other, |kind| events::class(kind));
-                change(ChangeKind::FactorRemoved, class)
-            }
-            AdminAct::Linked(_) | AdminAct::Unlinked(_) => {
-                change(ChangeKind::FederatedLinkChanged, FactorClass::FederatedLink)
-            }
-            AdminAct::Created => told(What::Touched),
-            AdminAct::Edited => {
-                let mut lines: Vec<Told> = self.contacts_edited(event).collect();
-                lines.extend(told(What::Touched));
-                lines
-            }
-            AdminAct::MovedGroup(group) => told(What::Moved {
-                what: moved(event),
-                group: Some(group.to_owned()),
-            }),
-            AdminAct::MovedRoles => told(What::Moved {
-                what: moved(event),
-                group: None,
-            }),
-            AdminAct::Deleted
-            | AdminAct::SignedOut
-            | AdminAct::SentActions
-            | AdminAct::SentVerification
-            | AdminAct::Other => Vec::new(),
-        }
-    }
-
-    /// The addresses that this edit took away, as far as the logs know them. What an account had before its first line is
-    /// found by comparing.
-    fn contacts_edited(&self, event: &AdminEvent) -> impl Iterator<Item = Told> {
-        let taken = self
-            .window
-            .former
-            .iter()
-            .filter(|former| former.gone == event.time);
-        taken.enumerate().map(|(index, former)| {
-            let kind = if former.name == "email" {
-                ChangeKind::EmailChanged
-            } else {
-                ChangeKind::PhoneChanged
-            };
-            let mut change = self.admin_change(event, kind, None);
-            if index > 0 {
-                change.id = format!("{}#{}", change.id, former.name);
-            }
-            change.previous_address = Some(former.address.clone());
-            Told {
-                time: event.time,
-                event: events::admin_id(event),
-                what: What::Change(Box::new(change)),
-            }
-        })
-    }
-
     /// A credential that no line of any log tells of: set by a user storage provider or an importer, or behind a
     /// log that was switched off. Not before the account's own lines begin, and not so fresh that its line may
     /// still be on its way to us.
@@ -455,25 +365,6 @@ impl<'a> Story<'a> {
         })
     }
 
-    fn admin_change(&self, event: &AdminEvent, kind: ChangeKind, factor: Option<FactorClass>) -> Change {
-        Change {
-            id: events::admin_id(event),
-            source: Source::AdminEvents,
-            kind,
-            factor,
-            at: Timestamp::from_millis(event.time),
-            offset: self.ahead,
-            received: self.received,
-            proof: Proof::Administrator,
-            mediated: false,
-            session: None,
-            channel: None,
-            // An administrator's network says nothing to the owner about a stranger.
-            origin: None,
-            previous_address: None,
-        }
-    }
-
     fn change(&self, event: &Event, kind: ChangeKind, proof: Proof) -> Change {
         Change {
             id: events::id(event),
@@ -502,30 +393,6 @@ fn taint(event: &Event) -> Option<String> {
         .as_ref()
         .filter(|_| began && event.error.is_none())?;
     Some(session.clone())
-}
-
-/// What was moved, for the audit log.
-fn moved(event: &AdminEvent) -> String {
-    let path = event.resource_path.as_deref().unwrap_or_default();
-    let names = event.representation.as_deref().map(names).unwrap_or_default();
-    format!("{} {path} {}", event.operation_type, names.join(", "))
-        .trim_end()
-        .to_owned()
-}
-
-/// Names of the roles or the path of the group that were sent.
-fn names(representation: &str) -> Vec<String> {
-    let Ok(value) = text::read::<serde_json::Value>(representation.as_bytes()) else {
-        return Vec::new();
-    };
-    let name = |of: &serde_json::Value| {
-        let text = of.get("path").or_else(|| of.get("name"));
-        text.and_then(serde_json::Value::as_str).map(str::to_owned)
-    };
-    match &value {
-        serde_json::Value::Array(roles) => roles.iter().filter_map(name).collect(),
-        other => name(other).into_iter().collect(),
-    }
 }
 
 #[cfg(test)]
