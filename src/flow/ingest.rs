@@ -246,9 +246,8 @@ pub(super) async fn store_change(
             .and_then(|t| spoken(flow, t, loaded, &change, era))
             .map(|mut t| {
                 let (had, told) = (loaded.account.as_ref(), std::slice::from_ref(&change));
-                t.account = t
-                    .account
-                    .map(|account| told::counted(told::known(&account, had, told), after, &change));
+                let known = |a: Account| told::counted(told::known(&a, had, told), after, &change);
+                t.account = t.account.map(known);
                 Write::from(t)
             })
         })
