@@ -109,6 +109,8 @@ async fn what_a_log_does_not_show_says_nothing_where_the_log_may_have_been_off()
     let ann = house.user("ann").await;
     house.import().await;
     poll(&replica).await;
+    // What an account gets in its first seconds is what it was made with.
+    tokio::time::sleep(Duration::from_secs(6)).await;
     // Somebody changed what is recorded, and back.
     let config = house.realm.get("events/config").await;
     let mut off = config.clone();
@@ -169,6 +171,21 @@ async fn recovery_codes(house: &House) {
         .put("authentication/flows/with%20codes/executions", &form)
         .await;
     realm.patch(json!({"browserFlow": "with codes"})).await;
+    let actions = realm.get("authentication/required-actions").await;
+    let mut action = actions
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["alias"] == "CONFIGURE_RECOVERY_AUTHN_CODES")
+        .unwrap()
+        .clone();
+    action["enabled"] = json!(true);
+    realm
+        .put(
+            "authentication/required-actions/CONFIGURE_RECOVERY_AUTHN_CODES",
+            &action,
+        )
+        .await;
 }
 
 /// Enrols recovery codes in a fresh session; the codes.

@@ -92,7 +92,7 @@ fn is_edit(act: &AdminEvent) -> bool {
     let lacks = |needed: &&str| {
         types.is_some_and(|types| !types.is_empty() && !types.iter().any(|kind| kind == *needed))
     };
-    off("eventsEnabled") || off("adminEventsEnabled") || events::NEEDED.iter().any(|needed| lacks(&needed))
+    off("eventsEnabled") || off("adminEventsEnabled") || events::NEEDED.iter().any(lacks)
 }
 
 #[cfg(test)]
