@@ -120,27 +120,42 @@ async fn p16_a_role_that_was_taken_away_is_gone_within_the_life_of_an_access_tok
         ..Setup::default()
     })
     .await;
-    let [_, office, _] = world.relying_parties().await;
-    let scope = "openid reentry:admin";
-    let first = sign_in(&mut browser(), &office, scope, "admin-one", PASSWORD)
+    let [shop, office, _] = world.relying_parties().await;
+    let first = sign_in(&mut browser(), &shop, ASKED, "quinn", PASSWORD)
         .await
         .expect_status(200);
-    assert!(has_role(&first, "reentry-admin"), "{}", first.body);
+    assert!(has_role(&first, "quick"), "{}", first.body);
+    let admin = sign_in(
+        &mut browser(),
+        &office,
+        "openid reentry:admin",
+        "admin-one",
+        PASSWORD,
+    )
+    .await
+    .expect_status(200);
     let url = format!("{}/api/v1/audit", world.issuer);
-    let may = |token: String| {
-        let call = reqwest::Client::new().get(&url).bearer_auth(token);
+    let may = |reply: Reply| {
+        let call = reqwest::Client::new()
+            .get(&url)
+            .bearer_auth(reply.text("access_token"));
         async move { call.send().await.unwrap().status().as_u16() }
     };
-    assert_eq!(may(first.text("access_token").to_owned()).await, 200);
-    let sub = world.sub("admin-one").await;
-    let role = world.realm.get("roles/reentry-admin").await;
-    let path = format!("users/{sub}/role-mappings/realm");
-    world.realm.delete(&path, Some(&json!([role]))).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let next = office
-        .refresh(first.text("refresh_token"))
+    let admin = office
+        .refresh(admin.text("refresh_token"))
         .await
         .expect_status(200);
-    assert!(!has_role(&next, "reentry-admin"), "{}", next.body);
-    assert_eq!(may(next.text("access_token").to_owned()).await, 403);
+    let refresh_token = admin.text("refresh_token").to_owned();
+    assert_eq!(may(admin).await, 200);
+    for (user, role) in [("quinn", "quick"), ("admin-one", "reentry-admin")] {
+        let sub = world.sub(user).await;
+        let role = world.realm.get(&format!("roles/{role}")).await;
+        let path = format!("users/{sub}/role-mappings/realm");
+        world.realm.delete(&path, Some(&json!([role]))).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let next = shop.refresh(first.text("refresh_token")).await.expect_status(200);
+    assert!(!has_role(&next, "quick"), "{}", next.body);
+    let admin = office.refresh(&refresh_token).await.expect_status(200);
+    assert_eq!(may(admin).await, 403);
 }
