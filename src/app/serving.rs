@@ -15,6 +15,7 @@ use crate::http;
 use crate::http::context::Context;
 use crate::http::pages::{Brand, Pages};
 use crate::oidc::Broker;
+use crate::ports::store::Room;
 
 /// What runs.
 pub struct Serving {
@@ -115,7 +116,7 @@ async fn watch_store(context: Context, stop: CancellationToken) {
         context.readiness.store(fault);
         let room = context.flow.store.room().await.ok().flatten();
         context.readiness.room(
-            room.filter(|r| r.is_tight())
+            room.filter(Room::is_tight)
                 .map(|room| format!("{} % of its room is used: log-ins are refused", room.percent())),
         );
         tokio::select! {

@@ -145,7 +145,7 @@ pub fn start(
         let (upstream, interval) = (upstream.clone(), *interval);
         crew.hire(&mut tasks, format!("reconcile {upstream}"), move |c| {
             let upstream = upstream.clone();
-            async move { reconcile::run(&c.flow, &upstream, interval, &c.owner, &c.stop).await }
+            async move { Box::pin(reconcile::run(&c.flow, &upstream, interval, &c.owner, &c.stop)).await }
         });
     }
     let keep = pace.witness.clone().map(|path| witness(flow, path));

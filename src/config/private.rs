@@ -54,7 +54,10 @@ fn is_exposed(mode: u32, group: u32, ours: &[u32]) -> bool {
 fn groups() -> Vec<u32> {
     let more = rustix::process::getgroups().unwrap_or_default();
     let own = [rustix::process::getegid(), rustix::process::getgid()];
-    own.into_iter().chain(more).map(|gid| gid.as_raw()).collect()
+    own.into_iter()
+        .chain(more)
+        .map(rustix::process::Gid::as_raw)
+        .collect()
 }
 
 fn judged(path: &Path) -> Result<File, PrivateFault> {

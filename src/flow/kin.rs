@@ -56,12 +56,12 @@ impl Left {
         })
     }
 
-    /// The stricter of two; one that is over is none.
-    fn stricter(one: Option<Self>, other: Self) -> Option<Self> {
-        let Some(one) = one else { return Some(other) };
+    /// The stricter of two, if there are two.
+    fn stricter(one: Option<Self>, other: Self) -> Self {
+        let Some(one) = one else { return other };
         let wider = |left: &Self| Ceiling::parse(&left.allowed).unwrap_or(Ceiling::none());
         let keep = one.frozen || (!other.frozen && wider(&one).within(&wider(&other)));
-        Some(if keep { one } else { other })
+        if keep { one } else { other }
     }
 }
 
@@ -140,7 +140,7 @@ async fn left_behind(
         let text = flow.store.setting(&named(upstream, name)).await?;
         let left = text.and_then(|text| serde_json::from_str::<Left>(&text).ok());
         if let Some(left) = left.filter(|left| runs(left.until)) {
-            found = Left::stricter(found, left);
+            found = Some(Left::stricter(found, left));
         }
     }
     Ok(found)

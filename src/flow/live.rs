@@ -87,7 +87,7 @@ pub async fn access(flow: &Flow, token: &Access) -> Live {
         issued: Some(token.issued.clone()),
     };
     let heard = heard(flow, &token.subject.upstream);
-    let known = heard.as_ref().and(Ok(())).and_then(|()| loaded.as_ref());
+    let known = heard.as_ref().and(loaded.as_ref());
     let entitlement = decide(flow, known, &request);
     if entitlement.contested {
         return Live::Inactive;

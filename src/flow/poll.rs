@@ -94,7 +94,7 @@ async fn look_at(flow: &Flow, upstream: &UpstreamId, named: std::collections::BT
         let Some(subject) = Subject::new(upstream.clone(), &sub) else {
             continue;
         };
-        match ingest::login_check(flow, &subject).await {
+        match Box::pin(ingest::login_check(flow, &subject)).await {
             Ok(_) | Err(FlowError::Idp(IdpError::UnknownSubject)) => {}
             Err(error) => {
                 tracing::warn!(%upstream, %error, "an account that was named could not be looked at; the poller will");

@@ -59,7 +59,7 @@ pub async fn run(
             // Before anybody else: those of whom it is known that they have to be held.
             held::if_asked(flow, upstream, owner).await?;
             match due(flow, upstream, interval).await {
-                Ok(true) => trace::scope(flow.trace(), whole(flow, upstream, owner))
+                Ok(true) => Box::pin(trace::scope(flow.trace(), whole(flow, upstream, owner)))
                     .await
                     .map(|_| ()),
                 Ok(false) => Ok(()),

@@ -139,7 +139,7 @@ pub async fn look(flow: &Flow, session: &Session) -> Answer {
         let asked = flow.clock.now();
         answered(
             &session.subject,
-            ingest::login_check(flow, &session.subject).await,
+            Box::pin(ingest::login_check(flow, &session.subject)).await,
             asked,
         )
     };
@@ -166,7 +166,7 @@ fn answered(subject: &Subject, checked: Result<Checked, FlowError>, asked: Times
 /// [`OpenRefusal`]; nothing was stored then, except the changes the IdP told about.
 pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<Opened, OpenRefusal> {
     let asked = flow.clock.now();
-    let checked = ingest::login_check(flow, &login.subject).await;
+    let checked = Box::pin(ingest::login_check(flow, &login.subject)).await;
     let unknown = matches!(checked, Err(FlowError::Idp(IdpError::UnknownSubject)));
     let answer = answered(&login.subject, checked, asked);
     if answer == Answer::Gone {

@@ -102,12 +102,12 @@ pub async fn approve(
                     let approvals = thaw.map_or(0, |t| t.approvals.len());
                     let ready = thaw.and_then(|t| t.ready);
                     let instead_of = loaded.record.as_ref().and_then(|r| overruled(r, &name, finding));
-                    let approved = Approved {
+                    let answer = Approved {
                         approvals,
                         ready,
                         instead_of,
                     };
-                    (Ok(approved), Some(Write::from(t)))
+                    (Ok(answer), Some(Write::from(t)))
                 }
                 Err(refusal) => (Err(refusal), None),
             };

@@ -92,14 +92,13 @@ pub(super) async fn arrive<R>(
     let read = {
         let mut read = pin!(whole(&mut frames, bounds.most));
         // No timer either for what is there.
-        match read.as_mut().now_or_never() {
-            Some(read) => read,
-            None => {
-                underway = Some(room()?);
-                tokio::time::timeout(bounds.time, read)
-                    .await
-                    .unwrap_or_else(|_| Err(Problem::too_slow()))
-            }
+        if let Some(read) = read.as_mut().now_or_never() {
+            read
+        } else {
+            underway = Some(room()?);
+            tokio::time::timeout(bounds.time, read)
+                .await
+                .unwrap_or_else(|_| Err(Problem::too_slow()))
         }
     };
     if let Err(problem) = &read

@@ -97,11 +97,12 @@ impl Expected {
                     known: known.into_keys().collect::<Vec<_>>().join("`, `"),
                 });
             }
-            let other = |(id, own): &(&&str, &Option<&str>)| {
-                let made_for = known.get(**id).copied().flatten();
-                own.is_some() && made_for.is_some() && made_for != **own
+            let other = |id: &str, own: Option<&str>| {
+                let made_for = known.get(id).copied().flatten();
+                own.is_some() && made_for.is_some() && made_for != own
             };
-            let others: Vec<&str> = ours.iter().filter(other).map(|(id, _)| *id).collect();
+            let others = ours.iter().filter(|(id, own)| other(id, **own));
+            let others: Vec<&str> = others.map(|(id, _)| *id).collect();
             if !others.is_empty() {
                 let ids = others.join("` and `");
                 return Some(Loss::OtherIdentity { ids });

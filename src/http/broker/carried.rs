@@ -116,9 +116,9 @@ pub fn give(
     for (name, others) in newest_first(context, all) {
         length += others.values().map(|piece| piece.len()).sum::<usize>();
         if length > TOGETHER {
-            others
-                .keys()
-                .for_each(|number| set(&piece_name(&name, *number), "", 0));
+            for number in others.keys() {
+                set(&piece_name(&name, *number), "", 0);
+            }
         }
     }
     let mut rest = value.as_str();

@@ -66,7 +66,7 @@ impl Note {
     fn encode(&self, record: Option<&Record>) -> Result<Vec<u8>, StoreError> {
         let mut octets = Vec::with_capacity(LENGTH + 512);
         let v = &self.versions;
-        octets.push(u8::from(record.is_some()) * RECORD | u8::from(v.mending) * MENDING);
+        octets.push((u8::from(record.is_some()) * RECORD) | (u8::from(v.mending) * MENDING));
         for number in [v.subject, v.account, v.grants] {
             octets.extend(number.to_be_bytes());
         }

@@ -64,7 +64,7 @@ pub fn leave(
             .with("enforced", contest.enforced),
     );
     if contest.enforced {
-        let content = Content {
+        let message = Content {
             ended: Some(Ended::Proven),
             ..plain(Message::FreezeEnded, now)
         };
@@ -73,7 +73,7 @@ pub fn leave(
             account,
             &contest.case,
             contest.contested_since,
-            &content,
+            &message,
             policy,
         );
     }

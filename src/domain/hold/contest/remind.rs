@@ -16,16 +16,12 @@ impl Contest {
     /// does not. `None` when all went out.
     #[must_use]
     pub fn reminder(&self) -> Option<Timestamp> {
-        match self.lapse() {
-            Some(end) => {
-                let half = Span::from_millis(end.since(self.since).millis() / 2);
-                (self.reminders == 0).then(|| self.since.plus(half))
-            }
-            None => {
-                let days = DAYS.get(usize::from(self.reminders));
-                days.map(|days| self.since.plus(Span::from_days(*days)))
-            }
+        if let Some(end) = self.lapse() {
+            let half = Span::from_millis(end.since(self.since).millis() / 2);
+            return (self.reminders == 0).then(|| self.since.plus(half));
         }
+        let days = DAYS.get(usize::from(self.reminders));
+        days.map(|days| self.since.plus(Span::from_days(*days)))
     }
 }
 

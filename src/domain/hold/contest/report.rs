@@ -40,17 +40,17 @@ pub struct Word<'a> {
 
 /// The change that a case is about: a hold that followed a freeze is about what was contested.
 fn contested<'a>(record: &'a Record, case: &str) -> Option<&'a Cause> {
-    let mut cause = record.cause(case)?;
+    let mut found = record.cause(case)?;
     // Each step goes to an older cause; the bound is for a record that somebody made up.
     for _ in 0..crate::domain::hold::MAX_CAUSES {
-        let before = cause.change.strip_prefix("after:");
-        let before = before.filter(|_| cause.row == Row::AfterContest);
+        let before = found.change.strip_prefix("after:");
+        let before = before.filter(|_| found.row == Row::AfterContest);
         match before.and_then(|case| record.causes.iter().find(|c| c.reference == case)) {
-            Some(older) => cause = older,
+            Some(older) => found = older,
             None => break,
         }
     }
-    Some(cause)
+    Some(found)
 }
 
 /// The contact that speaks, if it is known. A word that proves its channel's voice needs none that is known; a removed

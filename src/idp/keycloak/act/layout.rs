@@ -198,8 +198,8 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
     let children = admin.subgroups(&id).await.map_err(idp)?;
     let named = |group: &Group| group.id.clone().map(|id| (group.name.clone(), id));
     let groups: BTreeMap<String, String> = children.iter().filter_map(named).collect();
-    let noted = children.iter().find(|group| group.name == noted::NAME);
-    let noted = noted.and_then(|group| Noted::read(&group.attributes));
+    let written = children.iter().find(|group| group.name == noted::NAME);
+    let written = written.and_then(|group| Noted::read(&group.attributes));
     let below = groups.iter();
     let below = below.map(|(name, id)| (format!("{ROOT}/{name}"), id.clone()));
     let ours = below.chain([(ROOT.to_owned(), id.clone())]).collect();
@@ -217,7 +217,7 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
         levels,
         notes,
         groups: ours,
-        noted,
+        noted: written,
     })
 }
 

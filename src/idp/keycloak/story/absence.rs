@@ -67,7 +67,7 @@ impl Story<'_> {
         let used = self.logins(code).any(|at| at <= time);
         // Start times have whole seconds, and the other node's clock may be behind.
         let listed = self.window.sessions.get(code);
-        !used && !listed.is_some_and(|began| began + 1_000 + SKEW <= time)
+        !used && listed.is_none_or(|began| began + 1_000 + SKEW > time)
     }
 
     /// Whether both logs are whole for as long before the change as a link may live that led to it, or as long as there is

@@ -20,12 +20,12 @@ pub(super) struct Line {
     pub(super) doubt: bool,
 }
 
-const fn touched(why: &'static str) -> Option<Line> {
-    Some(Line { why, doubt: false })
+const fn touched(why: &'static str) -> Line {
+    Line { why, doubt: false }
 }
 
-const fn doubtful(why: &'static str) -> Option<Line> {
-    Some(Line { why, doubt: true })
+const fn doubtful(why: &'static str) -> Line {
+    Line { why, doubt: true }
 }
 
 /// Judges one line by another's hand, of an act that succeeded.
@@ -35,28 +35,28 @@ pub(super) fn judge(event: &AdminEvent, layout: &Layout) -> Option<Line> {
     match path.as_slice() {
         ["client-scopes" | "client-templates", id, rest @ ..] => scope(event, id, rest, layout),
         ["default-default-client-scopes", id] if !creates && is_scope(layout, id) => {
-            touched("new clients no longer get a scope of ours")
+            Some(touched("new clients no longer get a scope of ours"))
         }
-        ["default-optional-client-scopes", id] if creates && is_scope(layout, id) => {
-            touched("new clients get a scope of ours only when they ask for it")
-        }
-        ["clients", _, "default-client-scopes", id] if !creates && is_scope(layout, id) => {
-            touched("a client no longer gets a scope of ours, so its tokens carry no claim or another's")
-        }
+        ["default-optional-client-scopes", id] if creates && is_scope(layout, id) => Some(touched(
+            "new clients get a scope of ours only when they ask for it",
+        )),
+        ["clients", _, "default-client-scopes", id] if !creates && is_scope(layout, id) => Some(touched(
+            "a client no longer gets a scope of ours, so its tokens carry no claim or another's",
+        )),
         ["clients", _, "optional-client-scopes", id] if creates && is_scope(layout, id) => {
-            touched("a client gets a scope of ours only when it asks for it")
+            Some(touched("a client gets a scope of ours only when it asks for it"))
         }
         ["clients", _, "protocol-mappers", ..] if event.operation_type != "DELETE" && claims(event) => {
-            touched("a client has a mapper of its own for our claim")
+            Some(touched("a client has a mapper of its own for our claim"))
         }
         ["clients", _] if creates && claims(event) => {
-            touched("a client was made with a mapper for our claim")
+            Some(touched("a client was made with a mapper for our claim"))
         }
         ["roles", name] if !creates && layout.decides(name) => {
-            doubtful("a role that holds rest on was changed")
+            Some(doubtful("a role that holds rest on was changed"))
         }
         ["roles-by-id", id] if !creates && layout.decides_by_id(id) => {
-            doubtful("a role that holds rest on was changed")
+            Some(doubtful("a role that holds rest on was changed"))
         }
         ["roles", name, "composites", ..] => composite(event, layout.decides(name), Some(name), layout),
         ["roles-by-id", id, "composites", ..] => {
@@ -66,7 +66,7 @@ pub(super) fn judge(event: &AdminEvent, layout: &Layout) -> Option<Line> {
         ["clients", _, "roles", _, "composites", ..] => composite(event, false, None, layout),
         ["groups", id, "role-mappings", "realm"] => mapping(event, id, layout),
         ["groups", id] if !creates && layout.is_ours(id) => {
-            doubtful("a group that holds rest on was changed or deleted")
+            Some(doubtful("a group that holds rest on was changed or deleted"))
         }
         _ => None,
     }
@@ -110,17 +110,19 @@ fn scope(event: &AdminEvent, id: &str, rest: &[&str], layout: &Layout) -> Option
             let opened = gated && creates && !sent.iter().all(|role| ours(&role.name));
             let taken = !creates && sent.iter().any(|role| ours(&role.name));
             if opened || taken {
-                touched("a scope that our roles open was opened in another way")
+                Some(touched("a scope that our roles open was opened in another way"))
             } else {
                 None
             }
         }
-        (_, Some(_)) => touched("a scope of ours was changed: its claim may say anything now"),
+        (_, Some(_)) => Some(touched(
+            "a scope of ours was changed: its claim may say anything now",
+        )),
         (_, None) if layout.noted.is_none() && unknown(event) => {
-            touched("a scope was changed that looks like one of ours")
+            Some(touched("a scope was changed that looks like one of ours"))
         }
         (["protocol-mappers", ..], None) if event.operation_type != "DELETE" && claims(event) => {
-            touched("another scope has a mapper for our claim")
+            Some(touched("another scope has a mapper for our claim"))
         }
         _ => None,
     }
@@ -144,7 +146,9 @@ fn composite(event: &AdminEvent, ours: bool, parent: Option<&str>, layout: &Layo
         // A gate must be plain; what held accounts keep is compared by reconcile.
         let gate = ours && parent.is_some_and(is_ours);
         return if brings || gate {
-            doubtful("a role brings what only accounts outside a hold have, or opens a gate of ours")
+            Some(doubtful(
+                "a role brings what only accounts outside a hold have, or opens a gate of ours",
+            ))
         } else {
             None
         };
@@ -152,7 +156,7 @@ fn composite(event: &AdminEvent, ours: bool, parent: Option<&str>, layout: &Layo
     let taken = ours && (parent != Some(HELD_DEFAULTS) || children.is_empty());
     let full = children.is_empty() || children.iter().any(|role| layout.decides(&role.name));
     if taken && full {
-        doubtful("a role that holds rest on lost what it brought")
+        Some(doubtful("a role that holds rest on lost what it brought"))
     } else {
         None
     }
@@ -165,7 +169,7 @@ fn mapping(event: &AdminEvent, id: &str, layout: &Layout) -> Option<Line> {
     let brings = |name: &str| layout.decides(name);
     if !layout.is_ours(id) {
         return if creates && sent.iter().any(|role| brings(&role.name)) {
-            doubtful("members of a group get what decides over holds")
+            Some(doubtful("members of a group get what decides over holds"))
         } else {
             None
         };
@@ -175,7 +179,7 @@ fn mapping(event: &AdminEvent, id: &str, layout: &Layout) -> Option<Line> {
     if creates && sent.iter().all(|role| expected(&role.name)) {
         return None;
     }
-    doubtful("the roles of a group that holds rest on were changed")
+    Some(doubtful("the roles of a group that holds rest on were changed"))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ fn login_age(proofs: Proofs, snapshot: &Snapshot) -> Option<Finding> {
             let own = age(config.and_then(Option::as_deref));
             let of_password = general.filter(|_| action.alias == "UPDATE_PASSWORD");
             let seconds = own.or(of_password).unwrap_or(LOGIN_AGE);
-            let long = seconds > LOGIN_AGE || seconds < 0;
+            let long = !(0..=LOGIN_AGE).contains(&seconds);
             long.then(|| format!("{} ({seconds} s)", action.alias))
         });
     let older: Vec<String> = older.collect();
