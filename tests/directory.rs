@@ -1,4 +1,4 @@
-//! People who live in a directory: a real OpenLDAP behind a real Keycloak, in each way that Keycloak may write to it.
+//! People who live in a directory: a real `OpenLDAP` behind a real Keycloak, in each way that Keycloak may write to it.
 //!
 //! A directory's password has no id and no date in Keycloak, a directory that is away answers for nobody, and one that
 //! may only be read refuses every change of an account. None of it may hold up anybody else (P15), and none of it may

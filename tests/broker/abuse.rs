@@ -323,8 +323,7 @@ async fn a_state_works_once_in_the_browser_that_began_and_not_too_late() {
         "none of this used it up"
     );
     // A copy of what the browser had carried is worth nothing any more.
-    let mut thief = Browser::default();
-    thief.cookies = mine;
+    let mut thief = Browser { cookies: mine };
     let replayed = thief.get(&house, &back).await;
     assert!(
         !replayed.location.is_some_and(|to| to.contains("code=")),

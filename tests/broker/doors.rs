@@ -38,10 +38,13 @@ fn paths() -> Vec<(&'static str, String)> {
 /// What the description of the limits says: whether what this method does at this path is counted by address.
 fn is_limited(method: &str, path: &str) -> bool {
     match path {
-        "/authorize" | "/account" | "/callback/{upstream}" | "/callback/{upstream}/logout" => true,
+        "/authorize"
+        | "/account"
+        | "/callback/{upstream}"
+        | "/callback/{upstream}/logout"
+        | "/cancel/{token}/mine" => true,
         // A page that only shows costs nothing.
         "/cancel/{token}" => !["GET", "HEAD"].contains(&method),
-        "/cancel/{token}/mine" => true,
         _ => path.starts_with("/hooks/") || path.starts_with("/backchannel-logout/"),
     }
 }

@@ -325,13 +325,13 @@ async fn what_holds_rest_on_is_watched_and_an_ordinary_save_is_no_alarm() {
                 world
                     .realm
                     .put(&format!("{models}/{}", mapper["id"].as_str().unwrap()), &mapper)
-                    .await
+                    .await;
             }
             3 => {
                 world
                     .realm
                     .delete(&format!("{path}/default-client-scopes/{hold}"), None)
-                    .await
+                    .await;
             }
             _ => {
                 let group = world.realm.get("group-by-path/reentry/hold.read").await;

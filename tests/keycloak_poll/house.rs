@@ -275,7 +275,7 @@ impl House {
         self.keys.subject(&self.subject(sub))
     }
 
-    pub fn levels(&self) -> BTreeSet<Level> {
+    pub fn levels() -> BTreeSet<Level> {
         ["read.write", "read"].map(|name| name.parse().unwrap()).into()
     }
 

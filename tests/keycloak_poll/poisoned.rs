@@ -295,7 +295,7 @@ async fn a_check_names_the_place_that_cannot_be_listed_and_looks_at_the_others()
     let admin = Admin::new(&base, house.realm.name(), credentials, Duration::from_secs(30)).unwrap();
     house.front.spoil(0);
     house.front.shorten(1);
-    let input = WirePlanInput::new(house.levels(), std::collections::BTreeMap::new());
+    let input = WirePlanInput::new(House::levels(), std::collections::BTreeMap::new());
     let findings = wire::check(&admin, &input, &|_, _, _| {}).await.unwrap();
     let said = |code: &str| {
         let found = findings.iter().find(|finding| finding.code == code);

@@ -18,12 +18,12 @@ use reentry::domain::time::{Now, Span, Timestamp};
 use crate::world::{World, account, at, ceiling, change, channel, class, contact, factor, hour, notices};
 
 pub fn report_by(who: &str, world: &World, case: &str, when: Timestamp) -> Result<Transition, ReportRefusal> {
-    let word = Word {
+    let says = Word {
         channel: &channel(who),
         case,
         proven: false,
     };
-    report(world.record(), world.accounts(), &word, at(when), &world.policy)
+    report(world.record(), world.accounts(), &says, at(when), &world.policy)
 }
 
 /// An account whose password was reset at hour 0 and that its owner froze at hour 1.
@@ -371,7 +371,7 @@ fn a_freeze_that_stands_is_told_of_again() {
 fn an_owner_who_was_it_after_all_is_written_down_and_changes_nothing() {
     let mut world = frozen(0);
     let say = |world: &World, who: &str| {
-        let word = Word {
+        let says = Word {
             channel: &channel(who),
             case: "case0",
             proven: false,
@@ -379,7 +379,7 @@ fn an_owner_who_was_it_after_all_is_written_down_and_changes_nothing() {
         own(
             world.record(),
             world.accounts(),
-            &word,
+            &says,
             at(hour(3)),
             &world.policy,
         )
@@ -411,12 +411,12 @@ fn a_genuine_link_speaks_after_the_snapshot_was_lost() {
     let nobody = reentry::domain::subject::account::Account::default();
     for known in [anew, nobody] {
         let said = |proven| {
-            let word = Word {
+            let says = Word {
                 channel: &channel("mail"),
                 case: "case0",
                 proven,
             };
-            report(world.record(), &known, &word, at(hour(2)), &world.policy)
+            report(world.record(), &known, &says, at(hour(2)), &world.policy)
         };
         assert_eq!(said(false), Err(ReportRefusal::NoVoice));
         assert!(said(true).unwrap().record.contest.unwrap().lapse().is_none());

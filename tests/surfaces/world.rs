@@ -71,7 +71,7 @@ impl World {
 
     /// With a policy that `change` has altered.
     pub async fn with(change: impl FnOnce(&mut Policy)) -> Self {
-        Self::built(change, |mails| mails).await
+        Box::pin(Self::built(change, |mails| mails)).await
     }
 
     /// With receivers of webhooks on the loopback, by id, which want every event.
@@ -91,18 +91,15 @@ impl World {
             total: Duration::from_secs(2),
             ..Limits::default()
         };
-        Self::built(
-            |_| {},
-            |notices| {
-                Arc::new(Webhooks {
-                    notices,
-                    outbound: Arc::new(Outbound::new(limits).unwrap()),
-                    receivers,
-                    patience: Span::from_days(7),
-                })
-            },
-        )
-        .await
+        let announcing = |notices| -> Arc<dyn Notifier> {
+            Arc::new(Webhooks {
+                notices,
+                outbound: Arc::new(Outbound::new(limits).unwrap()),
+                receivers,
+                patience: Span::from_days(7),
+            })
+        };
+        Box::pin(Self::built(|_| {}, announcing)).await
     }
 
     async fn built(

@@ -6,7 +6,7 @@ use crate::flow::ingest::Era;
 use crate::flow::unreadable::{self, Failed, MARKS};
 use crate::flow::{Flow, FlowError, ingest};
 use crate::ports::idp::{IdpError, Look, Unread};
-use crate::ports::store::{Parts, StoreError};
+use crate::ports::store::Parts;
 
 /// Takes the lines of accounts that could not be read with the others in hand: a second try, or a mark. Says whether
 /// there are more of them than are marked at once.
@@ -24,8 +24,8 @@ pub(super) async fn unread(
         };
         let parts = Parts::RECORD.while_rebuilding();
         let record = match flow.store.read(&flow.key(&subject), parts).await {
-            // Its rebuild reads the whole log of everybody in it.
-            Err(StoreError::Lost { .. }) => continue,
+            // What makes it anew reads its whole log.
+            Err(error) if error.heals() => continue,
             other => other?.record,
         };
         if record.is_some_and(|record| record.unreadable.is_some()) {

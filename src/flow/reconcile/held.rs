@@ -7,7 +7,7 @@
 use crate::domain::subject::UpstreamId;
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::{Flow, FlowError};
-use crate::ports::store::{Parts, StoreError};
+use crate::ports::store::Parts;
 use crate::ports::trace;
 
 /// How long one process keeps it to itself.
@@ -70,8 +70,8 @@ async fn all(flow: &Flow, upstream: &UpstreamId) -> Result<(usize, bool), FlowEr
     for key in due {
         let loaded = match flow.store.read(&key, Parts::RECORD).await {
             Ok(loaded) => loaded,
-            // It is being rebuilt, and compared then.
-            Err(StoreError::Lost { .. }) => continue,
+            // It is being made anew, and compared then.
+            Err(error) if error.heals() => continue,
             Err(error) => return Err(error.into()),
         };
         let now = flow.now(loaded.store_time);

@@ -116,7 +116,7 @@ fn ceilings() -> impl Strategy<Value = Ceiling> {
 fn spelt(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::String(text) => {
-            found.extend(text.split(' ').filter(|w| RIGHTS.contains(w)).map(str::to_owned))
+            found.extend(text.split(' ').filter(|w| RIGHTS.contains(w)).map(str::to_owned));
         }
         Value::Array(all) => all.iter().for_each(|v| spelt(v, found)),
         Value::Object(all) => all.values().for_each(|v| spelt(v, found)),

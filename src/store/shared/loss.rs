@@ -53,13 +53,11 @@ impl<B: Backend> Shared<B> {
             rebuilding: true,
             ..self.seen.expected(0)
         };
-        match expected.fault(Some(&note)) {
-            Some(loss) => Err(StoreError::Lost { partition: 0, loss }),
-            None => {
-                self.ours.store(true, Ordering::Release);
-                Ok(())
-            }
+        if let Some(loss) = expected.fault(Some(&note)) {
+            return Err(StoreError::Lost { partition: 0, loss });
         }
+        self.ours.store(true, Ordering::Release);
+        Ok(())
     }
 
     pub(super) async fn losses(&self) -> Result<Vec<Lost>, StoreError> {
@@ -79,9 +77,8 @@ impl<B: Backend> Shared<B> {
         let mut found = Vec::new();
         for ((partition, marker), expected) in (0..=u8::MAX).zip(&markers).zip(&expected) {
             let judged = self.seen.judge(partition, expected, marker.as_ref());
-            let loss = match judged {
-                Err(StoreError::Lost { loss, .. }) => loss,
-                _ => continue,
+            let Err(StoreError::Lost { loss, .. }) = judged else {
+                continue;
             };
             let heals = loss.heals() && ours.is_some() && !foreign;
             found.push(Lost {

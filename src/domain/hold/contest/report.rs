@@ -81,7 +81,6 @@ fn speaker<'a>(
 /// [`ReportRefusal`] when the case is unknown, the channel has no voice in it, or everything it says is said already.
 /// A further report by a channel that was removed and had its say is stored and told, without effect, and is not an
 /// error.
-#[expect(clippy::similar_names, reason = "the field's own words")]
 pub fn report(
     old: &Record,
     account: &Account,
