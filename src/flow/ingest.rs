@@ -246,9 +246,13 @@ pub(super) async fn store_change(
             .and_then(|t| spoken(flow, t, loaded, &change, era))
             .map(|mut t| {
                 let (had, told) = (loaded.account.as_ref(), std::slice::from_ref(&change));
-                t.account = t
-                    .account
-                    .map(|account| told::counted(told::known(&account, had, told), after, &change));
+                // A use of a code changes nothing of the account but the number that is left.
+                let used = (change.kind == ChangeKind::RecoveryCodeUsed)
+                    .then_some(had)
+                    .flatten();
+                let account = t.account.take().or_else(|| used.cloned());
+                t.account =
+                    account.map(|account| told::counted(told::known(&account, had, told), after, &change));
                 Write::from(t)
             })
         })
