@@ -259,7 +259,7 @@ async fn a_rebuild_releases_every_partition_and_marks_the_account_that_cannot_be
         let (flow, stop) = (std::sync::Arc::clone(&replica.flow), stop.clone());
         tokio::spawn(async move { rebuild::run(&flow, "a", None, &stop).await })
     };
-    eventually("every partition", Duration::from_secs(60), async || {
+    eventually("every partition", Duration::from_mins(1), async || {
         house.store.lost().await.unwrap().is_empty().then_some(())
     })
     .await;
