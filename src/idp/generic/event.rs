@@ -221,7 +221,7 @@ mod tests {
             with(r#","event_id":"a#b""#),
             with(r#","session":"""#),
             with("").replace("\"u\"", "\"\""),
-            with("").replace("\"u\"", "\"ü\""),
+            with("").replace("\"u\"", "\"a\\nb\""),
             with("").replace("2023-11-14T22:13:20Z", "yesterday"),
             with("").replace("2023-11-14T22:13:20Z", "2023-11-14T22:18:21Z"),
         ];

@@ -13,7 +13,7 @@
 //!    *after* the change proves nothing, and neither does a later one into the same session: single sign-on repeats the
 //!    line, member by member the same, without asking for anything. Not in a session that began with a recovery, a
 //!    recovery code, a newly linked login or an administrator who took the account's place.
-//! 5. Inside a log-in, by a log that is whole and shows nothing that a recovery leaves: see [`absence`].
+//! 5. Inside a log-in, by a log that is whole and shows nothing that a recovery leaves: see `absence`.
 //! 6. Anything else: a recovery, unproven.
 //!
 //! "Initialised" comes before all of them, as a candidate: nothing in the logs speaks against the first credential

@@ -1,7 +1,7 @@
 //! One signing key, one file: JSON with the private key as PKCS#8 PEM inside, readable by its owner alone.
 //!
 //! A file that others can read is refused at start, by the rule that all private files have
-//! ([`private`](crate::config::private)).
+//! ([`private`]).
 
 use std::fs;
 use std::io::Write;
