@@ -135,8 +135,6 @@ pub struct Trouble {
     pub pauses: u32,
     /// Times the store was slow.
     pub slowness: u32,
-    /// Times somebody wrote an account's former values over those of now.
-    pub put_back: u32,
     /// Times the directory of some people was away, so that their accounts could not be read.
     pub unreadable: u32,
 }

@@ -300,7 +300,7 @@ pub fn example() -> Chronicle {
             id: "m1".to_owned(),
         }],
         withdrawals: vec![Withdrawal {
-            person: 0,
+            person: 1,
             what: Withdrawn::Account,
             from: 50_000,
             until: None,
