@@ -22,6 +22,12 @@ async fn whole() -> (House, Replica) {
     (house, replica)
 }
 
+/// Takes the accounts in that were made. What one gets in its first seconds is what it was made with: they are over then.
+async fn made(house: &House) {
+    house.import().await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+}
+
 async fn poll(replica: &Replica) {
     while replica.poll("a").await.unwrap() {}
 }
@@ -72,7 +78,7 @@ async fn a_password_changed_inside_a_log_in_is_told_and_holds_nothing() {
     let mut bare = user("cora", "cora@example.test", "");
     bare["credentials"] = json!([]);
     let console = house.realm.post("users", &bare).await;
-    house.import().await;
+    made(&house).await;
     let given = json!({"type": "password", "value": "first one", "temporary": true});
     house
         .realm
@@ -107,10 +113,8 @@ async fn a_password_changed_inside_a_log_in_is_told_and_holds_nothing() {
 async fn what_a_log_does_not_show_says_nothing_where_the_log_may_have_been_off() {
     let (house, replica) = whole().await;
     let ann = house.user("ann").await;
-    house.import().await;
+    made(&house).await;
     poll(&replica).await;
-    // What an account gets in its first seconds is what it was made with.
-    tokio::time::sleep(Duration::from_secs(6)).await;
     // Somebody changed what is recorded, and back.
     let config = house.realm.get("events/config").await;
     let mut off = config.clone();
@@ -129,7 +133,7 @@ async fn what_a_log_does_not_show_says_nothing_where_the_log_may_have_been_off()
 async fn a_reset_is_a_recovery_whatever_its_owner_does_around_it() {
     let (house, replica) = whole().await;
     let (ann, bob) = (house.user("ann").await, house.user("bob").await);
-    house.import().await;
+    made(&house).await;
     poll(&replica).await;
     // The link in another browser, with a log-in page open beside it, and a log-in with the new password at once.
     let mut asking = house::browser();
@@ -221,7 +225,7 @@ async fn the_use_of_a_recovery_code_is_found() {
     let (house, replica) = whole().await;
     recovery_codes(&house).await;
     let (ann, bob) = (house.user("ann").await, house.user("bob").await);
-    house.import().await;
+    made(&house).await;
     let (first, second) = (enrol(&house, &ann, "ann").await, enrol(&house, &bob, "bob").await);
     poll(&replica).await;
     assert!(!house.is_held(&ann).await, "first codes take no others' place");
