@@ -52,7 +52,7 @@ fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
         kind: ContactKind::Email,
         address: "ana@example.org".to_owned(),
         before: true,
-        link: message != Message::RestrictionKept,
+        link: ![Message::RestrictionKept, Message::AdministratorAdded].contains(&message),
         content: Content {
             message,
             change,
@@ -231,7 +231,9 @@ fn text_and_html_say_the_same() {
 #[test]
 fn a_mail_has_one_link_written_out_and_nothing_remote() {
     let messages = messages();
-    for (name, notice) in every() {
+    // Whom another account's role is told is not asked whether it was them.
+    let own = |(_, notice): &(String, Notice)| notice.content.message != Message::AdministratorAdded;
+    for (name, notice) in every().into_iter().filter(own) {
         for (before, link) in [(true, true), (true, false), (false, false)] {
             let notice = Notice {
                 before,

@@ -21,6 +21,10 @@ use crate::flow::{Flow, FlowError};
 use crate::ports::seal::{Purpose, Seal};
 use crate::ports::store::{Loaded, Parts, Store, StoreError, Write};
 
+/// Whose turn it is in this process to change what is kept. Another process may still come between: then somebody is
+/// seen anew by the next reading, and waits.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn setting(upstream: &UpstreamId) -> String {
     format!("holders:{upstream}")
 }
@@ -108,8 +112,14 @@ pub fn counting(flow: &Flow, facts: Option<&Facts>) -> BTreeSet<String> {
 /// [`FlowError::Store`]: nothing is kept, and the next reading does it.
 pub async fn looked(flow: &Flow, subject: &Subject, facts: &Facts) -> Result<(), FlowError> {
     let held = counting(flow, Some(facts));
-    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), &subject.upstream).await?;
     let at = flow.clock.now();
+    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), &subject.upstream).await?;
+    if holders.seen(&subject.sub, &held, at).is_none() {
+        return Ok(());
+    }
+    // What is kept is one value: of two accounts that are read side by side neither may be forgotten for the other.
+    let _turn = TURN.lock().await;
+    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), &subject.upstream).await?;
     let Some(sighting) = holders.seen(&subject.sub, &held, at) else {
         return Ok(());
     };

@@ -145,7 +145,7 @@ async fn an_idp_that_answers_wrong_logs_nobody_in() {
             ..Word::default()
         },
         Word {
-            sub: "with space".to_owned(),
+            sub: "with\nbreak".to_owned(),
             ..Word::default()
         },
         Word {
