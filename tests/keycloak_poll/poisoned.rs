@@ -282,7 +282,10 @@ async fn a_check_names_the_place_that_cannot_be_listed_and_looks_at_the_others()
     }
     let default = house
         .realm
-        .get(&format!("roles/default-roles-{}", house.realm.name()))
+        .get(&format!(
+            "roles/default-roles-{}",
+            house.realm.name().to_lowercase()
+        ))
         .await;
     let path = format!("users/{}/role-mappings/realm", people[2]);
     house.realm.delete(&path, Some(&json!([default]))).await;
