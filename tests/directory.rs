@@ -19,7 +19,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use reentry_test_support::clock::eventually;
+use reentry_test_support::clock::{eventually, now_s};
 use reentry_test_support::directory::Directory;
 use reentry_test_support::keycloak::pages;
 use reentry_test_support::rp::{RelyingParty, Reply};
@@ -112,8 +112,9 @@ async fn report(world: &World, user: &str, subject: &str) {
 /// A program that knows says that somebody's password was reset.
 async fn pushed_reset(world: &World, user: &str) {
     let sub = world.sub(user).await;
+    let now = jiff::Timestamp::from_second(i64::try_from(now_s()).unwrap()).unwrap();
     let event = json!({
-        "type": "password_reset", "timestamp": jiff::Timestamp::now().to_string(),
+        "type": "password_reset", "timestamp": now.to_string(),
         "data": { "sub": sub },
     });
     let (status, answer) = Sender::new(world, HOOK_SECRETS[0])
