@@ -507,7 +507,7 @@ fn nobody_who_reads_the_log_stops_nothing_and_what_was_left_out_is_said() {
         text
     });
     // What waited is read before there is more to say.
-    std::thread::sleep(Duration::from_secs(1));
+    reentry_test_support::clock::pause(Duration::from_secs(1));
     let told = Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
         .status();
