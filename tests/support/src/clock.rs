@@ -35,7 +35,7 @@ pub fn env(name: &str) -> Option<String> {
     clippy::disallowed_methods,
     reason = "only short waits for a child process, outside any hot path"
 )]
-pub(crate) fn pause(duration: Duration) {
+pub fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
