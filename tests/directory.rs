@@ -292,3 +292,27 @@ async fn whoever_was_removed_from_the_directory_gets_nothing() {
     local_user_is_held(&world, "ana").await;
     let _ = before;
 }
+
+// row C1, P8: an address that changes in the directory, without a line in any log, is found at the next log-in; also of
+// an account that nothing was ever told of but its first log-in.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_changed_in_the_directory_is_found_at_the_next_log_in() {
+    let (world, directory) = company("READ_ONLY").await;
+    let [shop, ..] = world.relying_parties().await;
+    sign_in(&mut browser(), &shop, ASKED, "nora", PASSWORD)
+        .await
+        .expect_status(200);
+    directory.set_mail("nora", "thief@example.net");
+    let provider = world
+        .realm
+        .get("components?type=org.keycloak.storage.UserStorageProvider")
+        .await;
+    let provider = provider[0]["id"].as_str().unwrap();
+    let sync = format!("user-storage/{provider}/sync?action=triggerFullSync");
+    world.realm.post(&sync, &json!({})).await;
+    let held = sign_in(&mut browser(), &shop, ASKED, "nora", PASSWORD)
+        .await
+        .expect_status(200);
+    assert_says(&held, "read write", HELD);
+    world.mails.wait_for("nora@example.com", "address", SOON).await;
+}

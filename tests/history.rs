@@ -30,6 +30,8 @@ mod officials;
 mod people;
 #[path = "history/trouble.rs"]
 mod trouble;
+#[path = "history/writer.rs"]
+mod writer;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -88,6 +90,7 @@ async fn no_token_is_too_strong_and_every_change_is_told_through_kills_pauses_fa
         !chronicle.changes.is_empty(),
         !chronicle.withdrawals.is_empty(),
         trouble.unreadable > 0,
+        trouble.put_back > 0,
     ];
     assert!(enough.iter().all(|e| *e), "a run that proves nothing: {enough:?}");
     for (what, wrong) in planted(&chronicle) {

@@ -137,6 +137,8 @@ pub struct Trouble {
     pub slowness: u32,
     /// Times the directory of some people was away, so that their accounts could not be read.
     pub unreadable: u32,
+    /// Old records that somebody put back.
+    pub put_back: u32,
 }
 
 /// All of it.

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use reentry_test_support::clock::now_ms;
+use reentry_test_support::redis::Redis;
 use serde_json::json;
 
 use crate::chance::Chance;
 use crate::chronicle::Trouble;
 use crate::company::{Company, RESIDENT, ROLE, name};
+use crate::writer::Writer;
 
 /// A thing that can happen.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,8 @@ enum Mishap {
     Slow,
     /// The directory of one person is away, just when the log has a line about that account.
     Unreadable,
+    /// Somebody who can write to the store puts the records of some time ago back.
+    PutBack,
 }
 
 const ALL: [Mishap; 8] = [
@@ -45,7 +49,10 @@ const ALL: [Mishap; 8] = [
 pub async fn make(company: &mut Company, seed: u64, until: Instant) -> Trouble {
     let mut chance = Chance::new(seed, 0);
     let mut order = chance.shuffled(ALL.to_vec());
+    // In the middle: by then records are others than those that were kept first, and people still act afterwards.
+    order.insert(order.len() / 2, Mishap::PutBack);
     let mut trouble = Trouble::default();
+    let mut writer = Writer::default();
     tokio::time::sleep(Duration::from_secs(4)).await;
     while Instant::now() < until {
         let mishap = order.pop().unwrap_or_else(|| ALL[chance.below(ALL.len())]);
@@ -54,7 +61,12 @@ pub async fn make(company: &mut Company, seed: u64, until: Instant) -> Trouble {
             until.saturating_duration_since(Instant::now()).as_secs(),
             now_ms(),
         );
-        happens(company, mishap, &mut chance, &mut trouble).await;
+        if matches!(mishap, Mishap::PutBack) {
+            trouble.put_back += tokio::task::block_in_place(|| writer.put_back(master(company)));
+        } else {
+            tokio::task::block_in_place(|| writer.keep(master(company)));
+            happens(company, mishap, &mut chance, &mut trouble).await;
+        }
         tokio::time::sleep(chance.span(1_500, 5_000)).await;
     }
     trouble
@@ -90,10 +102,10 @@ async fn happens(company: &mut Company, mishap: Mishap, chance: &mut Chance, tro
         }
         Mishap::Slow => {
             trouble.slowness += 1;
-            let master = company.redis.master();
-            company.redis.nodes[master].cli(&["CLIENT", "PAUSE", "1500", "ALL"]);
+            master(company).cli(&["CLIENT", "PAUSE", "1500", "ALL"]);
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
+        Mishap::PutBack => {}
         Mishap::Unreadable => {
             trouble.unreadable += 1;
             let resident = company.realm.user_id(&name(RESIDENT)).await;
@@ -105,6 +117,10 @@ async fn happens(company: &mut Company, mishap: Mishap, chance: &mut Chance, tro
             tokio::task::block_in_place(|| company.directory.resume());
         }
     }
+}
+
+fn master(company: &Company) -> &Redis {
+    &company.redis.nodes[company.redis.master()]
 }
 
 /// Another node becomes the master, one way or the other.

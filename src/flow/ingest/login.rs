@@ -4,7 +4,7 @@ use super::{Era, changed};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span};
 use crate::flow::unreadable::{self, Failed};
-use crate::flow::{Flow, FlowError, kin, untold};
+use crate::flow::{Flow, FlowError, ingest, kin, untold};
 use crate::ports::idp::{Heard, IdpError, Look, Reading};
 use crate::ports::store::Parts;
 
@@ -54,6 +54,9 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     let reading = observation.reading;
     untold::check(flow, subject, &reading).await?;
     untold::contacts(flow, subject, &reading).await?;
+    if loaded.account.is_none() {
+        first_snapshot(flow, subject, &reading).await?;
+    }
     kin::returned(flow, subject, &reading).await?;
     if marked.is_some_and(|marked| !marked.lost) {
         unreadable::readable(flow, subject).await?;
@@ -63,6 +66,15 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     let doubt = record.and_then(|r| r.doubt());
     let eligible = reading.account.proves(now.earliest(), policy.probation, doubt);
     Ok(Checked { reading, eligible })
+}
+
+/// An account of which no line ever told (one that a directory brought) has no snapshot yet. What changes after this
+/// log-in without a line is found by comparing with it. One that is being made anew gets its own by that.
+async fn first_snapshot(flow: &Flow, subject: &Subject, reading: &Reading) -> Result<(), FlowError> {
+    match ingest::refresh(flow, &flow.key(subject), &reading.account).await {
+        Err(FlowError::Store(error)) if error.heals() => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// The account could not be read at its log-in. When others can, that is noted of it.

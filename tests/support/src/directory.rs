@@ -79,6 +79,13 @@ impl Directory {
         self.modify(&format!("dn: uid={name},{PEOPLE}\nchangetype: delete\n"));
     }
 
+    /// Gives somebody another address, behind everybody's back.
+    pub fn set_mail(&self, name: &str, address: &str) {
+        self.modify(&format!(
+            "dn: uid={name},{PEOPLE}\nchangetype: modify\nreplace: mail\nmail: {address}\n"
+        ));
+    }
+
     /// Lets `realm` read it in this edit mode (`READ_ONLY`, `WRITABLE` or `UNSYNCED`). Gives the component's id.
     pub async fn federate(&self, realm: &Realm, mode: &str) -> String {
         let component = self.component(&realm.get("").await["id"], mode);
