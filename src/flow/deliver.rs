@@ -177,11 +177,12 @@ async fn one(flow: &Flow, owner: &str, leave: Leave<'_>, entry: &Pending) -> Res
                 event: &delivery.event,
                 now: flow.clock.now(),
             };
-            ended(flow.notifier.announce(&announcement).await)
+            sent(flow, entry, flow.notifier.announce(&announcement).await)
         }
         Effect::Farewell(farewell) => {
             let (subject, now) = (&entry.subject, flow.clock.now());
-            ended(flow.notifier.farewell(subject, farewell, &entry.id, now).await)
+            let outcome = flow.notifier.farewell(subject, farewell, &entry.id, now).await;
+            sent(flow, entry, outcome)
         }
     };
     lanes.left(&lane, done == Done::Yes, flow.clock.now());
@@ -223,9 +224,14 @@ async fn fan_out(flow: &Flow, entry: &Pending, event: &Event) -> Result<Done, Fl
     Ok(Done::Yes)
 }
 
-fn ended(result: Result<(), NotifyError>) -> Done {
+/// How a message ended. What was accepted is known to be from here on: what follows from it may not be stored yet, when
+/// the store cannot be believed about the account, and the message is not sent again for that.
+fn sent(flow: &Flow, entry: &Pending, result: Result<(), NotifyError>) -> Done {
     match result {
-        Ok(()) => Done::Yes,
+        Ok(()) => {
+            flow.store.delivered(entry);
+            Done::Yes
+        }
         Err(NotifyError::Later(why)) => Done::Later(why),
         Err(NotifyError::Never(why)) => Done::Never(why),
     }
@@ -304,7 +310,7 @@ async fn notify(flow: &Flow, entry: &Pending, notice: &Notice) -> Result<Done, F
     let done = if came_back(flow, entry) {
         Done::Yes
     } else {
-        ended(flow.notifier.deliver(&outgoing).await)
+        sent(flow, entry, flow.notifier.deliver(&outgoing).await)
     };
     if done == Done::Yes {
         accepted(flow, entry, notice).await?;

@@ -176,6 +176,7 @@ pub(super) async fn returned(flow: &Flow, subject: &Subject, reading: &Reading) 
             after: Some(&reading.account),
             carried: &carried,
             witnessed: false,
+            lost: false,
             told_before: now.latest(),
         };
         let setting = Setting {

@@ -359,6 +359,7 @@ pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) ->
                 after: Some(&reading.account),
                 carried: &carried,
                 witnessed: loaded.witnessed,
+                lost: loaded.rebuilding,
                 told_before: loaded.told_before.unwrap_or_else(|| now.latest()),
             };
             let setting = Setting {
@@ -371,20 +372,22 @@ pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) ->
             let case = |change: &str| flow.case_of(subject, change);
             let known = |effect: &str| flow.store.told(effect);
             let made = rebuild(subject, loaded.record.as_ref(), evidence, &case, &known, setting);
-            Some(made.map_or_else(|| snapshot(subject, before, &reading.account, now), Write::from))
+            let made = made.map(Write::from).unwrap_or_default();
+            Some(Write {
+                subject: Some(subject.clone()),
+                account: made
+                    .account
+                    .or_else(|| Some(snapshot(before, &reading.account, now))),
+                ..made
+            })
         })
         .await?;
     Ok(())
 }
 
-/// Only the snapshot.
-fn snapshot(subject: &Subject, before: Option<&Account>, after: &Account, now: Now) -> Write {
-    let account = before.map_or_else(|| after.clone(), |b| b.refreshed(after, now.latest()));
-    Write {
-        subject: Some(subject.clone()),
-        account: Some(account),
-        ..Write::default()
-    }
+/// The snapshot, of an account that no change tells of.
+fn snapshot(before: Option<&Account>, after: &Account, now: Now) -> Account {
+    before.map_or_else(|| after.clone(), |b| b.refreshed(after, now.latest()))
 }
 
 /// Every change of an account since `since`: those of the log, and those that only the dates of its credentials show.

@@ -667,6 +667,12 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// The message of this entry was accepted: from now on [`Store::told`] says so, also when what follows from it
+    /// cannot be stored yet.
+    fn delivered(&self, entry: &Pending) {
+        let _ = entry;
+    }
+
     /// What this process has seen of the fences, as one line of text to be kept where a loss of the store does not
     /// reach it; `None` until anything was seen.
     fn witness(&self) -> Option<String> {

@@ -456,6 +456,10 @@ impl<B: Backend> Store for Shared<B> {
         self.memory.told(effect)
     }
 
+    fn delivered(&self, entry: &Pending) {
+        self.memory.delivered(entry);
+    }
+
     fn witness(&self) -> Option<String> {
         self.seen.witness()
     }

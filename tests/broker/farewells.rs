@@ -1,5 +1,6 @@
 //! Back-channel log-out: every relying party of a session that ended is told, whatever another one does.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,8 +22,12 @@ struct Party {
     told: Arc<Mutex<Vec<String>>>,
     traced: Arc<Mutex<Vec<String>>>,
     status: Arc<Mutex<u16>>,
+    then: Arc<Mutex<Option<Cut>>>,
     uri: String,
 }
+
+/// What happens once when somebody was told.
+type Cut = Box<dyn FnOnce() + Send>;
 
 impl Party {
     async fn start() -> Self {
@@ -33,7 +38,7 @@ impl Party {
             ..Self::default()
         };
         let (told, status) = (Arc::clone(&party.told), Arc::clone(&party.status));
-        let traced = Arc::clone(&party.traced);
+        let (traced, then) = (Arc::clone(&party.traced), Arc::clone(&party.then));
         let take = move |headers: HeaderMap, body: String| async move {
             let status = *status.lock().unwrap();
             let trace = headers.get("traceparent").map(|v| v.to_str().unwrap().to_owned());
@@ -44,6 +49,9 @@ impl Party {
             told.lock()
                 .unwrap()
                 .push(body.strip_prefix("logout_token=").unwrap().to_owned());
+            if let Some(then) = then.lock().unwrap().take() {
+                then();
+            }
             StatusCode::from_u16(status).unwrap()
         };
         let router = Router::new().route("/backchannel-logout", post(take));
@@ -173,6 +181,24 @@ async fn a_change_that_ends_sessions_is_told_to_every_relying_party() {
     }
     work(&house).await;
     assert_eq!((bank.told().len(), robot.told().len()), (1, 1), "once");
+}
+
+// P9: what arrived is known to have, although the store could not take that down just then.
+#[tokio::test]
+async fn what_arrived_is_not_sent_again_when_the_store_was_away_just_then() {
+    let (house, bank, _) = house().await;
+    everywhere(&house, &mut Browser::default()).await;
+    house.pass(Span::from_secs(10));
+    house.reset(None).await;
+    let store = Arc::clone(&house.store);
+    *bank.then.lock().unwrap() = Some(Box::new(move || store.down.store(true, Ordering::SeqCst)));
+    while bank.told().is_empty() {
+        let round = deliver::round(&house.flow, "test", &CancellationToken::new()).await;
+        assert_eq!(round.is_err(), !bank.told().is_empty(), "{round:?}");
+    }
+    house.store.down.store(false, Ordering::SeqCst);
+    work(&house).await;
+    assert_eq!(bank.told().len(), 1);
 }
 
 #[tokio::test]

@@ -298,6 +298,12 @@ impl Store for Fickle {
     async fn moved(&self, upstream: &UpstreamId) -> Result<(), StoreError> {
         self.up()?.moved(upstream).await
     }
+    fn told(&self, effect: &str) -> Option<bool> {
+        self.inner.told(effect)
+    }
+    fn delivered(&self, entry: &Pending) {
+        self.inner.delivered(entry);
+    }
     async fn begin_mend(&self, key: &SubjectKey) -> Result<bool, StoreError> {
         self.up()?.begin_mend(key).await
     }

@@ -63,9 +63,8 @@ fn beyond(said: &Said, hold: &Hold) -> bool {
 }
 
 fn too_strong(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
-    let known = |h: &&Hold| h.seen.is_some_and(|seen| said.asked > seen) && said.answered < h.end;
     let hold = holds_of(chronicle, said.person)
-        .filter(known)
+        .filter(|h| h.applies_to(said))
         .find(|h| beyond(said, h))?;
     Some(Violation::TooStrong(format!("{said:?} in {hold:?}")))
 }
@@ -77,7 +76,7 @@ fn unaware(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     let before =
         |change: &&crate::chronicle::Change| change.person == said.person && change.until < said.asked;
     let change = chronicle.changes.iter().filter(before).max_by_key(|c| c.until)?;
-    let of = |h: &&Hold| h.tells_of(change) && said.answered < h.end;
+    let of = |h: &&Hold| h.tells_of(change) && !h.is_over(said);
     let hold = holds_of(chronicle, said.person)
         .filter(of)
         .find(|h| beyond(said, h))?;
@@ -90,7 +89,7 @@ fn survived(chronicle: &Chronicle, said: &Said) -> Option<Violation> {
     }
     let session = chronicle.sessions.iter().find(|s| s.number == said.session)?;
     let ended =
-        |h: &&Hold| h.at < h.end && session.began < h.at && h.seen.is_some_and(|seen| said.asked > seen);
+        |h: &&Hold| h.at < h.end && session.began < h.at && h.seen().is_some_and(|seen| said.asked > seen);
     let hold = holds_of(chronicle, said.person).find(ended)?;
     Some(Violation::Survived(format!(
         "{said:?} of {session:?} after {hold:?}"
@@ -156,7 +155,7 @@ fn changes(chronicle: &Chronicle) -> Vec<Violation> {
         if !chronicle.told(hold) {
             found.push(Violation::Untold(format!("{}: {hold:?}", hold.case)));
         }
-        if hold.seen.is_none() && hold.at < hold.end {
+        if hold.terms.is_empty() && hold.at < hold.end {
             found.push(Violation::NeverSeen(format!("{hold:?}")));
         }
     }
@@ -176,10 +175,7 @@ pub struct Judged {
 
 /// Counts it.
 pub fn judged(chronicle: &Chronicle) -> Judged {
-    let in_hold = |said: &&Said| {
-        holds_of(chronicle, said.person)
-            .any(|h| h.seen.is_some_and(|seen| said.asked > seen) && said.answered < h.end)
-    };
+    let in_hold = |said: &&Said| holds_of(chronicle, said.person).any(|h| h.applies_to(said));
     let after = |said: &&Said| {
         let mut changes = chronicle.changes.iter();
         said.way == Way::Exchange && changes.any(|c| c.person == said.person && c.until < said.asked)
@@ -201,8 +197,7 @@ pub fn planted(chronicle: &Chronicle) -> [(&'static str, Chronicle); 4] {
     let in_hold = |said: &Said| {
         said.way == Way::Refresh
             && said.recovery_scope != "full"
-            && holds_of(chronicle, said.person)
-                .any(|h| h.seen.is_some_and(|seen| said.asked > seen) && said.answered < h.end)
+            && holds_of(chronicle, said.person).any(|h| h.applies_to(said))
     };
     let held = strong
         .said

@@ -71,9 +71,10 @@ pub struct Hold {
     pub case: String,
     /// When its clock started.
     pub at: Millis,
-    /// When it was first seen committed, by somebody who looked all the time; `None` when nobody saw it in time.
-    pub seen: Option<Millis>,
-    /// When it ends, or ended; its start for one that was heard of so late that it only tells.
+    /// The ends that it was seen to have, by somebody who looked all the time; none when nobody saw it in time.
+    pub terms: Vec<Term>,
+    /// When it ends, or ended, as the store has it last; its start for one that was heard of so late that it only
+    /// tells.
     pub end: Millis,
     /// What stays allowed.
     pub allowed: BTreeSet<String>,
@@ -82,6 +83,16 @@ pub struct Hold {
     /// The `Message-ID` that the notice about it must have. `None` for one that was taken over from Keycloak itself,
     /// which still carried it when the store had lost it: it has no change of its own, and its owner was told before.
     pub notice: Option<String>,
+}
+
+/// An end that a hold had for a while. It comes nearer when its owner was told; it may go further away when the record
+/// was made anew, since nobody knows any more when that was.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    /// When it was seen committed.
+    pub seen: Millis,
+    /// The end.
+    pub end: Millis,
 }
 
 /// Something that an administrator took away at Keycloak, for a while or for good.
@@ -167,6 +178,29 @@ pub struct Chronicle {
 const OFFSET: Millis = 2_000;
 
 impl Hold {
+    /// When it was first seen committed.
+    pub fn seen(&self) -> Option<Millis> {
+        self.terms.first().map(|term| term.seen)
+    }
+
+    /// Whether it was known before `said` was asked for, and not over before it was answered, by whatever end it had
+    /// then or later.
+    pub fn applies_to(&self, said: &Said) -> bool {
+        self.seen().is_some_and(|seen| said.asked > seen) && !self.is_over(said)
+    }
+
+    /// Whether it may have been over when `said` was answered.
+    pub fn is_over(&self, said: &Said) -> bool {
+        let next = self.terms.iter().skip(1).map(Some).chain([None]);
+        let each = self.terms.iter().zip(next);
+        // A term counts until the next one is there for sure.
+        let current = each.filter(|(_, next)| next.is_none_or(|next| next.seen >= said.asked));
+        let ends = current.map(|(term, _)| term.end);
+        ends.chain([self.end])
+            .min()
+            .is_some_and(|end| said.answered >= end)
+    }
+
     /// Whether it is about that change.
     pub fn tells_of(&self, change: &Change) -> bool {
         let within = self.at + OFFSET >= change.from && self.at <= change.until + OFFSET;

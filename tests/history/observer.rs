@@ -10,19 +10,19 @@ use aws_lc_rs::digest;
 use reentry::config::store::url::RedisUrl;
 use reentry::config::store::{Durability, Replicas};
 use reentry::domain::ceiling::Ceiling;
-use reentry::domain::hold::{Cause, Told};
+use reentry::domain::hold::{Cause, Record, Told};
 use reentry::domain::notice::Message;
 use reentry::domain::subject::account::ContactKind;
 use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::time::Span;
 use reentry::ports::seal::{Seal as _, SubjectKey};
-use reentry::ports::store::{Mark, Parts, Store};
+use reentry::ports::store::{Mark, Parts, Store, StoreError};
 use reentry::store::redis::Settings;
 use reentry::store::seal::Keys;
 use reentry_test_support::clock::now_ms;
 
 use crate::chronicle::{
-    Change, Chronicle, Hold, Mailed, Millis, Report, Said, Session, Way, Withdrawal, Withdrawn,
+    Change, Chronicle, Hold, Mailed, Millis, Report, Said, Session, Term, Way, Withdrawal, Withdrawn,
 };
 use crate::company::{Company, LEFT, PEOPLE, address, name};
 
@@ -31,14 +31,50 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long everything may take to become quiet after the last trouble.
 const QUIET: Duration = Duration::from_secs(150);
 
-type Seen = Arc<Mutex<BTreeMap<(usize, String), Millis>>>;
+/// Of each change of each person: the ends that its hold was seen to have, and since when each.
+type Seen = Arc<Mutex<BTreeMap<(usize, String), Vec<Term>>>>;
 
 /// The observer.
 pub struct Observer {
-    store: Arc<dyn Store>,
+    eyes: Arc<Eyes>,
     keys: Arc<Keys>,
     subjects: Vec<SubjectKey>,
     seen: Seen,
+}
+
+/// The way to the store. Nobody restricts anything by what the observer remembers: what it saw on a master that was
+/// replaced before it could pass that on, it has to forget, or it would take the store for one that went back.
+struct Eyes {
+    settings: Settings,
+    keys: Arc<Keys>,
+    store: Mutex<Arc<dyn Store>>,
+}
+
+impl Eyes {
+    async fn open(settings: Settings, keys: Arc<Keys>) -> Self {
+        let store = reentry::store::redis::connect(settings.clone(), Arc::clone(&keys));
+        let store = Mutex::new(store.await.unwrap());
+        Self {
+            settings,
+            keys,
+            store,
+        }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store.lock().unwrap())
+    }
+
+    async fn record(&self, key: &SubjectKey) -> Result<Option<Record>, StoreError> {
+        let read = self.store().read(key, Parts::RECORD).await;
+        if let Err(StoreError::Lost { .. } | StoreError::Altered(_)) = &read {
+            let anew = reentry::store::redis::connect(self.settings.clone(), Arc::clone(&self.keys)).await;
+            if let Ok(anew) = anew {
+                *self.store.lock().unwrap() = anew;
+            }
+        }
+        read.map(|loaded| loaded.record)
+    }
 }
 
 impl Observer {
@@ -54,9 +90,7 @@ impl Observer {
             },
             ..Settings::new(url)
         };
-        let store = reentry::store::redis::connect(settings, Arc::clone(&keys))
-            .await
-            .unwrap();
+        let eyes = Arc::new(Eyes::open(settings, Arc::clone(&keys)).await);
         let mut subjects = Vec::new();
         for person in 0..PEOPLE {
             let sub = company.realm.user_id(&name(person)).await;
@@ -64,16 +98,16 @@ impl Observer {
         }
         let seen = Seen::default();
         for (person, key) in subjects.iter().copied().enumerate() {
-            let (store, seen) = (Arc::clone(&store), Arc::clone(&seen));
+            let (eyes, seen) = (Arc::clone(&eyes), Arc::clone(&seen));
             tokio::spawn(async move {
                 loop {
-                    look(&*store, &key, person, &seen).await;
+                    look(&eyes, &key, person, &seen).await;
                     tokio::time::sleep(LOOK).await;
                 }
             });
         }
         Self {
-            store,
+            eyes,
             keys,
             subjects,
             seen,
@@ -115,7 +149,8 @@ impl Observer {
     /// What the store and the mail server say of somebody, for whoever has to find out why.
     async fn story(&self, company: &Company, person: usize) -> String {
         let end = reentry::domain::time::Timestamp::from_millis(i64::MAX);
-        let lines = self.store.audit(self.subjects.get(person), end, 400).await;
+        let store = self.eyes.store();
+        let lines = store.audit(self.subjects.get(person), end, 400).await;
         let lines = lines.map_or_else(
             |error| format!("{error}\n"),
             |lines| {
@@ -123,7 +158,7 @@ impl Observer {
                 lines.iter().map(line).collect()
             },
         );
-        let waiting = self.store.waiting(999).await;
+        let waiting = store.waiting(999).await;
         let mails: Vec<_> = company.mails.to(&address(person));
         let mails = mails
             .iter()
@@ -134,22 +169,21 @@ impl Observer {
     async fn holds(&self) -> Result<Vec<Hold>, String> {
         let mut holds = Vec::new();
         for (person, key) in self.subjects.iter().enumerate() {
-            let loaded = self.store.read(key, Parts::RECORD).await;
-            let loaded = loaded.map_err(|e| format!("person {person} cannot be read: {e}"))?;
+            let record = self.eyes.record(key).await;
+            let record = record.map_err(|e| format!("person {person} cannot be read: {e}"))?;
             // The `read` hold after a freeze is of Reentry's own making and has no change at Keycloak.
-            let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| counts(c));
+            let causes = record.iter().flat_map(|r| &r.causes).filter(|c| counts(c));
             holds.extend(causes.map(|cause| self.hold(person, cause)));
         }
         Ok(holds)
     }
 
     fn hold(&self, person: usize, cause: &Cause) -> Hold {
-        let seen = self
-            .seen
-            .lock()
-            .unwrap()
+        let terms = self.seen.lock().unwrap();
+        let terms = terms
             .get(&(person, cause.change.clone()))
-            .copied();
+            .cloned()
+            .unwrap_or_default();
         assert!(
             !matches!(cause.told, Told::Settled(_)),
             "no record is so full that it is folded"
@@ -165,13 +199,18 @@ impl Observer {
             person,
             case: cause.reference.clone(),
             at: u64::try_from(cause.at.millis()).unwrap(),
-            seen,
-            end: u64::try_from(cause.end().millis()).unwrap(),
+            terms,
+            end: end(cause),
             allowed,
             scopes: LEFT.iter().map(|s| (*s).to_owned()).collect(),
             notice: (!taken_over(cause)).then(|| message_id(&effect)),
         }
     }
+}
+
+/// When a hold ends, as its record has it.
+fn end(cause: &Cause) -> Millis {
+    u64::try_from(cause.end().millis()).unwrap()
 }
 
 /// Whether the owner has to be told of it: a hold, or what came so late that even an untold hold would be over.
@@ -185,13 +224,19 @@ fn taken_over(cause: &Cause) -> bool {
 }
 
 /// Looks once at somebody. What is new counts from when a later write of the same partition is on all nodes.
-async fn look(store: &dyn Store, key: &SubjectKey, person: usize, seen: &Seen) {
-    let Ok(loaded) = store.read(key, Parts::RECORD).await else {
+async fn look(eyes: &Eyes, key: &SubjectKey, person: usize, seen: &Seen) {
+    let Ok(record) = eyes.record(key).await else {
         return;
     };
     // One that was heard too late holds nothing until it becomes part of a case around it.
-    let causes = loaded.record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
-    let known = |cause: &&Cause| seen.lock().unwrap().contains_key(&(person, cause.change.clone()));
+    let causes = record.iter().flat_map(|r| &r.causes).filter(|c| c.holds());
+    let known = |cause: &&Cause| {
+        let seen = seen.lock().unwrap();
+        let terms = seen.get(&(person, cause.change.clone()));
+        terms
+            .and_then(|terms| terms.last())
+            .is_some_and(|term| term.end == end(cause))
+    };
     let news: Vec<&Cause> = causes.filter(|cause| !known(cause)).collect();
     if news.is_empty() {
         return;
@@ -200,7 +245,8 @@ async fn look(store: &dyn Store, key: &SubjectKey, person: usize, seen: &Seen) {
         name: format!("observed:{person}:{}", now_ms()),
         keep: Span::from_mins(10),
     };
-    if store
+    if eyes
+        .store()
         .update(key, Parts::RECORD, Some(&mark), &|_| None)
         .await
         .is_ok()
@@ -208,7 +254,11 @@ async fn look(store: &dyn Store, key: &SubjectKey, person: usize, seen: &Seen) {
         let now = now_ms();
         let mut seen = seen.lock().unwrap();
         for cause in news {
-            seen.entry((person, cause.change.clone())).or_insert(now);
+            let terms = seen.entry((person, cause.change.clone())).or_default();
+            terms.push(Term {
+                seen: now,
+                end: end(cause),
+            });
         }
     }
 }
@@ -285,7 +335,10 @@ pub fn example() -> Chronicle {
             person: 0,
             case: "h-1".to_owned(),
             at: 95,
-            seen: Some(150),
+            terms: vec![Term {
+                seen: 150,
+                end: 1_095,
+            }],
             end: 1_095,
             allowed: ["read", "write"].map(str::to_owned).into(),
             scopes: ["openid", "accounts:read"].map(str::to_owned).into(),

@@ -65,6 +65,7 @@ fn anew(
         after: Some(&reading),
         carried: carries,
         witnessed: false,
+        lost: true,
         told_before: lost,
     };
     let case = |change: &str| format!("rc_{change}");
@@ -104,6 +105,20 @@ proptest! {
         prop_assert_eq!(again, Vec::new());
     }
 
+    // P5, contract section 1: the epoch also grows when the store was lost, even when nothing tells of what it was for.
+    #[test]
+    fn p5_the_epoch_never_goes_back_when_a_record_is_made_anew(acts in acts(4), tier in 0..4_usize, after in 0..90_000_i64, purged in any::<bool>()) {
+        let mut world = World::new(tier);
+        play(&mut world, &acts, in_order(&acts));
+        let heard = acts.iter().map(|a| a.minute + a.delay.max(a.accepted.unwrap_or(0))).max();
+        let lost = minute(heard.unwrap_or(0) + 1 + after);
+        let log = if purged { &[] } else { acts.as_slice() };
+        let made = anew(&world, log, &Carried::default(), lost);
+        let was = world.record.as_ref().map_or(0, |r| r.epoch);
+        let is = made.map_or(0, |(record, _)| record.epoch);
+        prop_assert!(is > was, "{is} after {was}");
+    }
+
     // P8: what only the date of a credential tells of may never have been found before. When it holds still, its owner
     // is told now, however long ago it was; when it is known to have been told, nobody is told twice.
     #[test]
@@ -116,7 +131,7 @@ proptest! {
         let (lost, reading) = (minute(age), truth(&acts, minute(age)));
         let setting = Setting { policy: &world.policy, tier: &world.policy.tiers[world.tier], place: 0, now: at(lost), reference: "" };
         let carries = Carried::default();
-        let evidence = Evidence { changes: &changes, before: None, after: Some(&reading), carried: &carries, witnessed: false, told_before: lost };
+        let evidence = Evidence { changes: &changes, before: None, after: Some(&reading), carried: &carries, witnessed: false, lost: true, told_before: lost };
         let case = |change: &str| format!("rc_{change}");
         let made = rebuild(&subject(), None, evidence, &case, &|_| known.then_some(true), setting);
         let held = made.as_ref().is_some_and(|t| t.record.restriction(at(lost)).is_some());

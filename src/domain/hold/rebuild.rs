@@ -41,6 +41,8 @@ pub struct Evidence<'a> {
     pub carried: &'a Carried,
     /// The due queue has the account: it was held or frozen, although no record says how.
     pub witnessed: bool,
+    /// The account's values were lost or altered: a record may have been there, although nothing tells of it.
+    pub lost: bool,
     /// Changes before this were told.
     pub told_before: Timestamp,
 }
@@ -80,7 +82,8 @@ fn untold(length: Span, policy: &Policy) -> Span {
     Span::from_millis(length.times(2).millis().saturating_add(policy.told_min.millis()))
 }
 
-/// Makes the record. `None` when there is nothing to restrict and nothing was left.
+/// Makes the record. `None` when there is nothing to restrict, nothing was left and nothing was lost. What was lost may
+/// have had an epoch, so that its record is always made, if only to say a higher one (contract, section 1).
 #[must_use]
 pub fn rebuild(
     subject: &Subject,
@@ -107,12 +110,19 @@ pub fn rebuild(
     replay(&mut whole, subject, &evidence, case, known, s);
     unknown_told(&mut whole, left, &evidence);
     let carried = carry(&mut whole, &evidence, case, s);
-    if whole.record.causes.is_empty() && whole.record.contest.is_none() && left.is_none() && !carried {
+    let quiet =
+        whole.record.causes.is_empty() && whole.record.contest.is_none() && left.is_none() && !carried;
+    if quiet && !evidence.lost {
         return None;
     }
     let r = &mut whole.record;
     r.touch(s.now);
     r.tighten(s.now);
+    if quiet {
+        // The snapshot is the caller's.
+        whole.account = None;
+        return Some(whole);
+    }
     let id = format!("rebuilt:{}:{}", r.epoch, r.updated.millis());
     let entry = Entry::system(id, s.now.latest(), "rebuilt", None)
         .with("changes", evidence.changes.len())

@@ -49,6 +49,12 @@ impl Memory {
         }
     }
 
+    /// The message was accepted, and still waits for what follows from that.
+    pub(super) fn delivered(&self, entry: &Pending) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.note(entry.id.clone(), true);
+    }
+
     /// The effect at this place was dealt with.
     pub(super) fn done(&self, at: &PendingId) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,6 +74,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::event::{Event, EventKind};
     use crate::domain::subject::{Subject, UpstreamId};
     use crate::domain::time::Timestamp;
 
@@ -94,5 +101,23 @@ mod tests {
         memory.found(&converge);
         memory.done(&converge.at);
         assert_eq!(memory.told("id 1"), None);
+    }
+
+    // P9: whoever sent it knows that, however often the store says that it waits.
+    #[test]
+    fn what_was_accepted_is_known_while_it_still_waits() {
+        let memory = Memory::default();
+        let event = Event {
+            kind: EventKind::HoldStarted,
+            at: Timestamp::default(),
+            case: None,
+            details: BTreeMap::new(),
+        };
+        let entry = waits("1", Effect::Announce(Box::new(event)));
+        memory.found(&entry);
+        assert_eq!(memory.told("id 1"), Some(false));
+        memory.delivered(&entry);
+        memory.found(&entry);
+        assert_eq!(memory.told("id 1"), Some(true));
     }
 }
