@@ -180,9 +180,15 @@ impl Flow {
     pub async fn observe(&self, subject: &Subject, look: Look) -> Result<Observation, FlowError> {
         let idp = self.idp(&subject.upstream)?;
         let mut observation = idp.observe(&subject.sub, look).await?;
-        self.name_contacts(&mut observation.reading.account);
-        self.note_holder(subject, &observation.reading).await;
+        observation.reading = self.taken_in(subject, observation.reading).await;
         Ok(observation)
+    }
+
+    /// A reading that the adapter made, with its contacts named.
+    pub(crate) async fn taken_in(&self, subject: &Subject, mut reading: Reading) -> Reading {
+        self.name_contacts(&mut reading.account);
+        self.note_holder(subject, &reading).await;
+        reading
     }
 
     /// Gives every contact, and whatever else the account is known by, its keyed name.

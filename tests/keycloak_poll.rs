@@ -8,6 +8,8 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "keycloak_poll/cost.rs"]
+mod cost;
 #[path = "keycloak_poll/front.rs"]
 mod front;
 #[path = "keycloak_poll/house.rs"]

@@ -70,7 +70,7 @@ impl IdentityProvider for DemoProvider {
         })
     }
 
-    async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
+    async fn story(&self, sub: &str, _since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
         let people = locked(&self.people);
         Ok(people
             .log

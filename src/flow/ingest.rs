@@ -198,6 +198,27 @@ fn change_mark(change: &Change) -> Mark {
     }
 }
 
+/// Those of `changes` that were never stored, by their ids: an account that was altered could not take them.
+///
+/// # Errors
+/// [`FlowError::Store`].
+pub(super) async fn unheard(
+    flow: &Flow,
+    key: &SubjectKey,
+    changes: &[Change],
+) -> Result<BTreeSet<String>, FlowError> {
+    let mut unheard = BTreeSet::new();
+    for change in changes {
+        let mark = change_mark(change);
+        let parts = Parts::RECORD.while_rebuilding();
+        let found = flow.store.update(key, parts, Some(&mark), &|_| None).await?;
+        if !matches!(found, Updated::Duplicate) {
+            unheard.insert(change.id.clone());
+        }
+    }
+    Ok(unheard)
+}
+
 /// Stores one change and the snapshot that goes with it, unless its mark is there.
 ///
 /// # Errors

@@ -4,6 +4,8 @@
 //! directory. So when a restricted account goes, its keyed names are kept with what restricted it, until the hold would
 //! have ended. An account that is seen with one of them gets at least that: deleting an account ends no hold (P2).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Entry;
@@ -178,6 +180,7 @@ pub(super) async fn returned(flow: &Flow, subject: &Subject, reading: &Reading) 
             witnessed: false,
             lost: false,
             told_before: now.latest(),
+            unheard: &BTreeSet::new(),
         };
         let setting = Setting {
             policy: &policy,

@@ -16,7 +16,8 @@ use crate::domain::hold::rebuild::reach;
 use crate::domain::subject::Subject;
 use crate::domain::subject::versions::Stale;
 use crate::domain::time::Timestamp;
-use crate::flow::{Flow, FlowError, rebuild, reconcile};
+use crate::flow::rebuild::{self, Marks};
+use crate::flow::{Flow, FlowError, reconcile};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Altered, Loaded, Parts, Write};
 
@@ -104,7 +105,7 @@ async fn one(flow: &Flow, altered: &Altered, subject: Option<&Subject>) -> Resul
     }
     if let Some(subject) = subject {
         let since = flow.now(None).earliest().minus(reach(&flow.policy.load()));
-        rebuild::account(flow, subject, since).await?;
+        rebuild::account(flow, subject, since, Marks::Kept).await?;
         write_down(flow, altered, subject).await?;
     }
     if flow.store.finish_mend(&altered.key).await? {

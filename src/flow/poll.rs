@@ -4,7 +4,7 @@
 mod standing;
 mod unread;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::domain::subject::{Subject, UpstreamId};
@@ -220,11 +220,18 @@ async fn tell(flow: &Flow, upstream: &UpstreamId, polled: &Polled) -> Result<(),
 async fn take_all(
     flow: &Flow,
     upstream: &UpstreamId,
-    lines: impl Iterator<Item = (Line, Era)> + Send,
+    (lines, read): (Vec<Line>, BTreeMap<String, Reading>),
+    era: Era,
     seen: &mut Seen,
 ) -> Result<(), FlowError> {
     // An account is read once for all of its lines: they were there before.
     let mut readings: HashMap<String, Option<Reading>> = HashMap::new();
+    for (sub, reading) in read {
+        if let Some(subject) = Subject::new(upstream.clone(), &sub) {
+            readings.insert(sub, Some(flow.taken_in(&subject, reading).await));
+        }
+    }
+    let lines = lines.into_iter().map(|line| (line, era));
     let held = std::mem::take(&mut seen.held);
     for (line, era) in held.into_iter().chain(lines) {
         if !seen.has(&line) {
@@ -279,9 +286,9 @@ pub async fn once(
         Era::Ours
     };
     tell(flow, upstream, &polled).await?;
-    let lines = polled.lines.into_iter().map(|line| (line, era));
+    let found = (polled.lines, polled.readings);
     let taken = async {
-        take_all(flow, upstream, lines, seen).await?;
+        take_all(flow, upstream, found, era, seen).await?;
         unread(flow, upstream, &polled.unread, era).await
     };
     let left = match taken.await {

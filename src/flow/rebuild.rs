@@ -19,13 +19,13 @@ use std::time::Duration;
 use crate::domain::audit::Entry;
 use crate::domain::change::Change;
 use crate::domain::hold::apply::Setting;
-use crate::domain::hold::rebuild::{Evidence, reach, rebuild};
+use crate::domain::hold::rebuild::{Evidence, reach, rebuild, was_told};
 use crate::domain::subject::account::Account;
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::unreadable::{self, Failed};
 use crate::flow::{Flow, FlowError, ingest, reconcile, told};
-use crate::ports::idp::{Heard, IdpError, Reading};
+use crate::ports::idp::{Heard, IdpError, Look, Observation, Reading, Told};
 use crate::ports::store::{Loss, Lost, Parts, Rebuild, Write};
 
 /// Between two looks at the markers.
@@ -305,7 +305,7 @@ async fn walk(
             }
             let each = some
                 .iter()
-                .map(|subject| async move { (account(flow, subject, since).await, subject) });
+                .map(|subject| async move { (account(flow, subject, since, Marks::Lost).await, subject) });
             let mut failed = Vec::new();
             for (done, subject) in futures_util::future::join_all(each).await {
                 match done {
@@ -318,10 +318,19 @@ async fn walk(
                     other => other?,
                 }
             }
-            let again = |subject: Subject| async move { account(flow, &subject, since).await };
+            let again = |subject: Subject| async move { account(flow, &subject, since, Marks::Lost).await };
             unreadable::settle(flow, upstream, failed, usize::MAX, again).await?;
         }
     }
+}
+
+/// What is left of the marks by which a change is known to have been stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// They are as they were: a change without one was never stored, and its owner never told.
+    Kept,
+    /// They may be gone with the rest.
+    Lost,
 }
 
 /// Makes one account's record and snapshot anew, on what is left of them. Also for an account that the IdP holds and
@@ -329,8 +338,17 @@ async fn walk(
 ///
 /// # Errors
 /// [`FlowError`]; an account that the IdP no longer has is no error.
-pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) -> Result<(), FlowError> {
-    let reading = match flow.reading(subject).await {
+pub(super) async fn account(
+    flow: &Flow,
+    subject: &Subject,
+    since: Timestamp,
+    marks: Marks,
+) -> Result<(), FlowError> {
+    let look = Look {
+        since,
+        now: flow.now(None),
+    };
+    let Observation { reading, told } = match flow.observe(subject, look).await {
         Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(()),
         other => other?,
     };
@@ -338,18 +356,26 @@ pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) ->
         let why = "roles and groups of an account cannot be read".to_owned();
         return Err(IdpError::Unexpected(why).into());
     }
-    let changes = changes(flow, subject, &reading, since).await?;
+    let changes = changes(told, &reading, look);
     let policy = flow.policy.load_full();
     let Some(tier) = policy.choose(reading.facts.as_ref()) else {
         return Err(FlowError::Unknown("the policy has no tier".to_owned()));
     };
     let carried = reading.carried.clone().unwrap_or_default();
     let key = flow.key(subject);
+    let unheard = match marks {
+        Marks::Kept => ingest::unheard(flow, &key, &changes).await?,
+        Marks::Lost => BTreeSet::new(),
+    };
     let parts = Parts::ACCOUNT.while_rebuilding();
     flow.store
         .update(&key, parts, None, &|loaded| {
             let now = flow.now(loaded.store_time);
             let before = loaded.account.as_ref();
+            // The whole partition may have been lost once, and the marks of until then with it.
+            let marked = |c: &Change| loaded.told_before.is_some_and(|then| was_told(c.start(), then));
+            let unheard = changes.iter().filter(|c| unheard.contains(&c.id) && !marked(c));
+            let unheard: BTreeSet<String> = unheard.map(|c| c.id.clone()).collect();
             let judged = |c: &Change| ingest::judged(c, before, Some(&reading.account));
             let news = |c: &&Change| !ingest::is_old_news(flow, before, c);
             let changes: Vec<Change> = changes.iter().filter(news).map(judged).collect();
@@ -361,6 +387,7 @@ pub(super) async fn account(flow: &Flow, subject: &Subject, since: Timestamp) ->
                 witnessed: loaded.witnessed,
                 lost: loaded.rebuilding,
                 told_before: loaded.told_before.unwrap_or_else(|| now.latest()),
+                unheard: &unheard,
             };
             let setting = Setting {
                 policy: &policy,
@@ -390,28 +417,19 @@ fn snapshot(before: Option<&Account>, after: &Account, now: Now) -> Account {
     before.map_or_else(|| after.clone(), |b| b.refreshed(after, now.latest()))
 }
 
-/// Every change of an account since `since`: those of the log, and those that only the dates of its credentials show.
-async fn changes(
-    flow: &Flow,
-    subject: &Subject,
-    reading: &Reading,
-    since: Timestamp,
-) -> Result<Vec<Change>, FlowError> {
-    let now = flow.now(None);
-    let lines = flow
-        .idp(&subject.upstream)?
-        .story(&subject.sub, since, now)
-        .await?;
-    let mut changes: Vec<Change> = Vec::new();
-    for line in lines {
-        if let Heard::Change(change) = line.heard {
-            changes.push(change);
+/// Every change that was told of an account, and those that only the dates of its credentials show.
+fn changes(told: Vec<Told>, reading: &Reading, look: Look) -> Vec<Change> {
+    let change = |told: Told| match told.heard {
+        Heard::Change(change) => Some(change),
+        Heard::Withdrawn { .. } | Heard::Tampered { .. } | Heard::Acted { .. } | Heard::Touched { .. } => {
+            None
         }
-    }
-    let silent = silent(reading, &changes, since, now);
+    };
+    let mut changes: Vec<Change> = told.into_iter().filter_map(change).collect();
+    let silent = silent(reading, &changes, look.since, look.now);
     changes.extend(silent);
     changes.sort_by_key(Change::start);
-    Ok(changes)
+    changes
 }
 
 /// Credentials that are younger than `since` and the account, and that no known change tells of. One without a date says

@@ -270,7 +270,7 @@ pub async fn one(flow: &Flow, subject: &Subject) -> Result<bool, FlowError> {
     if loaded.record.is_none() && held_there {
         // Held at the IdP, and nobody knows why: never below that.
         let since = flow.now(None).earliest().minus(reach(&flow.policy.load()));
-        rebuild::account(flow, subject, since).await?;
+        rebuild::account(flow, subject, since, rebuild::Marks::Lost).await?;
         return Ok(counted("unknown_hold"));
     }
     let differed = differences(flow, subject, &loaded, &reading).await?;

@@ -179,7 +179,7 @@ pub(super) async fn again(flow: &Flow, record: &Record, known: &Unreadable) -> R
 /// Reads the account and takes in what waits.
 async fn whole(flow: &Flow, subject: &Subject, known: &Unreadable) -> Result<(), FlowError> {
     if known.lost {
-        return rebuild::account(flow, subject, known.from).await;
+        return rebuild::account(flow, subject, known.from, rebuild::Marks::Lost).await;
     }
     let look = Look {
         since: known.from,

@@ -62,7 +62,7 @@ pub mod story;
 mod watch;
 pub mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,9 +77,10 @@ use crate::domain::time::{Now, Span, Timestamp};
 use crate::ports::clock::Clock;
 use crate::ports::hook::{Heeded, HookCall, HookRefusal};
 use crate::ports::idp::{
-    Converged, Cursor, IdentityProvider, IdpError, IdpSession, Line, Polled, Reading, Wanted,
+    Converged, Cursor, IdentityProvider, IdpError, IdpSession, Line, Look, Observation, Polled, Reading,
+    Wanted,
 };
-use admin::{Admin, AdminError, AdminOnly, Credentials, Own};
+use admin::{Admin, AdminError, AdminOnly, ClientRole, Credentials, Own};
 use hook::{HookSettings, Hooks};
 use story::Rules;
 
@@ -208,6 +209,8 @@ struct Believed {
     layout: Option<(Instant, act::Layout)>,
     /// What the log says of who administers the realm.
     given: Option<(Instant, administrators::Given)>,
+    /// Client roles of accounts that were read a moment ago.
+    client_roles: HashMap<String, (Instant, Vec<ClientRole>)>,
     /// Internal id of the client whose roles administer the realm.
     management: Option<(Instant, String)>,
     /// When what clients would issue was last looked at.
@@ -238,7 +241,7 @@ impl Keycloak {
     }
 
     /// Those of `types` that the server knows: it fails on a name that it does not.
-    async fn known(&self, types: &[&str]) -> Result<Vec<String>, IdpError> {
+    async fn known(&self, types: &[&str]) -> Result<Vec<String>, AdminError> {
         let server = self.types().await?;
         // A server that hides its enumerations gets the whole list: every name in it is as old as 26.2.
         let knows = |name: &str| server.is_empty() || server.contains(name);
@@ -250,11 +253,11 @@ impl Keycloak {
     }
 
     // The lock is never held while the server is asked: callers must not queue behind one that hangs.
-    async fn types(&self) -> Result<BTreeSet<String>, IdpError> {
+    async fn types(&self) -> Result<BTreeSet<String>, AdminError> {
         if let Some(types) = fresh(self.believed.lock().await.types.as_ref()) {
             return Ok(types);
         }
-        let info = self.admin.server_info().await.map_err(idp)?;
+        let info = self.admin.server_info().await?;
         let names = info.enums.get("eventType").cloned().unwrap_or_default();
         let types: BTreeSet<String> = names.into_iter().collect();
         self.believed.lock().await.types = Some((Instant::now(), types.clone()));
@@ -360,12 +363,14 @@ impl IdentityProvider for Keycloak {
         polled
     }
 
-    async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
-        poll::latest(self, sub, now).await
+    async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
+        let (lines, _) = poll::since(self, sub, Look { since, now }).await?;
+        Ok(lines)
     }
 
-    async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
-        poll::story(self, sub, since, now).await
+    async fn observe(&self, sub: &str, look: Look) -> Result<Observation, IdpError> {
+        let (lines, reading) = poll::since(self, sub, look).await?;
+        Ok(Observation::new(lines, reading?))
     }
 
     async fn drift(&self) -> Result<Vec<String>, IdpError> {

@@ -1,6 +1,6 @@
 //! The IdP beside which we stand: what it tells, and what we do to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
@@ -128,6 +128,21 @@ pub struct Observation {
     pub told: Vec<Told>,
 }
 
+impl Observation {
+    /// What the `lines` about one account tell, and its reading.
+    #[must_use]
+    pub fn new(lines: Vec<Line>, reading: Reading) -> Self {
+        let told = lines.into_iter().map(|line| Told {
+            event: line.heard.event().to_owned(),
+            heard: line.heard,
+        });
+        Self {
+            reading,
+            told: told.collect(),
+        }
+    }
+}
+
 /// How far a poll has come; opaque to everyone but the adapter, kept in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub String);
@@ -137,6 +152,9 @@ pub struct Cursor(pub String);
 pub struct Polled {
     /// In the order of the log. Lines are repeated by design (overlap): marks make that harmless.
     pub lines: Vec<Line>,
+    /// Live readings that were made for these lines, by `sub`: none is older than a line about it. Whose is missing is
+    /// read when it is needed.
+    pub readings: BTreeMap<String, Reading>,
     /// Accounts whose lines are missing from these: they could not be read, and others could.
     pub unread: Vec<Unread>,
     /// Lines that cannot be understood and that name no account, each for an alarm.
@@ -218,21 +236,12 @@ pub trait IdentityProvider: Send + Sync {
     /// [`IdpError`]; the cursor stays.
     async fn poll(&self, cursor: &Cursor, now: Now) -> Result<Polled, IdpError>;
 
-    /// The latest lines about one account, and its credential dates: the log-in-time check.
-    ///
-    /// # Errors
-    /// [`IdpError`]: then tokens of that log-in say `none`.
-    async fn latest(&self, sub: &str, now: Now) -> Result<Vec<Line>, IdpError>;
-
     /// Every line about one account since `since`, oldest first, and what no line tells of but the dates of its
-    /// credentials: for a record that was lost, and for reconciling. Nothing when the IdP keeps no log.
+    /// credentials. Nothing when the IdP keeps no log.
     ///
     /// # Errors
     /// [`IdpError`].
-    async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
-        let _ = since;
-        self.latest(sub, now).await
-    }
+    async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError>;
 
     /// Reads the lines about one account, then the account.
     ///
@@ -240,14 +249,7 @@ pub trait IdentityProvider: Send + Sync {
     /// [`IdpError`]: of this account alone, where [`IdentityProvider::answers`].
     async fn observe(&self, sub: &str, look: Look) -> Result<Observation, IdpError> {
         let lines = self.story(sub, look.since, look.now).await?;
-        let told = lines.into_iter().map(|line| Told {
-            event: line.heard.event().to_owned(),
-            heard: line.heard,
-        });
-        Ok(Observation {
-            told: told.collect(),
-            reading: self.account(sub).await?,
-        })
+        Ok(Observation::new(lines, self.account(sub).await?))
     }
 
     /// Whether it answers at all, asked by a call about no account: tells an account that cannot be read from an IdP

@@ -109,7 +109,7 @@ impl IdentityProvider for FakeIdp {
         })
     }
 
-    async fn latest(&self, _: &str, _: Now) -> Result<Vec<Line>, IdpError> {
+    async fn story(&self, _: &str, _: Timestamp, _: Now) -> Result<Vec<Line>, IdpError> {
         self.admin.asked.fetch_add(1, Ordering::SeqCst);
         if self.admin.down.load(Ordering::SeqCst) {
             return Err(IdpError::Unreachable("down".to_owned()));

@@ -128,6 +128,13 @@ impl Front {
         self.inner.told.lock().unwrap().crowd = rows;
     }
 
+    /// How often a path was asked for that has `part` in it.
+    pub fn asked_below(&self, part: &str) -> u32 {
+        let told = self.inner.told.lock().unwrap();
+        let below = told.asked.iter().filter(|(asked, _)| asked.contains(part));
+        below.map(|(_, times)| times).sum()
+    }
+
     /// How often a path that ends with `path` was asked for.
     pub fn asked(&self, path: &str) -> u32 {
         let told = self.inner.told.lock().unwrap();

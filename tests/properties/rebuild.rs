@@ -1,6 +1,8 @@
 //! P5: a record that was lost and made anew from the IdP's log and what the IdP carries is at least as strict as the
 //! lost one, at every later instant.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use reentry::domain::ceiling::Ceiling;
 use reentry::domain::change::{Change, ChangeKind, Proof, Source};
@@ -67,6 +69,7 @@ fn anew(
         witnessed: false,
         lost: true,
         told_before: lost,
+        unheard: &BTreeSet::new(),
     };
     let case = |change: &str| format!("rc_{change}");
     let made = rebuild(&subject(), None, evidence, &case, &|_| None, setting);
@@ -131,13 +134,30 @@ proptest! {
         let (lost, reading) = (minute(age), truth(&acts, minute(age)));
         let setting = Setting { policy: &world.policy, tier: &world.policy.tiers[world.tier], place: 0, now: at(lost), reference: "" };
         let carries = Carried::default();
-        let evidence = Evidence { changes: &changes, before: None, after: Some(&reading), carried: &carries, witnessed: false, lost: true, told_before: lost };
+        let evidence = Evidence { changes: &changes, before: None, after: Some(&reading), carried: &carries, witnessed: false, lost: true, told_before: lost, unheard: &BTreeSet::new() };
         let case = |change: &str| format!("rc_{change}");
         let made = rebuild(&subject(), None, evidence, &case, &|_| known.then_some(true), setting);
         let held = made.as_ref().is_some_and(|t| t.record.restriction(at(lost)).is_some());
         let told = made.as_ref().is_some_and(|t| !notices(&t.effects).is_empty());
         prop_assert!(told || known || !held, "{:#?}", made);
         prop_assert!(!(told && known), "{:#?}", made);
+    }
+
+    // P8: what came while an account could take nothing down was never told, however long ago that was.
+    #[test]
+    fn p8_what_nobody_took_down_is_told_when_the_account_is_made_anew(tier in 0..4_usize, age in 1..20_000_i64, heard in any::<bool>()) {
+        let world = World::new(tier);
+        let acts = [Act { kind: ChangeKind::PasswordReset, proof: Proof::Unproven, mediated: false, minute: 0, delay: 0, again: None, accepted: None }];
+        let changes = [logged(0, &acts[0], minute(age))];
+        let (lost, reading) = (minute(age), truth(&acts, minute(age)));
+        let setting = Setting { policy: &world.policy, tier: &world.policy.tiers[world.tier], place: 0, now: at(lost), reference: "" };
+        let carries = Carried::default();
+        let unheard: BTreeSet<String> = changes.iter().filter(|_| !heard).map(|c| c.id.clone()).collect();
+        let evidence = Evidence { changes: &changes, before: None, after: Some(&reading), carried: &carries, witnessed: false, lost: true, told_before: lost, unheard: &unheard };
+        let case = |change: &str| format!("rc_{change}");
+        let made = rebuild(&subject(), None, evidence, &case, &|_| None, setting);
+        let told = made.as_ref().is_some_and(|t| !notices(&t.effects).is_empty());
+        prop_assert_eq!(told, !heard, "{:#?}", made);
     }
 
     // P5: whatever the log has forgotten, what the IdP carries is a floor.

@@ -12,6 +12,8 @@
 
 pub mod carried;
 
+use std::collections::BTreeSet;
+
 use self::carried::Carried;
 use super::apply::{Setting, apply};
 use super::contest::{Clocks, Contest};
@@ -45,6 +47,15 @@ pub struct Evidence<'a> {
     pub lost: bool,
     /// Changes before this were told.
     pub told_before: Timestamp,
+    /// But not these, by their ids: nobody ever took them down.
+    pub unheard: &'a BTreeSet<String>,
+}
+
+impl Evidence<'_> {
+    /// Whether the owner was told of this change, as far as anybody knows.
+    fn told(&self, id: &str, start: Timestamp) -> bool {
+        was_told(start, self.told_before) && !self.unheard.contains(id)
+    }
 }
 
 /// Names the case of a change.
@@ -174,7 +185,7 @@ fn replay(
 ) {
     for change in evidence.changes {
         let start = change.start();
-        let old = was_told(start, evidence.told_before);
+        let old = evidence.told(&change.id, start);
         let then = Now::exact(start.plus(Span::from_millis(1)));
         let reference = case(&change.id);
         let at = Setting {
@@ -220,7 +231,7 @@ fn unknown_told(whole: &mut Transition, left: Option<&Record>, evidence: &Eviden
     };
     for cause in &mut whole.record.causes {
         let kept = left.is_some_and(|l| l.causes.iter().any(|c| c.change == cause.change));
-        let old = was_told(cause.at, evidence.told_before);
+        let old = evidence.told(&cause.change, cause.at);
         // A young one without a message was told all the same: whoever delivered it remembers that, not when.
         if kept || mailed(&cause.reference) || (!old && cause.told != Told::Pending) {
             continue;

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{join3, try_join, try_join3};
+mod logs;
 
-use super::admin::{AdminError, AdminEventQuery, AdminOnly, Direction, EventQuery, text};
+use futures_util::future::{join, join3, try_join, try_join3};
+
+use super::admin::{AdminError, AdminEventQuery, AdminOnly, ClientRole, Direction, text};
 use super::events::{self, AdminAct};
 use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
 use super::story::AT_CREATION;
@@ -15,31 +17,30 @@ use super::{Keycloak, administrators, idp, of_account};
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
 use crate::domain::time::Timestamp;
 use crate::ports::idp::{IdpError, Reading};
+use logs::LINKED;
+pub use logs::Logs;
 
 /// Prefix of the id of a factor that is a login at another provider.
 pub const LINK: &str = "link:";
 
-/// Rows of each log that are searched for the history of an account's addresses.
-const HISTORY: u32 = 200;
+/// Administrators' acts that linked an account with logins at other providers, as many as are read.
+const LINKS: u32 = 200;
 
 /// Attributes by which a realm says that a telephone number was proven.
 const PHONE_VERIFIED: [&str; 2] = ["phoneNumberVerified", "phone_number_verified"];
-
-/// User events that link a login at another provider.
-const LINKED: [&str; 2] = ["FEDERATED_IDENTITY_LINK", "FEDERATED_IDENTITY_OVERRIDE_LINK"];
 
 /// Everything that an account's reading is made of.
 struct Parts {
     user: User,
     credentials: Vec<Credential>,
     links: Vec<FederatedIdentity>,
-    logs: Logs,
+    logs: Contacts,
     /// Administrators' acts that gave it logins at other providers.
     links_given: Vec<AdminEvent>,
 }
 
 /// What both logs know of an account's addresses, the latest rows.
-struct Logs {
+struct Contacts {
     events: Vec<Event>,
     admin: Vec<AdminEvent>,
 }
@@ -56,11 +57,11 @@ pub struct Former {
 }
 
 /// The addresses that the logs know an account to have had.
-pub async fn former(keycloak: &Keycloak, sub: &str) -> Result<Vec<Former>, IdpError> {
-    let logs = logs(keycloak, sub).await?;
+pub async fn former(keycloak: &Keycloak, logs: &Logs) -> Result<Vec<Former>, AdminError> {
+    let told = contacts_told(keycloak, logs).await?;
     let names = std::iter::once("email").chain(keycloak.settings.phone_attributes.iter().map(String::as_str));
     let each = names.flat_map(|name| {
-        let spells = history(&logs, name, None, Timestamp::from_millis(0));
+        let spells = history(&told, name, None, Timestamp::from_millis(0));
         spells.into_iter().filter_map(|spell| {
             Some(Former {
                 name: name.to_owned(),
@@ -72,34 +73,77 @@ pub async fn former(keycloak: &Keycloak, sub: &str) -> Result<Vec<Former>, IdpEr
     Ok(each.collect())
 }
 
-/// Reads one account live, all parts side by side.
+async fn contacts_told(keycloak: &Keycloak, logs: &Logs) -> Result<Contacts, AdminError> {
+    let (events, admin) = logs.contacts(keycloak).await?;
+    Ok(Contacts { events, admin })
+}
+
+/// Reads one account live: what the logs tell of it, then all else side by side.
 pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
     let admin = &keycloak.admin;
-    let parts = try_join3(
-        admin.user(sub),
-        admin.credentials(sub),
-        admin.federated_identities(sub),
-    );
-    let (parts, logs, standing) = join3(parts, logs(keycloak, sub), standing(keycloak, sub)).await;
-    let (user, credentials, links) = parts.map_err(of_account)?;
+    let logs = Logs::read(keycloak, sub, None).await.map_err(of_account)?;
+    let itself = try_join(admin.user(sub), admin.credentials(sub));
+    let (itself, beside) = join(itself, beside(keycloak, sub, &logs)).await;
+    let (user, credentials) = itself.map_err(of_account)?;
+    reading(keycloak, (user, credentials), beside?, sub).await
+}
+
+/// What a reading has beside the account itself and its credentials.
+pub struct Beside {
+    links: Vec<FederatedIdentity>,
+    links_given: Vec<AdminEvent>,
+    contacts: Contacts,
+    standing: Option<Standing>,
+}
+
+/// Reads that.
+pub async fn beside(keycloak: &Keycloak, sub: &str, logs: &Logs) -> Result<Beside, IdpError> {
+    let links = async {
+        let links = keycloak.admin.federated_identities(sub).await?;
+        let given = if links.is_empty() {
+            Vec::new()
+        } else {
+            links_given(keycloak, sub, logs).await?
+        };
+        Ok((links, given))
+    };
+    let contacts = contacts_told(keycloak, logs);
+    let (links, contacts, standing) = join3(links, contacts, standing(keycloak, sub, logs)).await;
+    let (links, links_given) = links.map_err(of_account)?;
+    let standing = standing.inspect_err(|error| {
+        tracing::warn!(%error, "roles, groups or attributes of an account cannot be read: strictest tier");
+    });
+    Ok(Beside {
+        links,
+        links_given,
+        contacts: contacts.map_err(of_account)?,
+        standing: standing.ok(),
+    })
+}
+
+/// The reading that these parts make.
+pub async fn reading(
+    keycloak: &Keycloak,
+    (user, credentials): (User, Vec<Credential>),
+    beside: Beside,
+    sub: &str,
+) -> Result<Reading, IdpError> {
+    let Beside {
+        links,
+        links_given,
+        contacts,
+        standing,
+    } = beside;
     let on = user.enabled;
-    let facts = match standing {
-        Ok(standing) => Some(facts(standing, &user)),
-        Err(error) => {
-            tracing::warn!(%error, "roles, groups or attributes of an account cannot be read: strictest tier");
-            None
-        }
-    };
-    let links_given = if links.is_empty() {
-        Vec::new()
-    } else {
-        links_given(keycloak, sub).await?
-    };
+    if let Some(standing) = &standing {
+        administrators::remember(keycloak, sub, &standing.client).await;
+    }
+    let facts = standing.map(|standing| facts(standing, &user));
     let parts = Parts {
         user,
         credentials,
         links,
-        logs: logs?,
+        logs: contacts,
         links_given,
     };
     let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
@@ -112,48 +156,16 @@ pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
     })
 }
 
-async fn logs(keycloak: &Keycloak, sub: &str) -> Result<Logs, IdpError> {
-    let admin = &keycloak.admin;
-    // As far back as any log is read. A query without a bound walks through years of log-ins.
-    let back = keycloak.clock.now().minus(keycloak.settings.back_fill).millis();
-    let history = EventQuery {
-        types: keycloak
-            .known(&[
-                "UPDATE_EMAIL",
-                "UPDATE_PROFILE",
-                "VERIFY_EMAIL",
-                LINKED[0],
-                LINKED[1],
-            ])
-            .await?,
-        user: Some(sub.to_owned()),
-        from_ms: Some(back),
-        direction: Direction::Descending,
-        max: HISTORY,
-        ..EventQuery::default()
-    };
-    let edits = AdminEventQuery {
-        resource_path: Some(format!("users/{sub}")),
-        from_ms: Some(back),
-        direction: Direction::Descending,
-        max: HISTORY,
-        ..AdminEventQuery::default()
-    };
-    let logs = try_join(admin.events(&history), admin.admin_events(&edits)).await;
-    let (events, edits) = logs.map_err(of_account)?;
-    Ok(Logs { events, admin: edits })
-}
-
 /// The acts of administrators that linked this account with logins at other providers.
-async fn links_given(keycloak: &Keycloak, sub: &str) -> Result<Vec<AdminEvent>, IdpError> {
+async fn links_given(keycloak: &Keycloak, sub: &str, logs: &Logs) -> Result<Vec<AdminEvent>, AdminError> {
     let query = AdminEventQuery {
         resource_path: Some(format!("users/{sub}/federated-identity/*")),
         operation_types: vec!["CREATE".to_owned()],
         direction: Direction::Descending,
-        max: HISTORY,
+        max: LINKS,
         ..AdminEventQuery::default()
     };
-    let mut acts = keycloak.admin.admin_events(&query).await.map_err(of_account)?;
+    let mut acts = logs.acts(keycloak, &query).await?;
     // An id may hold what stands for anything in a query.
     acts.retain(|act| events::admin_act(act).is_some_and(|(of, _)| of == sub));
     Ok(acts)
@@ -162,12 +174,13 @@ async fn links_given(keycloak: &Keycloak, sub: &str) -> Result<Vec<AdminEvent>, 
 /// What tiers are chosen by, but for the declared attributes, which the user itself carries.
 struct Standing {
     roles: BTreeSet<String>,
+    client: Vec<ClientRole>,
     groups: BTreeSet<String>,
     only: AdminOnly,
     undeclared: Attributes,
 }
 
-async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError> {
+async fn standing(keycloak: &Keycloak, sub: &str, logs: &Logs) -> Result<Standing, AdminError> {
     let admin = &keycloak.admin;
     let (realm, groups, only) = try_join3(
         admin.effective_realm_roles(sub),
@@ -175,19 +188,18 @@ async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError
         keycloak.admin_only(),
     )
     .await?;
-    let client = administrators::client_roles(keycloak, sub, &groups, &realm).await?;
+    let client = administrators::client_roles(keycloak, sub, (&groups, &realm), Some(logs)).await?;
     let undeclared = if only.undeclared {
         admin.undeclared_attributes(sub).await?
     } else {
         Attributes::default()
     };
     let realm = realm.into_iter().map(|role| role.name);
-    let client = client
-        .into_iter()
-        .map(|role| format!("{}/{}", role.client, role.role));
+    let of_clients = client.iter().map(|role| format!("{}/{}", role.client, role.role));
     let groups = groups.into_iter().map(|group| group.path.unwrap_or(group.name));
     Ok(Standing {
-        roles: realm.chain(client).collect(),
+        roles: realm.chain(of_clients).collect(),
+        client,
         groups: groups.collect(),
         only,
         undeclared,
@@ -197,6 +209,7 @@ async fn standing(keycloak: &Keycloak, sub: &str) -> Result<Standing, AdminError
 fn facts(standing: Standing, user: &User) -> Facts {
     let Standing {
         roles,
+        client: _,
         groups,
         only,
         undeclared,
@@ -381,7 +394,7 @@ struct Spell {
 }
 
 /// The addresses that the logs know `name` to have had, and the one it has `now`.
-fn history(logs: &Logs, name: &str, now: Option<&str>, created: Timestamp) -> Vec<Spell> {
+fn history(logs: &Contacts, name: &str, now: Option<&str>, created: Timestamp) -> Vec<Spell> {
     let (previous, updated) = (format!("previous_{name}"), format!("updated_{name}"));
     let text = |details: &BTreeMap<String, String>, key: &str| {
         details
@@ -466,7 +479,7 @@ mod tests {
             ]))
             .unwrap(),
             links: serde_json::from_value(serde_json::json!([{"identityProvider": "corp"}])).unwrap(),
-            logs: Logs {
+            logs: Contacts {
                 events: serde_json::from_value(events).unwrap(),
                 admin: serde_json::from_value(admin).unwrap(),
             },

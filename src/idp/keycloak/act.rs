@@ -30,14 +30,14 @@ mod switch;
 
 use std::collections::BTreeSet;
 
-use futures_util::future::try_join4;
+use futures_util::future::try_join;
 
 use self::layout::{HOLD_GROUP, HOLD_ROLE, Taken};
 pub(super) use self::layout::{Layout, carried, drift, forget_layout, layout};
 pub(super) use self::restore::{remove_factor, restore};
 pub(super) use self::sessions::{end_session, sessions};
 use super::admin::AdminError;
-use super::representations::{Group, Role, User};
+use super::representations::{Group, Role};
 use super::wire::names::{FULL, GROUP as ROOT};
 use super::{CannotHold, Keycloak, administrators, idp, of_account};
 use crate::domain::ceiling::Ceiling;
@@ -50,13 +50,16 @@ const HELD: &str = "held";
 /// How often an act is repeated when the reading back does not agree.
 const ROUNDS: usize = 3;
 
-/// An account as a hold sees it.
+/// What a hold changes of an account.
 struct Seen {
-    user: User,
-    groups: BTreeSet<String>,
+    groups: Vec<Group>,
     mapped: Vec<Role>,
-    effective: BTreeSet<String>,
-    undoing: Vec<String>,
+}
+
+/// What came of a change.
+struct After {
+    seen: Seen,
+    effective: Vec<Role>,
 }
 
 impl Seen {
@@ -64,30 +67,36 @@ impl Seen {
         self.mapped.iter().find(|role| role.name == name)
     }
 
+    fn is_in(&self, group: &str) -> bool {
+        self.group_ids().any(|id| id == group)
+    }
+
+    fn group_ids(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().filter_map(|group| group.id.as_deref())
+    }
+}
+
+impl After {
     fn has(&self, role: &str) -> bool {
-        self.effective.contains(role)
+        self.effective.iter().any(|has| has.name == role)
     }
 }
 
 async fn see(keycloak: &Keycloak, sub: &str) -> Result<Seen, IdpError> {
     let admin = &keycloak.admin;
-    let (user, groups, mapped, effective) = try_join4(
-        admin.user(sub),
-        admin.user_groups(sub),
-        admin.realm_roles(sub),
-        admin.effective_realm_roles(sub),
-    )
-    .await
-    .map_err(of_account)?;
-    let client = administrators::client_roles(keycloak, sub, &groups, &effective);
-    let client = client.await.map_err(of_account)?;
-    Ok(Seen {
-        user,
-        groups: groups.into_iter().filter_map(|group| group.id).collect(),
-        mapped,
-        effective: effective.into_iter().map(|role| role.name).collect(),
-        undoing: administrators::undoing(client),
-    })
+    let both = try_join(admin.user_groups(sub), admin.realm_roles(sub)).await;
+    let (groups, mapped) = both.map_err(of_account)?;
+    Ok(Seen { groups, mapped })
+}
+
+/// Reads back what an act brought about.
+async fn see_after(keycloak: &Keycloak, sub: &str) -> Result<After, IdpError> {
+    let effective = async {
+        let effective = keycloak.admin.effective_realm_roles(sub).await;
+        effective.map_err(of_account)
+    };
+    let (seen, effective) = try_join(see(keycloak, sub), effective).await?;
+    Ok(After { seen, effective })
 }
 
 /// One account being brought to agree.
@@ -182,37 +191,53 @@ impl Hand<'_> {
         contest: Option<ContestedAtIdp>,
         barred: bool,
     ) -> Result<Option<String>, IdpError> {
-        let mut seen = see(self.keycloak, self.sub).await?;
         let wired = self.layout.wired().is_some();
-        let mut cannot = None;
-        if wired {
-            for _ in 0..ROUNDS {
-                cannot = self.restrict(ceiling, contest, &seen).await?;
-                seen = see(self.keycloak, self.sub).await?;
-                cannot = cannot.or_else(|| self.disagrees(ceiling, &seen));
-                if cannot.is_none() {
-                    break;
-                }
-            }
+        let (after, cannot) = if wired {
+            self.restricted(ceiling, contest).await?
         } else {
-            cannot = self.layout.faults().into_iter().next();
-        }
-        let noted = Taken::ALL.into_iter().filter(|taken| self.noted(*taken, &seen));
+            let after = see_after(self.keycloak, self.sub).await?;
+            (after, self.layout.faults().into_iter().next())
+        };
+        let seen = &after.seen;
+        let noted = Taken::ALL.into_iter().filter(|taken| self.noted(*taken, seen));
         let noted: Vec<Taken> = noted.collect();
         self.owed.extend(noted);
         let settings = &self.keycloak.settings;
-        let undoing = (!seen.undoing.is_empty())
-            .then(|| format!("it keeps {} and could undo the hold", seen.undoing.join(", ")));
+        let could = (seen.groups.as_slice(), after.effective.as_slice());
+        let could = administrators::roles_of_late(self.keycloak, self.sub, could).await;
+        let could = administrators::undoing(could.map_err(of_account)?);
+        let undoing =
+            (!could.is_empty()).then(|| format!("it keeps {} and could undo the hold", could.join(", ")));
         let off = contest == Some(ContestedAtIdp::Disable)
             || barred
             || (cannot.is_some() && wired && settings.unholdable == CannotHold::Disable)
             || (undoing.is_some() && settings.held_admins == CannotHold::Disable);
         let refused = if off {
-            self.switch_off(&seen).await?
+            self.switch_off(seen).await?
         } else {
-            self.switch_on_again(&seen).await?
+            self.switch_on_again(seen).await?
         };
         Ok(refused.or(cannot).or(undoing))
+    }
+
+    /// Restricts the account until what is read back agrees, or says why it does not.
+    async fn restricted(
+        &mut self,
+        ceiling: &Ceiling,
+        contest: Option<ContestedAtIdp>,
+    ) -> Result<(After, Option<String>), IdpError> {
+        let mut seen = see(self.keycloak, self.sub).await?;
+        let mut tries = 0;
+        loop {
+            let cannot = self.restrict(ceiling, contest, &seen).await?;
+            let after = see_after(self.keycloak, self.sub).await?;
+            let cannot = cannot.or_else(|| self.disagrees(ceiling, &after));
+            tries += 1;
+            if cannot.is_none() || tries >= ROUNDS {
+                return Ok((after, cannot));
+            }
+            seen = after.seen;
+        }
     }
 
     /// One try. Gives why it did not work, as far as a second one may help.
@@ -253,14 +278,13 @@ impl Hand<'_> {
         let (level, group) = (level.to_owned(), group.to_owned());
         let admin = &self.keycloak.admin;
         let others = seen
-            .groups
-            .iter()
-            .filter(|id| **id != group && self.layout.is_level(id));
-        for other in others.cloned().collect::<Vec<_>>() {
+            .group_ids()
+            .filter(|id| *id != group && self.layout.is_level(id));
+        for other in others.map(str::to_owned).collect::<Vec<_>>() {
             admin.leave_group(self.sub, &other).await?;
             self.did(format!("left {}", self.named(&other)));
         }
-        if !seen.groups.contains(&group) {
+        if !seen.is_in(&group) {
             admin.join_group(self.sub, &group).await?;
             self.did(format!("joined {ROOT}/{HOLD_GROUP}{level}"));
         }
@@ -281,8 +305,8 @@ impl Hand<'_> {
     /// Takes the default role, a `reentry-full` of the account's own, and roles of levels granted one by one.
     async fn take_roles(&mut self, seen: &Seen) -> Result<(), AdminError> {
         let admin = &self.keycloak.admin;
-        let held = seen.groups.iter().any(|id| self.layout.is_level(id));
-        let noted = self.layout.notes.values().any(|id| seen.groups.contains(id));
+        let held = seen.group_ids().any(|id| self.layout.is_level(id));
+        let noted = self.layout.notes.values().any(|id| seen.is_in(id));
         let default_role = self.layout.default_role.as_ref().and_then(|role| role.id.clone());
         let default_role = seen
             .mapped
@@ -316,16 +340,16 @@ impl Hand<'_> {
     }
 
     /// What of the reading back does not agree with a hold at `ceiling`.
-    fn disagrees(&self, ceiling: &Ceiling, seen: &Seen) -> Option<String> {
+    fn disagrees(&self, ceiling: &Ceiling, after: &After) -> Option<String> {
         let Some((level, group)) = self.layout.level(ceiling) else {
             return Some("the realm has no group for it: run `reentry wire keycloak`".to_owned());
         };
-        if seen.has(FULL) {
+        if after.has(FULL) {
             let by = match self
                 .layout
                 .default_role
                 .as_ref()
-                .filter(|role| seen.has(&role.name))
+                .filter(|role| after.has(&role.name))
             {
                 Some(default_role) => format!(
                     "through `{}`, inside a group or a composite role",
@@ -335,19 +359,17 @@ impl Hand<'_> {
             };
             return Some(format!("it keeps `{FULL}` {by}"));
         }
-        if !seen.groups.contains(group) {
+        if !after.seen.is_in(group) {
             return Some(format!("it does not stay in group {ROOT}/{HOLD_GROUP}{level}"));
         }
         let wanted = format!("{HOLD_ROLE}{level}");
-        if !seen.has(&wanted) {
+        if !after.has(&wanted) {
             return Some(format!(
                 "group {ROOT}/{HOLD_GROUP}{level} does not give `{wanted}`"
             ));
         }
-        let stray = seen
-            .effective
-            .iter()
-            .find(|role| role.starts_with(HOLD_ROLE) && **role != wanted);
+        let mut names = after.effective.iter().map(|role| &role.name);
+        let stray = names.find(|role| role.starts_with(HOLD_ROLE) && **role != wanted);
         stray.map(|role| format!("it keeps `{role}` beside `{wanted}`"))
     }
 
@@ -365,7 +387,7 @@ impl Hand<'_> {
             Some(group) => group.clone(),
             None => self.make_note_group(taken).await?,
         };
-        if !seen.groups.contains(&group) {
+        if !seen.is_in(&group) {
             self.keycloak.admin.join_group(self.sub, &group).await?;
         }
         self.owed.insert(taken);
@@ -405,7 +427,7 @@ impl Hand<'_> {
         self.layout
             .notes
             .get(&taken)
-            .is_some_and(|group| seen.groups.contains(group))
+            .is_some_and(|group| seen.is_in(group))
     }
 
     /// Whether a hold took it: the realm says so, or our record does.

@@ -9,11 +9,12 @@
 //! and once in the audit log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{try_join, try_join3};
 
-use super::admin::{Admin, AdminError, AdminEventQuery, ClientRole, Direction, Own, text};
+use super::account::Logs;
+use super::admin::{AdminError, AdminEventQuery, ClientRole, Direction, Own, text};
 use super::representations::{AdminEvent, Group, Role};
 use super::wire::noted::Noted;
 use super::{Keycloak, act, fresh};
@@ -39,6 +40,10 @@ const ACTED: &str = "seen-acting";
 const REACHES: &str = "administrator";
 /// Roles of our own that show us the client roles of others.
 const SEEING: [&str; 2] = ["view-clients", "manage-clients"];
+/// How long an account's client roles count as read just now.
+const OF_LATE: Duration = Duration::from_secs(5);
+/// Accounts of which that is remembered.
+const MOST_OF_LATE: usize = 1_000;
 /// Lines about an account's client roles that are read.
 const LINES: u32 = 200;
 /// Lines about groups and roles that are read.
@@ -63,12 +68,37 @@ pub(super) fn blind_spot(client: &str, own: &Own) -> Option<String> {
     })
 }
 
-/// Client roles of an account in effect; where they are hidden from us, what was noted and what the log tells of them.
+/// The client roles of an account in effect, as [`client_roles`] or, where the account was read a moment ago, as that
+/// reading had them.
+pub(super) async fn roles_of_late(
+    keycloak: &Keycloak,
+    sub: &str,
+    seen: (&[Group], &[Role]),
+) -> Result<Vec<ClientRole>, AdminError> {
+    let known = keycloak.believed.lock().await.client_roles.get(sub).cloned();
+    match known.filter(|(read, _)| read.elapsed() < OF_LATE) {
+        Some((_, roles)) => Ok(roles),
+        None => client_roles(keycloak, sub, seen, None).await,
+    }
+}
+
+/// Remembers the client roles of an account that was read just now, for the act that follows.
+pub(super) async fn remember(keycloak: &Keycloak, sub: &str, roles: &[ClientRole]) {
+    let mut believed = keycloak.believed.lock().await;
+    if believed.client_roles.len() >= MOST_OF_LATE {
+        believed.client_roles.clear();
+    }
+    let now = (Instant::now(), roles.to_vec());
+    believed.client_roles.insert(sub.to_owned(), now);
+}
+
+/// Client roles of an account in effect; where they are hidden from us, what was noted and what the log tells of them:
+/// the `logs` that were read of it, or those that are asked for now.
 pub(super) async fn client_roles(
     keycloak: &Keycloak,
     sub: &str,
-    groups: &[Group],
-    effective: &[Role],
+    (groups, effective): (&[Group], &[Role]),
+    logs: Option<&Logs>,
 ) -> Result<Vec<ClientRole>, AdminError> {
     let admin = &keycloak.admin;
     if sees(&admin.own().await?) {
@@ -88,7 +118,7 @@ pub(super) async fn client_roles(
         }
         return Ok(roles);
     }
-    let mut roles = by_log(admin, sub).await?;
+    let mut roles = by_log(keycloak, sub, logs).await?;
     let given = given_widely(keycloak).await?;
     let layout = act::layout(keycloak).await.unwrap_or_default();
     if given.reach(layout.noted.as_ref(), sub, groups, effective) {
@@ -128,7 +158,8 @@ pub(super) fn undoing(roles: Vec<ClientRole>) -> Vec<String> {
     roles.into_iter().filter(undo).map(|of| of.role).collect()
 }
 
-async fn by_log(admin: &Admin, sub: &str) -> Result<Vec<ClientRole>, AdminError> {
+async fn by_log(keycloak: &Keycloak, sub: &str, logs: Option<&Logs>) -> Result<Vec<ClientRole>, AdminError> {
+    let admin = &keycloak.admin;
     let mapped = AdminEventQuery {
         resource_path: Some(format!("users/{sub}/role-mappings/clients/*")),
         direction: Direction::Descending,
@@ -141,7 +172,13 @@ async fn by_log(admin: &Admin, sub: &str) -> Result<Vec<ClientRole>, AdminError>
         max: 1,
         ..AdminEventQuery::default()
     };
-    let (mapped, acts) = try_join(admin.admin_events(&mapped), admin.admin_events(&acts)).await?;
+    let mapped = async {
+        match logs {
+            Some(logs) => logs.acts(keycloak, &mapped).await,
+            None => admin.admin_events(&mapped).await,
+        }
+    };
+    let (mapped, acts) = try_join(mapped, admin.admin_events(&acts)).await?;
     let mut roles = given(&mapped);
     if !acts.is_empty() {
         roles.insert(ACTED.to_owned());

@@ -27,7 +27,7 @@ use self::later::{Later, Work};
 use self::logins::Logins;
 use self::row::{Row, admin_row, strange_row, user_row};
 use self::stream::Stream;
-use self::window::lines;
+use self::window::{At, Judged, observe};
 use super::admin::text::Rows;
 use super::admin::{AdminEventQuery, Direction, EventQuery};
 use super::health::{Kept, config_faults, role_taken};
@@ -39,14 +39,12 @@ use crate::domain::change::Source;
 use crate::domain::session::Withdrawal;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::domain::wording::Wording;
-use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Unread};
+use crate::ports::idp::{Cursor, Heard, IdpError, Line, Look, Polled, Reading, Unread};
 
 /// Accounts that are judged side by side.
 const SIDE_BY_SIDE: usize = 8;
 /// How long an account of a page may take to be read: one that hangs holds up the others no longer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How far a log-in-time check looks back. The poller is there for the rest; it alarms when it is not.
-const LOGIN_CHECK: Span = Span::from_days(7);
 /// The cursor's text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -104,7 +102,11 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let rows = || user_rows.iter().chain(&admin_rows).chain(&code_rows);
     let work = place.later.turn(&subs, rows());
     let rules = keycloak.rules(own);
-    let (mut judged, unread) = judged(keycloak, &work, &rules, (now.latest(), ahead), ended).await?;
+    let at = At {
+        received: now.latest(),
+        ahead,
+    };
+    let (mut judged, readings, unread) = judged(keycloak, &work, &rules, at, ended).await?;
     // Behind what the same instant says of an account: it may be held by that.
     judged.extend(acted);
     judged.sort_by_key(|(time, ..)| *time);
@@ -114,6 +116,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
+        readings,
         unread,
         strange,
         next: Cursor(next),
@@ -271,7 +274,7 @@ async fn read_pages(
 ) -> Result<Pages, IdpError> {
     let types: Vec<&str> = events::TELLING.into_iter().chain(events::ENDING).collect();
     let user_query = EventQuery {
-        types: keycloak.known(&types).await?,
+        types: keycloak.known(&types).await.map_err(idp)?,
         from_ms: Some(user_from),
         direction: Direction::Ascending,
         first: place.user.skip,
@@ -309,35 +312,40 @@ fn verdicts(judged: &[(i64, String, Line)]) -> Verdicts {
     verdicts
 }
 
+/// What came of reading the accounts of a page: lines, readings, and those that could not be read.
+type Found = (Judged, BTreeMap<String, Reading>, Vec<Unread>);
+
 /// Judges these accounts and gives their lines, and what no line of any log tells of, with those `found` already, in the
-/// order of the log; then those that could not be read. The instants: receipt, and how far the server's clock is ahead.
+/// order of the log; then the readings that were made for it, and those that could not be read.
 async fn judged(
     keycloak: &Keycloak,
     work: &BTreeMap<String, Work>,
     rules: &Rules,
-    (received, ahead): (Timestamp, Span),
-    mut found: Vec<(i64, String, Line)>,
-) -> Result<(Vec<(i64, String, Line)>, Vec<Unread>), IdpError> {
+    at: At,
+    mut found: Judged,
+) -> Result<Found, IdpError> {
     let each = work.clone().into_iter().map(|(sub, work)| async move {
         let since = Timestamp::from_millis(work.since);
-        let lines = lines(keycloak, &sub, rules, received, ahead, since);
-        let lines = tokio::time::timeout(PATIENCE, lines).await;
-        let lines = lines.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned())));
-        (sub, work, lines)
+        let observed = observe(keycloak, &sub, rules, at, since);
+        let observed = tokio::time::timeout(PATIENCE, observed).await;
+        let observed = observed.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned())));
+        (sub, work, observed)
     });
     let mut stories = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
     let (mut unread, mut read, mut refused) = (Vec::new(), 0, None);
+    let mut readings = BTreeMap::new();
     while let Some((sub, work, story)) = stories.next().await {
         match story {
-            Ok(told) => {
+            Ok((told, reading)) => {
                 read += 1;
                 let wanted =
                     |(_, event, line): &(i64, String, Line)| work.ids.contains(event) || is_unlogged(line);
                 found.extend(told.into_iter().filter(wanted));
+                readings.extend(reading.ok().map(|reading| (sub, reading)));
             }
             Err(error) => {
                 tracing::warn!(sub, %error, "an account of which the log has something new cannot be read");
-                let since = Timestamp::from_millis(work.since).minus(ahead);
+                let since = Timestamp::from_millis(work.since).minus(at.ahead);
                 unread.push(Unread { sub, since });
                 refused = Some(error)
                     .filter(|e| matches!(e, IdpError::Refused(_)))
@@ -350,42 +358,29 @@ async fn judged(
         return Err(refused);
     }
     found.sort_by_key(|(time, ..)| *time);
-    Ok((found, unread))
+    Ok((found, readings, unread))
 }
 
 fn is_unlogged(line: &Line) -> bool {
     matches!(&line.heard, Heard::Change(change) if change.source == Source::Reconcile)
 }
 
-/// Every line about one account since an instant by our clock.
-pub(super) async fn story(
+/// Every line about one account since an instant by our clock, and the account.
+pub(super) async fn since(
     keycloak: &Keycloak,
     sub: &str,
-    since: Timestamp,
-    now: Now,
-) -> Result<Vec<Line>, IdpError> {
+    look: Look,
+) -> Result<(Vec<Line>, Result<Reading, IdpError>), IdpError> {
     let (ahead, own) = keycloak.own().await?;
-    let (received, since) = (now.latest(), since.plus(ahead));
+    let since = look.since.plus(ahead);
     let rules = keycloak.rules(own);
-    let lines = lines(keycloak, sub, &rules, received, ahead, since).await?;
+    let at = At {
+        received: look.now.latest(),
+        ahead,
+    };
+    let (lines, reading) = observe(keycloak, sub, &rules, at, since).await?;
     let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
-    Ok(recent.map(|(.., line)| line).collect())
-}
-
-/// The log-in-time check: every recent change of one account.
-pub(super) async fn latest(keycloak: &Keycloak, sub: &str, now: Now) -> Result<Vec<Line>, IdpError> {
-    let (ahead, own) = keycloak.own().await?;
-    let received = now.latest();
-    let reach = keycloak.settings.back_fill.min(LOGIN_CHECK);
-    let since = received.plus(ahead).minus(reach);
-    let rules = keycloak.rules(own);
-    let lines = lines(keycloak, sub, &rules, received, ahead, since).await?;
-    let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
-    // Only changes matter to the token that is about to be issued; the rest is the poller's.
-    let changes = recent
-        .map(|(.., line)| line)
-        .filter(|line| matches!(line.heard, Heard::Change(_)));
-    Ok(changes.collect())
+    Ok((recent.map(|(.., line)| line).collect(), reading))
 }
 
 #[cfg(test)]

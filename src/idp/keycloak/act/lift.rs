@@ -1,7 +1,7 @@
 //! Taking a hold back: what is noted at the realm, or in our own record, is given back, and nothing else.
 
 use super::layout::Taken;
-use super::{FULL, Hand, ROUNDS, Seen, of_account, see};
+use super::{FULL, Hand, ROUNDS, Seen, of_account, see, see_after};
 use crate::idp::keycloak::admin::AdminError;
 use crate::idp::keycloak::representations::Role;
 use crate::ports::idp::IdpError;
@@ -27,14 +27,16 @@ impl Hand<'_> {
             let restored = self.took(Taken::DefaultRole, &seen);
             self.lift_once(&seen).await.map_err(of_account)?;
             let refused = self.switch_on_again(&seen).await?;
-            seen = see(self.keycloak, self.sub).await?;
-            let held = seen.groups.iter().any(|id| self.layout.is_level(id));
-            let noted = self.layout.notes.values().any(|id| seen.groups.contains(id));
+            let after = see_after(self.keycloak, self.sub).await?;
+            let full = after.has(FULL);
+            seen = after.seen;
+            let held = seen.group_ids().any(|id| self.layout.is_level(id));
+            let noted = self.layout.notes.values().any(|id| seen.is_in(id));
             if refused.is_some() {
                 return Ok(refused);
             }
             if !held && !noted {
-                return Ok((restored && !seen.has(FULL)).then(|| {
+                return Ok((restored && !full).then(|| {
                     format!("its default role no longer holds `{FULL}`: run `reentry wire keycloak`")
                 }));
             }
@@ -45,10 +47,9 @@ impl Hand<'_> {
     async fn lift_once(&mut self, seen: &Seen) -> Result<(), AdminError> {
         let admin = &self.keycloak.admin;
         let groups: Vec<String> = seen
-            .groups
-            .iter()
+            .group_ids()
             .filter(|id| self.layout.is_level(id))
-            .cloned()
+            .map(str::to_owned)
             .collect();
         for group in groups {
             admin.leave_group(self.sub, &group).await?;

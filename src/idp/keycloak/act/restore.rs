@@ -82,7 +82,7 @@ async fn taken_back(
         "UPDATE_PROFILE",
     ];
     let query = EventQuery {
-        types: keycloak.known(&types).await?,
+        types: keycloak.known(&types).await.map_err(idp)?,
         user: Some(sub.to_owned()),
         from_ms: Some(since - GRACE.millis()),
         direction: Direction::Ascending,

@@ -15,8 +15,9 @@ impl Hand<'_> {
     /// Switches the account off and ends what it has open. Gives why the server would not do it.
     pub(super) async fn switch_off(&mut self, seen: &Seen) -> Result<Option<String>, IdpError> {
         let admin = &self.keycloak.admin;
-        if !seen.user.enabled {
-            let elsewhere = seen.user.federation_link.is_some() && !self.took(Taken::Enabled, seen);
+        let user = admin.user(self.sub).await.map_err(of_account)?;
+        if !user.enabled {
+            let elsewhere = user.federation_link.is_some() && !self.took(Taken::Enabled, seen);
             let kept = if elsewhere {
                 admin.keep_disabled(self.sub).await
             } else {
@@ -44,7 +45,8 @@ impl Hand<'_> {
         if !self.took(Taken::Enabled, seen) {
             return Ok(None);
         }
-        if !seen.user.enabled {
+        let user = self.keycloak.admin.user(self.sub).await.map_err(of_account)?;
+        if !user.enabled {
             let switched = self.keycloak.admin.set_enabled(self.sub, true).await;
             let refused = self.refused("on", switched)?;
             if refused.is_some() {

@@ -70,6 +70,20 @@ pub struct AdminEventQuery {
 }
 
 impl AdminEventQuery {
+    /// Whether a line that was read for a wider question is one of those that this asks for.
+    pub(in crate::idp::keycloak) fn asks_for(&self, act: &AdminEvent) -> bool {
+        let among = |wanted: &[String], one: &str| wanted.is_empty() || wanted.iter().any(|w| w == one);
+        let actor = act.auth_details.user_id.as_deref();
+        self.is_about(act.resource_path.as_deref().unwrap_or_default())
+            && self.actor.as_deref().is_none_or(|wanted| actor == Some(wanted))
+            && among(&self.operation_types, &act.operation_type)
+            && among(
+                &self.resource_types,
+                act.resource_type.as_deref().unwrap_or_default(),
+            )
+            && self.from_ms.is_none_or(|from| act.time >= from)
+    }
+
     /// Whether a path is what was asked for, and not only like it.
     fn is_about(&self, path: &str) -> bool {
         let named = self.account.as_deref();

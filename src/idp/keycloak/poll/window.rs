@@ -1,33 +1,37 @@
 //! Reading one account's window of both logs, and judging it.
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{join, try_join3};
 
 use super::whole;
 use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::account::Logs;
 use crate::idp::keycloak::act::Layout;
-use crate::idp::keycloak::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
 use crate::idp::keycloak::events::AdminAct;
-use crate::idp::keycloak::representations::{AdminEvent, Event};
+use crate::idp::keycloak::representations::AdminEvent;
 use crate::idp::keycloak::story::{self, Rules, What, Whole, Window};
 use crate::idp::keycloak::{Keycloak, account, act, events, of_account, watch};
-use crate::ports::idp::{Heard, IdpError, Line};
+use crate::ports::idp::{Heard, IdpError, Line, Reading};
 
-/// Rows per page of one account's window.
-const WINDOW_PAGE: u32 = 500;
-/// Most pages of one account's window. One that goes on behind them is not judged by half of it: it cannot be read.
-const WINDOW_PAGES: u32 = 60;
+/// An account's lines, judged: when, the event's id, the line.
+pub(super) type Judged = Vec<(i64, String, Line)>;
 
-/// One account's lines, judged: when, the event's id, the line. An account that is gone has none.
-pub(super) async fn lines(
+/// When an account is looked at, by our clock, and how far the server's is ahead.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) received: Timestamp,
+    pub(super) ahead: Span,
+}
+
+/// One account's lines, and its reading, which is no older than they are. An account that is gone has no lines.
+pub(super) async fn observe(
     keycloak: &Keycloak,
     sub: &str,
     rules: &Rules,
-    received: Timestamp,
-    ahead: Span,
+    At { received, ahead }: At,
     since: Timestamp,
-) -> Result<Vec<(i64, String, Line)>, IdpError> {
-    let mut window = match window(keycloak, sub, since).await {
-        Err(IdpError::UnknownSubject) => return Ok(Vec::new()),
+) -> Result<(Judged, Result<Reading, IdpError>), IdpError> {
+    let (mut window, reading) = match window(keycloak, sub, since).await {
+        Err(IdpError::UnknownSubject) => return Ok((Vec::new(), Err(IdpError::UnknownSubject))),
         other => other?,
     };
     let mut told = story::judge(&window, rules, received, ahead);
@@ -71,11 +75,16 @@ pub(super) async fn lines(
             },
         )
     };
-    Ok(told.into_iter().map(line).collect())
+    Ok((told.into_iter().map(line).collect(), reading))
 }
 
-/// Reads what one account's story is judged from.
-async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<Window, IdpError> {
+/// One account, read once: what its story is judged from, and its reading. The logs come first, so that neither is older
+/// than a line of them.
+async fn window(
+    keycloak: &Keycloak,
+    sub: &str,
+    since: Timestamp,
+) -> Result<(Window, Result<Reading, IdpError>), IdpError> {
     let admin = &keycloak.admin;
     let settings = &keycloak.settings;
     let reach = [
@@ -87,88 +96,35 @@ async fn window(keycloak: &Keycloak, sub: &str, since: Timestamp) -> Result<Wind
     .into_iter()
     .max();
     let from = since.minus(reach.unwrap_or_default()).millis();
-    let types: Vec<&str> = events::TELLING.into_iter().chain(events::TELLING_TOO).collect();
-    let query = EventQuery {
-        types: keycloak.known(&types).await?,
-        user: Some(sub.to_owned()),
-        from_ms: Some(from),
-        direction: Direction::Descending,
-        max: WINDOW_PAGE,
-        ..EventQuery::default()
-    };
-    let admin_query = AdminEventQuery {
-        account: Some(sub.to_owned()),
-        from_ms: Some(from),
-        direction: Direction::Descending,
-        max: WINDOW_PAGE,
-        ..AdminEventQuery::default()
-    };
-    let standing = try_join(admin.credentials(sub), admin.sessions(sub));
-    let logs = try_join(
-        all_events(keycloak, query),
-        all_admin_events(keycloak, admin_query),
-    );
-    let (user, (credentials, sessions), (events, admin_events)) = try_join3(admin.user(sub), standing, logs)
-        .await
-        .map_err(of_account)?;
+    let logs = Logs::read(keycloak, sub, Some(from)).await.map_err(of_account)?;
+    let itself = try_join3(admin.user(sub), admin.credentials(sub), admin.sessions(sub));
+    let (itself, beside) = join(itself, account::beside(keycloak, sub, &logs)).await;
+    let (user, credentials, sessions) = itself.map_err(of_account)?;
+    let (events, admin_events) = logs.since(from);
     let edited = |event: &AdminEvent| matches!(events::admin_act(event), Some((_, AdminAct::Edited)));
     let former = if admin_events.iter().any(edited) {
-        account::former(keycloak, sub).await?
+        account::former(keycloak, &logs).await.map_err(of_account)?
     } else {
         Vec::new()
     };
+    let factors = credentials
+        .iter()
+        .filter(|credential| events::is_factor(&credential.kind));
     let window = Window {
         former,
         created: user.created_timestamp.unwrap_or_default(),
         events,
         admin: admin_events,
-        credentials: credentials
-            .into_iter()
-            .filter(|credential| events::is_factor(&credential.kind))
-            .collect(),
+        credentials: factors.cloned().collect(),
         sessions: sessions
             .into_iter()
             .map(|session| (session.id, session.start))
             .collect(),
         whole: None,
     };
-    Ok(window)
-}
-
-async fn all_events(keycloak: &Keycloak, mut query: EventQuery) -> Result<Vec<Event>, AdminError> {
-    let mut all = Vec::new();
-    for page in 0..WINDOW_PAGES {
-        query.first = page * WINDOW_PAGE;
-        let rows = keycloak.admin.events_page(&query).await?;
-        let last = rows.len() < WINDOW_PAGE as usize;
-        all.extend(rows.all("GET events")?);
-        if last {
-            return Ok(all);
-        }
-    }
-    Err(endless("events"))
-}
-
-async fn all_admin_events(
-    keycloak: &Keycloak,
-    mut query: AdminEventQuery,
-) -> Result<Vec<AdminEvent>, AdminError> {
-    let mut all = Vec::new();
-    for page in 0..WINDOW_PAGES {
-        query.first = page * WINDOW_PAGE;
-        let rows = keycloak.admin.admin_events_page(&query).await?;
-        let last = rows.len() < WINDOW_PAGE as usize;
-        all.extend(rows.all("GET admin-events")?);
-        if last {
-            return Ok(all);
-        }
-    }
-    Err(endless("admin-events"))
-}
-
-fn endless(log: &str) -> AdminError {
-    AdminError::Malformed {
-        what: format!("GET {log}"),
-        reason: format!("more than {} lines about one account", WINDOW_PAGES * WINDOW_PAGE),
-    }
+    let reading = match beside {
+        Ok(beside) => account::reading(keycloak, (user, credentials), beside, sub).await,
+        Err(error) => Err(error),
+    };
+    Ok((window, reading))
 }
