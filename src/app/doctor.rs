@@ -12,7 +12,8 @@ use crate::app::assemble;
 use crate::app::clock::SystemClock;
 use crate::config::Config;
 use crate::config::upstream::Upstream;
-use crate::domain::time::{Span, Timestamp};
+use crate::domain::time::{Now, Span, Timestamp};
+use crate::domain::wording::Wording;
 use crate::flow::holders;
 use crate::oidc::keys::KeyRing;
 use crate::ports::clock::Clock as _;
@@ -155,16 +156,31 @@ async fn store(config: &Config) -> Vec<Finding> {
 async fn administrators(config: &Config, store: &dyn Store, keys: &Keys) -> Vec<Finding> {
     let roles: Vec<&str> = config.policy.admin_roles.iter().map(String::as_str).collect();
     let roles = roles.join(" or ");
-    let mut known = 0;
+    let (mut known, mut counting, mut next) = (0, 0, None::<Timestamp>);
+    let (named, now) = (
+        config.policy.admin_roles.iter().cloned().collect(),
+        SystemClock.now(),
+    );
     for upstream in &config.upstreams {
         let Ok(holders) = holders::known(store, keys, &upstream.id).await else {
             return Vec::new();
         };
         known += holders.len();
+        let (count, then) = holders.counting(&named, config.policy.probation, Now::exact(now));
+        counting += count;
+        next = then.into_iter().chain(next).min();
     }
-    if known >= 2 {
-        let text = format!("{known} accounts hold {roles} and may end a freeze, two together");
+    if counting >= 2 {
+        let text = format!("{counting} accounts hold {roles} and may end a freeze, two together");
         return vec![finding("administrators", Level::Good, text, "")];
+    }
+    if let Some(next) = next.filter(|_| known >= 2) {
+        let text = format!(
+            "{known} accounts hold {roles}, but the word of {counting} counts now, of the next one from {} on: nobody could end a freeze until two count",
+            Wording::machine(next)
+        );
+        let advice = "a role counts when it was seen for as long as `probation`; after a store was lost while nobody ran, everybody waits anew";
+        return vec![finding("administrators", Level::Warn, text, advice)];
     }
     let text = format!(
         "{known} of the 2 accounts that it takes are known to hold {roles}: nobody could end a freeze"

@@ -166,7 +166,8 @@ pub fn start(
         deliver::run(&c.flow, &c.owner, &c.stop).await;
     });
     crew.hire(&mut tasks, "gauge".to_owned(), |c| async move {
-        deliver::gauge::run(&c.flow, &c.stop).await;
+        let watch = |fault| (c.watch)("outbox", fault);
+        deliver::gauge::run(&c.flow, &watch, &c.stop).await;
     });
     let pause = pace.sweep;
     crew.hire(&mut tasks, "sweep".to_owned(), move |c| async move {

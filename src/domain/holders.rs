@@ -111,6 +111,25 @@ impl Holders {
         self.people.keys().map(String::as_str).filter(move |s| *s != sub)
     }
 
+    /// How many accounts have a word that counts at `now` by one of `roles`, and from when on the next one's will.
+    #[must_use]
+    pub fn counting(
+        &self,
+        roles: &BTreeSet<String>,
+        probation: Span,
+        now: Now,
+    ) -> (usize, Option<Timestamp>) {
+        let weights = self
+            .people
+            .keys()
+            .map(|sub| self.weight(sub, roles, probation, now));
+        weights.fold((0, None), |(count, next), weight| match weight {
+            Weight::Counts => (count + 1, next),
+            Weight::From(at) => (count, Some(next.map_or(at, |next: Timestamp| next.min(at)))),
+            Weight::Nothing => (count, next),
+        })
+    }
+
     /// How many accounts hold such a role.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -10,8 +10,7 @@ use crate::domain::session::Session;
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::time::{Now, Timestamp};
-use crate::flow::farewell;
-use crate::flow::{Flow, FlowError};
+use crate::flow::{Flow, FlowError, farewell, ingest};
 use crate::ports::idp::IdpSession;
 use crate::ports::store::{Parts, Write};
 
@@ -205,6 +204,7 @@ pub async fn remove_factor(flow: &Flow, subject: &Subject, factor: &str) -> Resu
     flow.idp(&subject.upstream)?
         .remove_factor(&subject.sub, factor)
         .await?;
+    ingest::took_away(flow, subject, &|f| f.id == factor, false).await?;
     let now = flow.clock.now();
     let entry = Entry::system(
         format!("factor_removed:{factor}:{}", now.millis()),

@@ -52,14 +52,29 @@ fn opened(seal: &dyn Seal, upstream: &UpstreamId, value: &str) -> Option<Holders
 /// # Errors
 /// [`StoreError`].
 pub async fn known(store: &dyn Store, seal: &dyn Seal, upstream: &UpstreamId) -> Result<Holders, StoreError> {
+    Ok(stored(store, seal, upstream).await?.unwrap_or_default())
+}
+
+async fn stored(
+    store: &dyn Store,
+    seal: &dyn Seal,
+    upstream: &UpstreamId,
+) -> Result<Option<Holders>, StoreError> {
     let value = store.setting(&setting(upstream)).await?;
     let Some(value) = value.filter(|v| !v.is_empty()) else {
-        return Ok(Holders::default());
+        return Ok(None);
     };
-    Ok(opened(seal, upstream, &value).unwrap_or_else(|| {
-        tracing::error!(%upstream, "what was kept about administrators is not ours: all of them wait their probation anew");
-        Holders::default()
-    }))
+    let holders = opened(seal, upstream, &value);
+    if holders.is_none() {
+        tracing::error!(%upstream, "what was kept about administrators is not ours");
+    }
+    Ok(holders)
+}
+
+/// The same for a process that runs: what it knew before the store lost it is known still.
+async fn here(flow: &Flow, upstream: &UpstreamId) -> Result<Holders, StoreError> {
+    let stored = stored(flow.store.as_ref(), flow.seal.as_ref(), upstream).await?;
+    Ok(flow.watch.holders(upstream, stored))
 }
 
 /// Begins an installation, or one more identity provider of it: those who hold such a role when their accounts are
@@ -84,7 +99,7 @@ pub async fn found(store: &dyn Store, seal: &dyn Seal, upstream: &UpstreamId) ->
 /// # Errors
 /// [`FlowError::Store`].
 pub async fn founded(flow: &Flow, upstream: &UpstreamId) -> Result<(), FlowError> {
-    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), upstream).await?;
+    let holders = here(flow, upstream).await?;
     keep(flow, upstream, &holders.founded().unwrap_or(holders)).await
 }
 
@@ -113,13 +128,13 @@ pub fn counting(flow: &Flow, facts: Option<&Facts>) -> BTreeSet<String> {
 pub async fn looked(flow: &Flow, subject: &Subject, facts: &Facts) -> Result<(), FlowError> {
     let held = counting(flow, Some(facts));
     let at = flow.clock.now();
-    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), &subject.upstream).await?;
+    let holders = here(flow, &subject.upstream).await?;
     if holders.seen(&subject.sub, &held, at).is_none() {
         return Ok(());
     }
     // What is kept is one value: of two accounts that are read side by side neither may be forgotten for the other.
     let _turn = TURN.lock().await;
-    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), &subject.upstream).await?;
+    let holders = here(flow, &subject.upstream).await?;
     let Some(sighting) = holders.seen(&subject.sub, &held, at) else {
         return Ok(());
     };
@@ -221,7 +236,7 @@ pub async fn weight(
     probation: Span,
     now: Now,
 ) -> Result<Weight, FlowError> {
-    let holders = known(flow.store.as_ref(), flow.seal.as_ref(), &subject.upstream).await?;
+    let holders = here(flow, &subject.upstream).await?;
     let probation = probation.max(flow.policy.load().probation);
     Ok(holders.weight(&subject.sub, held, probation, now))
 }

@@ -5,6 +5,7 @@
 
 mod contacts;
 mod login;
+mod ours;
 
 use std::collections::BTreeSet;
 
@@ -26,6 +27,7 @@ use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
 pub(super) use contacts::contacts_lost;
 use contacts::{contact_change, lost_contacts};
 pub use login::{Checked, login_check};
+pub(super) use ours::took_away;
 
 /// How long an event is remembered: longer than any overlap or back-fill of a poller.
 pub(super) const MARK_KEEP: Span = Span::from_days(60);

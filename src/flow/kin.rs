@@ -3,6 +3,10 @@
 //! Nothing at the IdP ties the new account to the old one but what it is known by: an address, a user name, an id in a
 //! directory. So when a restricted account goes, its keyed names are kept with what restricted it, until the hold would
 //! have ended. An account that is seen with one of them gets at least that: deleting an account ends no hold (P2).
+//!
+//! What anybody can write into an account is no name of it: or whoever wrote another's address into his own, and had
+//! himself frozen and deleted, would freeze that other (P17). So an address counts only when it was the account's own
+//! and verified when it went; telephone numbers, which several people share, never do.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::domain::audit::Entry;
 use crate::domain::ceiling::Ceiling;
 use crate::domain::hold::apply::Setting;
+use crate::domain::hold::attempt::{Undoing, tampered};
 use crate::domain::hold::rebuild::carried::Carried;
 use crate::domain::hold::rebuild::{Evidence, rebuild};
-use crate::domain::hold::{Posture, Record};
-use crate::domain::subject::account::Account;
+use crate::domain::hold::{Posture, Record, Transition};
+use crate::domain::policy::Policy;
+use crate::domain::subject::account::{Account, Contact, ContactKind};
 use crate::domain::subject::{Subject, UpstreamId};
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::{Flow, FlowError};
@@ -76,9 +82,20 @@ fn any(upstream: &UpstreamId) -> String {
     format!("gone-any:{upstream}")
 }
 
+/// What an account that goes was known by.
+fn proven_names(account: &Account) -> impl Iterator<Item = &str> {
+    let verified = account.contacts.iter().filter(|c| c.verified);
+    addresses(verified).chain(account.names.iter().map(String::as_str))
+}
+
+/// What an account is known by that may be one of before.
 fn names(account: &Account) -> impl Iterator<Item = &str> {
-    let contacts = account.contacts.iter().map(|c| c.id.0.as_str());
-    contacts.chain(account.names.iter().map(String::as_str))
+    addresses(account.contacts.iter()).chain(account.names.iter().map(String::as_str))
+}
+
+fn addresses<'a>(contacts: impl Iterator<Item = &'a Contact>) -> impl Iterator<Item = &'a str> {
+    let there = contacts.filter(|c| c.kind == ContactKind::Email && c.gone.is_none());
+    there.map(|c| c.id.0.as_str())
 }
 
 /// The account is gone at the IdP. When it was restricted, that is an alarm, and what it was known by is kept.
@@ -94,7 +111,7 @@ pub(super) async fn gone(flow: &Flow, subject: &Subject) -> Result<(), FlowError
     };
     let text = serde_json::to_string(&left).unwrap_or_default();
     let account = loaded.account.unwrap_or_default();
-    for name in names(&account) {
+    for name in proven_names(&account) {
         flow.store
             .set_setting(&named(&subject.upstream, name), &text, None)
             .await?;
@@ -203,10 +220,24 @@ pub(super) async fn returned(flow: &Flow, subject: &Subject, reading: &Reading) 
         .with("frozen", left.frozen)
         .alarming();
         made.audit.push(entry);
+        told(&mut made, &reading.account, &left, now, &policy);
         Some(Write::from(made))
     };
     flow.store
         .update(&key, Parts::ACCOUNT, Some(&mark), &restrict)
         .await?;
     Ok(())
+}
+
+/// Whoever has the account now learns that it is restricted, and why, and has the link to say that this was not them.
+fn told(made: &mut Transition, account: &Account, left: &Left, now: Now, policy: &Policy) {
+    let undoing = Undoing {
+        event: &format!("returned:{}", left.case),
+        what: "the account was deleted while it was restricted, and made again",
+        own: false,
+    };
+    if let Some(told) = tampered(&made.record, Some(account), undoing, now, policy) {
+        made.record = told.record;
+        made.effects.extend(told.effects);
+    }
 }

@@ -45,7 +45,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let named = wakes.named(upstream);
         let turn = trace::scope(flow.trace(), once(flow, upstream, owner, &mut seen));
-        let more = match turn.await {
+        let more = match followed.while_at(upstream, turn).await {
             Ok(Some((more, alarms))) => {
                 followed.read(upstream, !more);
                 let caught_up = standing.caught_up || !more;
@@ -56,10 +56,10 @@ pub async fn run(
             // here: our word does not reach the other one.
             Ok(None) => {
                 look_at(flow, upstream, named).await;
-                followed.read(upstream, true);
-                standing.caught_up |= another_caught_up(flow, upstream).await;
-                standing.fault = None;
-                standing.alarms.clear();
+                let age = another_caught_up(flow, upstream).await;
+                let caught_up = standing.caught_up || age.is_some_and(|age| age < FRESH);
+                let (fault, alarms) = followed.by_another(upstream, age);
+                stand(flow, upstream, &mut standing, caught_up, fault, alarms).await;
                 false
             }
             Err(error) => {
@@ -252,14 +252,15 @@ pub(super) async fn caught_up_at(flow: &Flow, upstream: &UpstreamId) -> Option<T
     stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis)
 }
 
-/// Whether the process that has the lease read the log to its end a short while ago.
-async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> bool {
-    let (at, now) = (caught_up_at(flow, upstream).await, flow.clock.now());
-    let at = at.filter(|at| now.since(*at).abs() < FRESH);
-    if let Some(at) = at {
+/// How long ago the process that has the lease read the log to its end.
+async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> Option<Span> {
+    let at = caught_up_at(flow, upstream).await?;
+    let now = flow.clock.now();
+    let age = now.since(at).abs();
+    if age < FRESH {
         flow.watch.read_until(upstream, at.min(now));
     }
-    at.is_some()
+    Some(age)
 }
 
 /// Polls once. `None` when another process has the lease; otherwise whether more is waiting, and alarms.
@@ -279,7 +280,14 @@ pub async fn once(
     let setting = format!("cursor:{upstream}");
     let stored = Cursor(flow.store.setting(&setting).await?.unwrap_or_default());
     let cursor = seen.from(&stored);
-    let polled = flow.idp(upstream)?.poll(&cursor, flow.now(None)).await?;
+    let polled = match flow.idp(upstream)?.poll(&cursor, flow.now(None)).await {
+        Ok(polled) => polled,
+        Err(error) => {
+            // Another process may be able to reach it.
+            flow.store.release(&lease_name(upstream), owner).await?;
+            return Err(error.into());
+        }
+    };
     let era = if cursor.0.is_empty() {
         Era::Before
     } else {

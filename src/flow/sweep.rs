@@ -13,13 +13,15 @@ use crate::domain::hold::Record;
 use crate::domain::hold::apply;
 use crate::domain::hold::contest::remind::remind;
 use crate::domain::hold::contest::{ThawStep, end_freeze, thaw_step};
-use crate::domain::subject::account::Account;
+use crate::domain::subject::account::{Account, Factor};
 use crate::domain::time::{Span, Timestamp};
-use crate::flow::{Flow, FlowError, thaw, unreadable};
+use crate::flow::{Flow, FlowError, ingest, thaw, unreadable};
 use crate::ports::seal::SubjectKey;
 use crate::ports::store::{Parts, Write};
 use crate::ports::trace;
 
+/// How far an instant of ours and the date of a factor, which is the IdP's, can lie apart.
+const APART: Span = Span::from_mins(10);
 /// The most subjects taken at once.
 const BATCH: usize = 256;
 /// The most that are left alone and looked past.
@@ -114,6 +116,8 @@ async fn one(flow: &Flow, key: &SubjectKey) -> Result<(), FlowError> {
                     .restore(&subject.sub, since, &account)
                     .await?;
                 tracing::info!(upstream = %subject.upstream, acts = done.join("; "), "contested credentials removed");
+                let enrolled = |factor: &Factor| !factor.is_dated() || factor.created >= since.minus(APART);
+                ingest::took_away(flow, subject, &enrolled, true).await?;
             }
             return finish(flow, key, &eligible, true).await;
         }

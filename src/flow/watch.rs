@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex as Turn;
 
+use crate::domain::holders::Holders;
 use crate::domain::subject::UpstreamId;
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::session::Answer;
@@ -28,6 +29,8 @@ const MOST: usize = 4_096;
 pub struct Watch {
     logs: BTreeMap<UpstreamId, Log>,
     asked: Mutex<BTreeMap<SubjectKey, Arc<Seat>>>,
+    /// Who was last known to hold a role that may end a freeze.
+    holders: Mutex<BTreeMap<UpstreamId, Holders>>,
 }
 
 /// Where those wait that want to know about one account.
@@ -75,6 +78,20 @@ impl Watch {
         Self {
             logs: upstreams.into_iter().map(log).collect(),
             asked: Mutex::default(),
+            holders: Mutex::default(),
+        }
+    }
+
+    /// The holders of the roles that may end a freeze, as the store has them; when it has none any more, as it last had
+    /// them while this process ran.
+    pub(super) fn holders(&self, upstream: &UpstreamId, stored: Option<Holders>) -> Holders {
+        let mut known = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        match stored {
+            Some(holders) => {
+                known.insert(upstream.clone(), holders.clone());
+                holders
+            }
+            None => known.get(upstream).cloned().unwrap_or_default(),
         }
     }
 

@@ -10,6 +10,7 @@ mod memory;
 mod mend;
 mod operate;
 mod read;
+mod setting;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -364,11 +365,23 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        self.backend.setting(name).await
+        let Some(value) = self.backend.setting(name).await? else {
+            return Ok(None);
+        };
+        let text = setting::opened(&*self.keys, name, &value);
+        if text.is_none() {
+            metrics::counter!("reentry_settings_altered_total").increment(1);
+            tracing::error!(
+                name,
+                "a setting in the store is not as we wrote it: it counts as missing. Find out who writes to the store, and change its password"
+            );
+        }
+        Ok(text)
     }
 
     async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError> {
-        self.backend.set_setting(name, value, lease).await
+        let value = setting::sealed(&*self.keys, name, value);
+        self.backend.set_setting(name, &value, lease).await
     }
 
     async fn lease(&self, name: &str, owner: &str, keep: Span) -> Result<Option<Lease>, StoreError> {

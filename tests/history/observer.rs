@@ -67,13 +67,17 @@ impl Eyes {
 
     async fn record(&self, key: &SubjectKey) -> Result<Option<Record>, StoreError> {
         let read = self.store().read(key, Parts::RECORD).await;
-        if let Err(StoreError::Lost { .. } | StoreError::Altered(_)) = &read {
+        self.looked(read).await.map(|loaded| loaded.record)
+    }
+
+    async fn looked<T>(&self, found: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Lost { .. } | StoreError::Altered(_)) = &found {
             let anew = reentry::store::redis::connect(self.settings.clone(), Arc::clone(&self.keys)).await;
             if let Ok(anew) = anew {
                 *self.store.lock().unwrap() = anew;
             }
         }
-        read.map(|loaded| loaded.record)
+        found
     }
 }
 
@@ -245,12 +249,9 @@ async fn look(eyes: &Eyes, key: &SubjectKey, person: usize, seen: &Seen) {
         name: format!("observed:{person}:{}", now_ms()),
         keep: Span::from_mins(10),
     };
-    if eyes
-        .store()
-        .update(key, Parts::RECORD, Some(&mark), &|_| None)
-        .await
-        .is_ok()
-    {
+    let marked = eyes.store();
+    let marked = marked.update(key, Parts::RECORD, Some(&mark), &|_| None).await;
+    if eyes.looked(marked).await.is_ok() {
         let now = now_ms();
         let mut seen = seen.lock().unwrap();
         for cause in news {

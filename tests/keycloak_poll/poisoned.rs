@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use reentry::domain::time::Span;
 use reentry::flow::{ingest, poll, rebuild, reconcile, sweep};
 use reentry::idp::keycloak::admin::{Admin, Credentials};
 use reentry::idp::keycloak::wire::{self, WirePlanInput};
 use reentry::ports::store::Parts;
-use reentry_test_support::clock::eventually;
+use reentry_test_support::clock::{eventually, now_ms};
 use reentry_test_support::keycloak::ADMIN;
 use secrecy::SecretString;
 use serde_json::json;
@@ -489,4 +490,49 @@ async fn a_password_set_behind_a_bulk_change_is_judged_before_it() {
     while replica.poll("a").await.unwrap() {}
     let judged = house.front.asked("/credentials") - before;
     assert!(judged as usize > CROWD, "{judged}");
+}
+
+// P15: an id that no account can have here is said, and holds up nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_about_an_id_that_cannot_be_named_is_said_and_the_others_count() {
+    let house = House::new().await;
+    let bob = house.user("bob").await;
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    let now = i64::try_from(now_ms()).unwrap();
+    let strange =
+        json!({"id": "e-1", "time": now, "type": "LOGOUT", "userId": "x:7:\u{1}bob", "sessionId": "s"});
+    house.front.crowd(vec![strange]);
+    house.set_password(&bob).await;
+    replica.poll("a").await.unwrap();
+    assert!(house.is_held(&bob).await);
+    house.audited("log_alarm", "cannot be named").await;
+}
+
+// Listing makes some IdPs import the users of a directory: two who do it at once make it fail for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_lists_accounts_while_another_does() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    let another = async || {
+        house
+            .store
+            .lease("list:main", "another", Span::from_secs(60))
+            .await
+    };
+    another().await.unwrap().unwrap();
+    let replica = house.replica();
+    let round = {
+        let (flow, upstream) = (std::sync::Arc::clone(&replica.flow), house.upstream.clone());
+        tokio::spawn(async move { reconcile::whole(&flow, &upstream, "a").await })
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let listed = format!("/admin/realms/{}/users", house.realm.name());
+    assert_eq!(house.front.asked(&listed), 0, "its turn has not come");
+    house.store.release("list:main", "another").await.unwrap();
+    round.await.unwrap().unwrap();
+    assert!(house.front.asked(&listed) > 0);
+    let loaded = house.store.read(&house.key(&ann), Parts::ACCOUNT).await.unwrap();
+    assert!(loaded.account.is_some());
 }

@@ -1,6 +1,9 @@
 //! Who may end a freeze waits and is told, and a running freeze keeps the clocks it began with (P11, P14).
 
+use reentry::domain::policy::Policy;
 use reentry::domain::time::Span;
+use reentry::flow::{holders, inforce};
+use reentry::ports::clock::Clock as _;
 use serde_json::{Value, json};
 
 use crate::world::{ANA, CLEO, DINA, STATIC_KEY, World};
@@ -159,4 +162,84 @@ async fn p11_a_list_of_administrators_that_is_gone_or_forged_makes_everybody_wai
         let (status, body) = world.thaw(ANA, &token, "owner").await;
         assert_eq!(status, 403, "{value}: {body}");
     }
+}
+
+// P11: what is kept of administrators is one value, and nobody is forgotten for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn p11_two_who_get_the_role_side_by_side_are_both_remembered() {
+    let world = World::start().await;
+    for round in 0..10 {
+        let names = [format!("fay{round}"), format!("gus{round}")];
+        for name in &names {
+            make(&world, &format!("u-{name}"), name);
+        }
+        let [fay, gus] = names.map(|name| world.subject(&format!("u-{name}")));
+        let (one, other) = tokio::join!(world.flow.reading(&fay), world.flow.reading(&gus));
+        one.unwrap();
+        other.unwrap();
+        let (store, seal) = (world.flow.store.as_ref(), world.flow.seal.as_ref());
+        let known = holders::known(store, seal, &world.upstream).await.unwrap();
+        for who in [&fay, &gus] {
+            assert!(
+                known.others("").any(|sub| sub == who.sub),
+                "{} is forgotten",
+                who.sub
+            );
+        }
+    }
+}
+
+/// Which policy holds, as a process that starts, or looks again, finds out.
+async fn settled(world: &World, today: &Policy) -> Policy {
+    let (store, seal) = (world.flow.store.as_ref(), world.flow.seal.as_ref());
+    let now = world.clock.now();
+    let settled = inforce::settle(store, seal, &world.upstream, today, now).await;
+    settled.unwrap().policy
+}
+
+// P14: what got looser is told, once, and waits over every start in between.
+#[tokio::test]
+async fn p14_a_policy_that_got_looser_is_told_once_and_waits_for_every_process() {
+    let world = World::start().await;
+    let strict = (**world.flow.policy.load()).clone();
+    assert_eq!(settled(&world, &strict).await.thaw_wait, strict.thaw_wait);
+    let looser = Policy {
+        thaw_wait: Span::from_hours(1),
+        ..strict.clone()
+    };
+    for _ in 0..3 {
+        assert_eq!(settled(&world, &looser).await.thaw_wait, strict.thaw_wait);
+    }
+    let (_, audit) = world.get("/api/v1/audit", STATIC_KEY).await;
+    let lines = actions(&audit, "policy_loosened");
+    assert_eq!(lines.len(), 1, "{audit}");
+    assert_eq!(lines[0]["alarm"], true);
+    assert!(lines[0].to_string().contains("thaw_wait"), "{lines:?}");
+    world.clock.advance(strict.loosening_wait);
+    assert_eq!(settled(&world, &looser).await.thaw_wait, looser.thaw_wait);
+}
+
+// P14: whoever writes to the store takes the right to end a freeze from nobody.
+#[tokio::test]
+async fn p14_what_is_kept_of_the_policy_in_force_is_believed_with_our_mac_alone() {
+    let world = World::start().await;
+    let today = (**world.flow.policy.load()).clone();
+    settled(&world, &today).await;
+    let kept = world
+        .flow
+        .store
+        .setting("policy_in_force")
+        .await
+        .unwrap()
+        .unwrap();
+    let role = today.admin_roles.first().unwrap();
+    let forged = kept.replace(&format!("\"{role}\""), "\"nobody\"");
+    assert_ne!(forged, kept);
+    world
+        .flow
+        .store
+        .set_setting("policy_in_force", &forged, None)
+        .await
+        .unwrap();
+    assert_eq!(settled(&world, &today).await.admin_roles, today.admin_roles);
 }

@@ -2,11 +2,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::policy::Rollout;
 use reentry::domain::subject::account::ContactKind;
 use reentry::domain::time::Span;
+use reentry::flow::ingest;
 use reentry::flow::link::{self, Link};
 use reentry::ports::clock::Clock;
+use reentry::ports::idp::{Heard, Line};
+use reentry::ports::store::Parts;
 
 use crate::world::{ANA, CLEO, DINA, World};
 
@@ -395,4 +399,83 @@ async fn under_observation_the_page_does_not_promise_a_freeze() {
             .restriction(world.now())
             .is_none()
     );
+}
+
+// P10, P13: a link was only sent to a channel that had its say, whatever a snapshot that was made anew knows of it.
+#[tokio::test]
+async fn a_link_speaks_though_nobody_knows_the_age_of_its_address_any_more() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
+    let (key, now) = (world.flow.key(&world.subject(ANA)), world.clock.now());
+    let forgets = |loaded: &reentry::ports::store::Loaded| {
+        let mut account = loaded.account.clone()?;
+        for contact in &mut account.contacts {
+            contact.verified = false;
+            contact.since = now;
+        }
+        Some(reentry::ports::store::Write {
+            account: Some(account),
+            ..Default::default()
+        })
+    };
+    let parts = reentry::ports::store::Parts::ACCOUNT;
+    let store = &world.flow.store;
+    store.update(&key, parts, None, &forgets).await.unwrap();
+    let (status, page) = post(&world, &link).await;
+    assert_eq!(status, 200, "{page}");
+    assert!(world.record(ANA).await.unwrap().contest.is_some());
+}
+
+// P13: what is pushed says what happened, and never whom we write to.
+#[tokio::test]
+async fn a_pushed_change_names_no_address_that_we_write_to() {
+    let world = World::start().await;
+    let now = world.clock.now();
+    let change = Change {
+        id: "pushed".to_owned(),
+        source: Source::Hook,
+        kind: ChangeKind::EmailChanged,
+        factor: None,
+        at: now,
+        offset: Span::ZERO,
+        received: now,
+        proof: Proof::Unproven,
+        mediated: false,
+        session: None,
+        channel: None,
+        origin: None,
+        previous_address: Some("mallory@example.com".to_owned()),
+    };
+    let line = Line {
+        sub: ANA.to_owned(),
+        heard: Heard::Change(change),
+    };
+    ingest::pushed(&world.flow, &world.upstream, &line).await.unwrap();
+    world.deliver().await;
+    assert!(!world.mails_to("ana").is_empty());
+    assert_eq!(world.mails_to("mallory").len(), 0);
+}
+
+// P13: nobody is greeted by a name that was chosen while somebody else may hold the account.
+#[tokio::test]
+async fn a_name_that_was_chosen_under_a_restriction_greets_nobody() {
+    let world = World::start().await;
+    let subject = world.subject(ANA);
+    let key = world.flow.key(&subject);
+    world.reset(ANA).await;
+    for (n, greets) in [(0, false), (1, true)] {
+        let chosen = format!("Call us now {n}");
+        world.people.lock().unwrap().people.get_mut(ANA).unwrap().name = chosen.clone();
+        if greets {
+            world.clock.advance(Span::from_days(400));
+            world.hear().await;
+        }
+        let reading = world.flow.reading(&subject).await.unwrap();
+        ingest::refresh(&world.flow, &key, &reading.account)
+            .await
+            .unwrap();
+        let loaded = world.flow.store.read(&key, Parts::ACCOUNT).await.unwrap();
+        assert_eq!(loaded.account.unwrap().name == chosen, greets, "{chosen}");
+    }
 }

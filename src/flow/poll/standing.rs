@@ -32,6 +32,8 @@ const UNFOLLOWED: &str = "the identity provider's log cannot be followed: change
     the fault is in the body of `/ready` and in our log";
 /// So many polls in a row fail, over as many intervals, before that is an alarm.
 const FAILURES: u32 = 10;
+/// How long it may take until the lease of a process that died is another's.
+const LEASES: Duration = Duration::from_mins(1);
 /// While an alarm stands, every account's credentials and contacts are compared as often as this.
 const COMPARED: Span = Span::from_mins(5);
 /// Whose audit lines those about an IdP's log itself are: no account can have this `sub` at an IdP with log-ins.
@@ -71,6 +73,36 @@ impl Followed {
         self.failing = Some((since, times.saturating_add(1)));
         self.measure(upstream);
         times >= FAILURES && since.elapsed() >= self.interval * FAILURES
+    }
+
+    /// Another process has the lease, and said that long ago that it had read the log to its end. What is wrong, when that
+    /// is too long ago: it may hang, or somebody keeps its lease who is no process of ours.
+    pub(super) fn by_another(
+        &mut self,
+        upstream: &UpstreamId,
+        ago: Option<Span>,
+    ) -> (Option<String>, Vec<String>) {
+        self.failing = None;
+        let ago = ago.and_then(|ago| u64::try_from(ago.millis()).ok());
+        let at = ago.and_then(|ago| std::time::Instant::now().checked_sub(Duration::from_millis(ago)));
+        self.at = at.map_or(self.at, |at| at.max(self.at));
+        self.measure(upstream);
+        if self.at.elapsed() < self.interval * FAILURES + LEASES {
+            return (None, Vec::new());
+        }
+        let fault = "another process has the lease of the poller, and does not read the log to its end";
+        (Some(fault.to_owned()), vec![UNFOLLOWED.to_owned()])
+    }
+
+    /// Does the work; that it takes long shows meanwhile.
+    pub(super) async fn while_at<T>(&self, upstream: &UpstreamId, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(Duration::from_secs(1)) => self.measure(upstream),
+            }
+        }
     }
 
     fn measure(&self, upstream: &UpstreamId) {

@@ -581,6 +581,33 @@ fn a_factor_is_proven_only_by_factors_that_are_eligible_themselves() {
     assert_eq!(verdict(&old).1, Proof::Unproven);
 }
 
+// P7: what nobody can date may be younger than anything.
+#[test]
+fn a_factor_is_not_proven_beside_one_that_nobody_can_date() {
+    let mut window = window(&[
+        (-60, "LOGIN", "a", "a", none()),
+        (
+            0,
+            "UPDATE_CREDENTIAL",
+            "",
+            "a",
+            json!({"credential_type": "webauthn"}),
+        ),
+    ]);
+    let dates = [
+        (json!(T - 30 * DAY), Proof::EligibleFactor),
+        (json!(-1), Proof::RecentLogin),
+    ];
+    for (date, proof) in dates {
+        window.credentials = credentials(&json!([
+            {"id": "p", "type": "password", "createdDate": T - 30 * DAY},
+            {"id": "o", "type": "otp", "createdDate": date},
+            {"id": "k", "type": "webauthn", "createdDate": T - 3},
+        ]));
+        assert_eq!(verdict(&window).1, proof, "{date}");
+    }
+}
+
 #[test]
 fn every_kind_of_factor_has_its_row() {
     let kind = |event: &str, credential: &str| {

@@ -242,6 +242,33 @@ mod tests {
     }
 
     #[test]
+    fn a_mapper_for_our_claim_is_an_alarm_wherever_it_is_made() {
+        let mapper = |claim: &str| serde_json::json!({"name": "x", "config": {"claim.name": claim}});
+        let (ours, other) = (mapper(CLAIM), mapper("department"));
+        for path in [
+            "clients/c-1/protocol-mappers/models",
+            "client-scopes/s-other/protocol-mappers/models",
+        ] {
+            assert!(alarms("CREATE", path, &ours), "{path}");
+            assert!(!alarms("CREATE", path, &other), "{path}");
+        }
+        let several = serde_json::json!([other, ours]);
+        assert!(alarms(
+            "CREATE",
+            "clients/c-1/protocol-mappers/add-models",
+            &several
+        ));
+        let client = |mappers: &Value| serde_json::json!({"clientId": "shop", "protocolMappers": mappers});
+        assert!(alarms("CREATE", "clients/c-2", &client(&several)));
+        assert!(!alarms(
+            "CREATE",
+            "clients/c-2",
+            &client(&serde_json::json!([other]))
+        ));
+        assert!(!alarms("DELETE", "clients/c-1/protocol-mappers/models/m", &ours));
+    }
+
+    #[test]
     fn full_rights_by_another_way_are_an_alarm_and_wiring_is_none() {
         let full = serde_json::json!([{"name": "reentry-full"}]);
         assert!(alarms("CREATE", "roles/staff/composites", &full));
