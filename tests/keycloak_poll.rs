@@ -546,7 +546,7 @@ async fn two_replicas_polling_one_polls_and_the_other_takes_over() {
     eventually("the hold", SOON, async || house.is_held(&ann).await.then_some(())).await;
     assert_eq!(two.front.asked("/admin-events"), 0, "only one polls");
     // A wake-up that reaches the one that does not poll: it asks about the account that was named, no more.
-    first.pause();
+    let gate = house.front.close().await;
     house.reset("bob").await;
     second
         .wakes
@@ -556,6 +556,7 @@ async fn two_replicas_polling_one_polls_and_the_other_takes_over() {
     })
     .await;
     assert_eq!(two.front.asked("/events/config"), 0, "it did not poll");
+    drop(gate);
     // The one stops and hands its lease back.
     first.stop().await;
     let cat = house.user("cat").await;
@@ -637,4 +638,24 @@ async fn what_our_roles_do_not_show_is_said_once_and_so_is_its_end() {
     house.take_role("view-clients").await;
     round(&house).await;
     assert_eq!(house.said("unseen").await, 2, "taken away: said again");
+}
+
+// P15: a process that cannot reach the server holds up no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_cannot_reach_the_server_hands_the_log_over() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let (one, two) = (house.replica(), house.replica_behind_a_front().await);
+    let first = one.run("one");
+    eventually("one to catch up", SOON, async || {
+        first.standing().caught_up.then_some(())
+    })
+    .await;
+    let second = two.run("two");
+    first.cut();
+    house.reset("ann").await;
+    eventually("the hold", SOON, async || house.is_held(&ann).await.then_some(())).await;
+    assert!(two.front.asked("/events/config") > 0, "the other one polls");
+    drop((first, second));
 }

@@ -135,6 +135,7 @@ contract! {
     queues::a_state_ends_and_is_never_overwritten,
     queues::a_lease_has_one_holder_and_a_growing_fence,
     queues::a_setting_is_not_set_under_an_old_lease,
+    queues::a_setting_that_others_wrote_counts_as_missing,
     queues::audit_lines_come_newest_first_for_all_and_for_one,
     queues::audit_lines_form_a_chain,
 }

@@ -54,6 +54,14 @@ pub const METRICS: &[Metric] = &[
         "reentry_outbox_now",
         "What is in the outbox, by `kind` and `state` (pending, retrying, dead). Alarm when dead is not nought.",
     ),
+    gauge(
+        "reentry_outbox_oldest_seconds",
+        "How long the oldest effect waits that nobody has tried yet, in seconds. Alarm above 120.",
+    ),
+    counter(
+        "reentry_settings_altered_total",
+        "Settings in the store that are not as we wrote them: each counted as missing. Alarm.",
+    ),
     counter(
         "reentry_unreadable_total",
         "Decisions on state that could not be read or believed: each was restricted. Alarm.",

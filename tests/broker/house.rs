@@ -14,7 +14,7 @@ use reentry::domain::audit::{Chain, Entry, Head};
 use reentry::domain::ceiling::Class;
 use reentry::domain::change::{Change, ChangeKind, Proof, Source};
 use reentry::domain::policy::{Choice, Policy};
-use reentry::domain::subject::account::{Account, ContactKind, Facts};
+use reentry::domain::subject::account::{Account, Contact, ContactKind, Facts};
 use reentry::domain::subject::{Subject, UpstreamId};
 use reentry::domain::tier::{Expression, TierName};
 use reentry::domain::time::{Now, Span, Timestamp};
@@ -77,6 +77,8 @@ pub struct Admin {
     pub disabled: AtomicBool,
     /// What every account is known by.
     pub names: Mutex<Vec<String>>,
+    /// What every account can be reached by.
+    pub contacts: Mutex<Vec<Contact>>,
     /// When every account was made.
     pub created: AtomicI64,
     /// Knows no account of any `sub`.
@@ -127,6 +129,7 @@ impl IdentityProvider for FakeIdp {
         let account = Account {
             enabled: !self.admin.disabled.load(Ordering::SeqCst),
             names: self.admin.names.lock().unwrap().clone(),
+            contacts: self.admin.contacts.lock().unwrap().clone(),
             created: Timestamp::from_millis(self.admin.created.load(Ordering::SeqCst)),
             ..Account::default()
         };
@@ -701,7 +704,6 @@ impl House {
 
     /// The "this was not me" link of a password reset that was just heard of.
     pub async fn link(&self, kind: ContactKind, address: &str) -> String {
-        use reentry::domain::subject::account::Contact;
         let key = self.flow.key(&Self::subject());
         let id = self.flow.seal.channel(kind, address);
         let contact = Contact {

@@ -8,6 +8,7 @@ use reentry::domain::audit::Entry;
 use reentry::domain::change::ChangeKind;
 use reentry::domain::session::Withdrawal;
 use reentry::domain::subject::UpstreamId;
+use reentry::domain::subject::account::{ChannelId, Contact, ContactKind};
 use reentry::domain::time::{Span, Timestamp};
 use reentry::flow::watch::Known;
 use reentry::flow::{ingest, session};
@@ -466,4 +467,69 @@ async fn p2_an_account_that_was_deleted_while_held_and_made_again_begins_as_rest
         let given = tokens(&house, &mut Browser::default(), &[]).await;
         assert_eq!(payload(text(&given, "access_token"))["recovery_scope"], "full");
     }
+}
+
+fn contact(kind: ContactKind, address: &str, verified: bool) -> Contact {
+    Contact {
+        id: ChannelId(String::new()),
+        kind,
+        address: address.to_owned(),
+        verified,
+        since: Timestamp::from_secs(0),
+        gone: None,
+    }
+}
+
+// P17, P2: what anybody can write into an account is no name of it: a frozen account that goes takes along nobody whose
+// address or number it had written down; only an address that it had proven is its own.
+#[tokio::test]
+async fn p17_an_address_that_was_never_proven_restricts_nobody_whose_it_is() {
+    let cases = [
+        (ContactKind::Email, false, "full"),
+        (ContactKind::Phone, true, "full"),
+        (ContactKind::Email, true, "read write"),
+    ];
+    for (kind, verified, expected) in cases {
+        let house = House::new().await;
+        house.admin.created.store(now(&house).millis(), Ordering::SeqCst);
+        *house.admin.contacts.lock().unwrap() = vec![contact(kind, "somebody@example.com", verified)];
+        tokens(&house, &mut Browser::default(), &[]).await;
+        house.pass(Span::from_secs(5));
+        house.reset(None).await;
+        let heard = |id: &str, heard: fn(String) -> Heard| Line {
+            sub: SUB.to_owned(),
+            heard: heard(id.to_owned()),
+        };
+        let lines = [
+            heard("touched", |id| Heard::Touched { id }),
+            heard("deleted", |id| Heard::Withdrawn {
+                id,
+                what: Withdrawal::Account,
+            }),
+        ];
+        for line in lines {
+            ingest::line(&house.flow, &upstream(), &line, ingest::Era::Ours)
+                .await
+                .unwrap();
+        }
+        assert_eq!(audit(&house, "held_account_deleted").await.len(), 1);
+        house.pass(Span::from_secs(5));
+        house.op.say(&Word {
+            sub: "somebody".to_owned(),
+            sid: "kc-session-2".to_owned(),
+            auth_time: Some(house.now()),
+            ..Word::default()
+        });
+        let given = tokens(&house, &mut Browser::default(), &[]).await;
+        let scope = payload(text(&given, "access_token"))["recovery_scope"].clone();
+        assert_eq!(scope, expected, "{kind:?}, verified: {verified}");
+        let told = waiting(&house, "restriction_kept").await;
+        assert_eq!(told, expected != "full", "whoever is restricted is told (P8)");
+    }
+}
+
+/// Whether a message of this kind waits in the outbox.
+async fn waiting(house: &House, message: &str) -> bool {
+    let all = house.flow.store.waiting(100).await.unwrap();
+    all.iter().any(|entry| entry.id.contains(message))
 }

@@ -84,8 +84,8 @@ impl Running {
         self.standing.lock().unwrap().clone()
     }
 
-    /// It keeps its lease, and every poll of it fails.
-    pub fn pause(&self) {
+    /// Every poll of it fails.
+    pub fn cut(&self) {
         self.front.answer("/events/config", 503, 1_000);
     }
 

@@ -9,7 +9,7 @@ use reentry::domain::time::{Span, Timestamp};
 use reentry::ports::seal::Seal as _;
 use reentry::ports::store::{Parts, Pending, PendingId, Store, StoreError, Write};
 
-use crate::house::{House, Spoil};
+use crate::house::{House, Spoil, keys_with_other_seal};
 use crate::values::{END, at, effect_ids, held_from, line, line_ids, record, subject, write};
 
 /// What is pending, once the store has looked into every partition again.
@@ -303,6 +303,20 @@ pub async fn a_setting_is_not_set_under_an_old_lease(house: &mut dyn House) {
     assert_eq!(store.setting("cursor").await.unwrap().as_deref(), Some("3"));
     let third = store.lease("poll", "x", short).await.unwrap().unwrap();
     assert!(third.fence > new.fence);
+}
+
+// P5: what decides where we read on, and who may end a freeze, is believed only when we wrote it.
+pub async fn a_setting_that_others_wrote_counts_as_missing(house: &mut dyn House) {
+    let store = house.store();
+    store.set_setting("cursor", "far ahead", None).await.unwrap();
+    assert_eq!(
+        store.setting("cursor").await.unwrap().as_deref(),
+        Some("far ahead")
+    );
+    drop(store);
+    let (_, others) = keys_with_other_seal();
+    let seen = house.with_keys(Arc::new(others)).await;
+    assert_eq!(seen.setting("cursor").await.unwrap(), None);
 }
 
 // row I4

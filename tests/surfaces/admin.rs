@@ -2,7 +2,7 @@
 
 use reentry::domain::hold::contest::Finding;
 use reentry::domain::time::Span;
-use reentry::flow::thaw;
+use reentry::flow::{reconcile, thaw};
 use reentry::http::routes::{Listener, ROUTES};
 use serde_json::{Value, json};
 
@@ -312,6 +312,11 @@ async fn it_takes_two_different_administrators() {
             .subject
             .contains("no longer frozen")
     );
+    // What was taken away for the owner is nobody's change, however often it is compared.
+    let causes = record.causes.len();
+    let differed = reconcile::one(&world.flow, &world.subject(ANA)).await.unwrap();
+    assert!(!differed);
+    assert_eq!(world.record(ANA).await.unwrap().causes.len(), causes);
 }
 
 #[tokio::test]

@@ -24,3 +24,21 @@ pub(super) fn opened(seal: &impl Seal, name: &str, value: &str) -> Option<String
     let ours = seal.verify(Purpose::Installation, &message(name, text), &mac);
     ours.then(|| text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::seal::Keys;
+
+    #[test]
+    fn a_value_is_ours_under_its_own_name_and_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::create(&folder.path().join("keys")).unwrap();
+        let value = sealed(&keys, "cursor:a", "1.2");
+        assert_eq!(opened(&keys, "cursor:a", &value).as_deref(), Some("1.2"));
+        assert_eq!(opened(&keys, "cursor:b", &value), None);
+        for forged in ["1.2", "", ".", &value.replace("1.2", "1.3"), &format!("A{value}")] {
+            assert_eq!(opened(&keys, "cursor:a", forged), None, "{forged}");
+        }
+    }
+}
