@@ -12,12 +12,13 @@ use crate::domain::time::{Span, Timestamp};
 use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
 use crate::flow::reconcile::held;
-use crate::flow::{Flow, FlowError, ingest};
+use crate::flow::{Flow, FlowError, ingest, signed_out};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Reading};
 use crate::ports::store::{Parts, StoreError};
 use crate::ports::trace;
 
-use standing::{Followed, failed, stand, write_down};
+pub(super) use standing::write_down;
+use standing::{Followed, failed, stand};
 pub use standing::{LOG, Report, Standing};
 use unread::{nameless, unread};
 
@@ -254,7 +255,13 @@ pub(super) async fn caught_up_at(flow: &Flow, upstream: &UpstreamId) -> Option<T
 
 /// Whether the process that has the lease read the log to its end a short while ago.
 async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> bool {
-    let (at, now) = (caught_up_at(flow, upstream).await, flow.clock.now());
+    let at = caught_up_at(flow, upstream).await;
+    // Behind that: all that was stored before it is read.
+    if let Err(error) = signed_out::read(flow, upstream).await {
+        tracing::warn!(%upstream, %error, "whether everybody was signed out is not known");
+        return false;
+    }
+    let now = flow.clock.now();
     let at = at.filter(|at| now.since(*at).abs() < FRESH);
     if let Some(at) = at {
         flow.watch.read_until(upstream, at.min(now));
@@ -286,6 +293,7 @@ pub async fn once(
         Era::Ours
     };
     tell(flow, upstream, &polled).await?;
+    signed_out::heard(flow, upstream, polled.signed_out, &lease).await?;
     let found = (polled.lines, polled.readings);
     let taken = async {
         take_all(flow, upstream, found, era, seen).await?;
