@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod converge;
+mod crowd;
 pub mod deliver;
 pub mod entitle;
 pub mod farewell;
@@ -23,6 +24,7 @@ pub mod reconcile;
 pub mod report;
 pub mod room;
 pub mod session;
+mod signed_out;
 pub mod step;
 pub mod sweep;
 mod tamper;
@@ -160,8 +162,7 @@ impl Flow {
     /// [`FlowError::Idp`].
     pub async fn reading(&self, subject: &Subject) -> Result<Reading, FlowError> {
         let mut reading = self.idp(&subject.upstream)?.account(&subject.sub).await?;
-        self.name_contacts(&mut reading.account);
-        self.note_holder(subject, &reading).await;
+        reading = self.taken_in(subject, reading).await;
         Ok(reading)
     }
 
@@ -186,18 +187,24 @@ impl Flow {
 
     /// A reading that the adapter made, with its contacts named.
     pub(crate) async fn taken_in(&self, subject: &Subject, mut reading: Reading) -> Reading {
-        self.name_contacts(&mut reading.account);
+        let unwatched = self.name_contacts(&mut reading.account);
+        if unwatched > 0 {
+            crowd::said(self, subject, unwatched).await;
+        }
         self.note_holder(subject, &reading).await;
         reading
     }
 
-    /// Gives every contact, and whatever else the account is known by, its keyed name.
-    fn name_contacts(&self, account: &mut Account) {
+    /// Gives every contact that is watched, and whatever else the account is known by, its keyed name. Says how many contacts
+    /// are not watched.
+    fn name_contacts(&self, account: &mut Account) -> usize {
+        let unwatched = account.watch();
         for contact in &mut account.contacts {
             contact.id = self.seal.channel(contact.kind, &contact.address);
         }
         for name in &mut account.names {
             *name = self.seal.channel(ContactKind::Email, name).0;
         }
+        unwatched
     }
 }

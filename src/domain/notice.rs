@@ -182,7 +182,8 @@ pub struct Notice {
 }
 
 /// Plans the notices about `content` for a case: every channel known before `since` (P8), removed ones for as long
-/// as they keep their voice, and the newcomers without a link. One address is told once.
+/// as they keep their voice, and the newcomers without a link. One address is told once, and of each kind no more than are
+/// watched.
 #[must_use]
 pub fn plan(
     record: &Record,
@@ -192,6 +193,7 @@ pub fn plan(
     content: &Content,
     policy: &Policy,
 ) -> Vec<Notice> {
+    let account = &account.watched();
     let notice = |c: &Contact, before: bool, link: bool| Notice {
         case: case.to_owned(),
         channel: c.id.clone(),

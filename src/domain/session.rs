@@ -3,10 +3,13 @@
 //! Whether a session lives also depends on the record ([`Record::session_lives`](crate::domain::hold::Record)):
 //! a change that ends sessions writes nothing here, so it cannot be half done.
 
+pub mod signed_out;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use self::signed_out::SignedOut;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
 
@@ -327,6 +330,16 @@ impl Grants {
             } else if self.close_session(&id, now) {
                 ended.push(id);
             }
+        }
+        ended
+    }
+
+    /// Ends what ended when the IdP signed everybody out. Gives the ids of the sessions that ended by it just now.
+    pub fn sign_out(&mut self, out: &SignedOut, now: Timestamp) -> Vec<String> {
+        let standing = self.sessions.iter().filter(|s| s.ended.is_none());
+        let ended: Vec<String> = standing.filter(|s| out.ends(s)).map(|s| s.id.clone()).collect();
+        for id in &ended {
+            self.end_session(id, now);
         }
         ended
     }

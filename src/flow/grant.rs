@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use crate::domain::audit::Entry;
 use crate::domain::entitlement::Entitlement;
 use crate::domain::session::{Code, CodeRefusal, Family, Grants, Rotation, Session, Withdrawal};
+use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span, Timestamp};
 use crate::flow::Flow;
 use crate::flow::entitle::heard;
 use crate::flow::opaque::{self, Opaque};
-use crate::flow::session::{Answer, alive, bears, displacing, entitled, look, withdraw};
+use crate::flow::session::{Answer, alive, bears, displacing, entitled, left_over, look, sign_out, withdraw};
 use crate::flow::step::{self, Step};
 use crate::flow::watch::Known;
 use crate::ports::seal::{Purpose, SubjectKey};
@@ -88,6 +89,8 @@ pub struct Wanted<'a> {
 enum Outcome<T> {
     Settled(Result<T, Refusal>),
     AskFirst(Box<Session>),
+    /// Everybody was signed out, and what that ended here does not say so yet.
+    SignedOut(Subject),
 }
 
 /// Whether the IdP was asked in this very request: not yet, or with this answer.
@@ -99,10 +102,19 @@ type Asking<'f, T> = dyn Fn(&Loaded, Now, Asked<'_>) -> Step<Outcome<T>> + Send 
 /// Runs a step, and once more after asking the IdP when that has to be done first (contract section 3). An account that
 /// is gone there loses what it has here.
 async fn checked<T: Send>(flow: &Flow, key: &SubjectKey, step: &Asking<'_, T>) -> Result<T, Refusal> {
-    let first = step::run(flow, key, &|loaded, now| step(loaded, now, None)).await?;
+    let mut first = step::run(flow, key, &|loaded, now| match left_over(flow, loaded) {
+        Some(subject) => Step::done(Outcome::SignedOut(subject)),
+        None => step(loaded, now, None),
+    })
+    .await?;
+    if let Outcome::SignedOut(subject) = &first {
+        sign_out(flow, subject).await?;
+        first = step::run(flow, key, &|loaded, now| step(loaded, now, None)).await?;
+    }
     let session = match first {
         Outcome::Settled(settled) => return settled,
         Outcome::AskFirst(session) => session,
+        Outcome::SignedOut(_) => return Err(Refusal::NoSession),
     };
     let answer = look(flow, &session).await;
     if answer == Answer::Gone {
@@ -111,7 +123,7 @@ async fn checked<T: Send>(flow: &Flow, key: &SubjectKey, step: &Asking<'_, T>) -
     }
     match step::run(flow, key, &|loaded, now| step(loaded, now, Some(&answer))).await? {
         Outcome::Settled(settled) => settled,
-        Outcome::AskFirst(_) => Err(Refusal::NoSession),
+        Outcome::AskFirst(_) | Outcome::SignedOut(_) => Err(Refusal::NoSession),
     }
 }
 
@@ -185,7 +197,7 @@ pub async fn authorize(
     let life = flow.policy.load().lifetimes.session;
     checked(flow, key, &|loaded, now, asked| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        let found = alive(&grants, loaded.record.as_ref(), session, now, Some(life)).cloned();
+        let found = alive(flow, &grants, loaded.record.as_ref(), session, now, Some(life)).cloned();
         let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,
@@ -276,7 +288,7 @@ pub async fn redeem(flow: &Flow, asker: Asker<'_>, presented: Presented<'_>) -> 
             }
         };
         let life = Some(lifetimes.session);
-        let found = alive(&grants, loaded.record.as_ref(), &code.session, now, life).cloned();
+        let found = alive(flow, &grants, loaded.record.as_ref(), &code.session, now, life).cloned();
         let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,
@@ -368,7 +380,7 @@ pub async fn refresh(
             return refuse(Refusal::Invalid);
         };
         let life = Some(lifetimes.session);
-        let found = bears(&grants, loaded.record.as_ref(), &family, now, life).cloned();
+        let found = bears(flow, &grants, loaded.record.as_ref(), &family, now, life).cloned();
         let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,
@@ -442,7 +454,7 @@ pub async fn vouched(
         let Some(family) = family.filter(|f| !f.denied.iter().any(|denied| denied == jti)) else {
             return refuse(Refusal::Invalid);
         };
-        let found = bears(&grants, loaded.record.as_ref(), &family, now, None).cloned();
+        let found = bears(flow, &grants, loaded.record.as_ref(), &family, now, None).cloned();
         let session = match present(flow, &mut grants, found, now, asked) {
             Ok(session) => session,
             Err(step) => return *step,

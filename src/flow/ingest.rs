@@ -390,7 +390,7 @@ fn confirmed(change: &Change, snapshot: Option<&Account>, after: Option<&Account
     };
     let born = |account: &Account| {
         change.factor == Some(FactorClass::FederatedLink)
-            && change.at <= account.created.plus(AT_CREATION)
+            && account.is_young(change.at, AT_CREATION)
             && !earlier(account)
     };
     let first = match snapshot {

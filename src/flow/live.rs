@@ -71,7 +71,7 @@ pub async fn access(flow: &Flow, token: &Access) -> Live {
     let (session, now) = match &mut loaded {
         Ok(loaded) => {
             let now = flow.now(loaded.store_time);
-            let Some(session) = standing(loaded, token, now) else {
+            let Some(session) = standing(flow, loaded, token, now) else {
                 return Live::Inactive;
             };
             (Some(session), now)
@@ -100,7 +100,7 @@ pub async fn access(flow: &Flow, token: &Access) -> Live {
 }
 
 /// The session of a token that nobody has revoked, taken out of what was read.
-fn standing(loaded: &mut Loaded, token: &Access, now: Now) -> Option<Session> {
+fn standing(flow: &Flow, loaded: &mut Loaded, token: &Access, now: Now) -> Option<Session> {
     let grants = loaded.grants.as_mut()?;
     let family = grants
         .family(token.family())
@@ -109,7 +109,7 @@ fn standing(loaded: &mut Loaded, token: &Access, now: Now) -> Option<Session> {
         return None;
     }
     // No lifetime here: the token's own end is never after the session's.
-    bears(grants, loaded.record.as_ref(), family, now, None)?;
+    bears(flow, grants, loaded.record.as_ref(), family, now, None)?;
     let at = grants
         .sessions
         .iter()
@@ -143,7 +143,7 @@ pub async fn refresh(flow: &Flow, client: &str, token: &str) -> Result<Option<Re
     let Some(family) = current(&grants, &opaque, client, now) else {
         return Ok(None);
     };
-    let Some(session) = bears(&grants, loaded.record.as_ref(), family, now, Some(life)) else {
+    let Some(session) = bears(flow, &grants, loaded.record.as_ref(), family, now, Some(life)) else {
         return Ok(None);
     };
     heard(flow, &session.subject.upstream)?;

@@ -12,12 +12,13 @@ use crate::domain::time::{Span, Timestamp};
 use crate::flow::hook::Wakes;
 use crate::flow::ingest::Era;
 use crate::flow::reconcile::held;
-use crate::flow::{Flow, FlowError, ingest};
+use crate::flow::{Flow, FlowError, ingest, signed_out};
 use crate::ports::idp::{Cursor, Heard, IdpError, Line, Polled, Reading};
 use crate::ports::store::{Parts, StoreError};
 use crate::ports::trace;
 
-use standing::{Followed, failed, stand, write_down};
+pub(super) use standing::write_down;
+use standing::{Followed, failed, stand};
 pub use standing::{LOG, Report, Standing};
 use unread::{nameless, unread};
 
@@ -252,9 +253,14 @@ pub(super) async fn caught_up_at(flow: &Flow, upstream: &UpstreamId) -> Option<T
     stamp.and_then(|s| s.parse().ok()).map(Timestamp::from_millis)
 }
 
-/// How long ago the process that has the lease read the log to its end.
+/// How long ago the process that has the lease read the log to its end. `None` when that is not known.
 async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> Option<Span> {
     let at = caught_up_at(flow, upstream).await?;
+    // Behind that: all that was stored before it is read.
+    if let Err(error) = signed_out::read(flow, upstream).await {
+        tracing::warn!(%upstream, %error, "whether everybody was signed out is not known");
+        return None;
+    }
     let now = flow.clock.now();
     let age = now.since(at).abs();
     if age < FRESH {
@@ -294,6 +300,7 @@ pub async fn once(
         Era::Ours
     };
     tell(flow, upstream, &polled).await?;
+    signed_out::heard(flow, upstream, polled.signed_out, &lease).await?;
     let found = (polled.lines, polled.readings);
     let taken = async {
         take_all(flow, upstream, found, era, seen).await?;

@@ -438,7 +438,7 @@ pub(super) fn silent(reading: &Reading, known: &[Change], since: Timestamp, now:
     let account = &reading.account;
     let untold = told::silent(account, None, known).into_iter();
     untold
-        .filter(|f| f.is_dated() && f.created >= since && f.created > account.created.plus(AT_CREATION))
+        .filter(|f| f.is_dated() && f.created >= since && !account.is_young(f.created, AT_CREATION))
         .map(|f| told::by_date(f, (now, reading.ahead)))
         .collect()
 }

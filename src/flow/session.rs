@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::domain::audit::Entry;
 use crate::domain::entitlement::{Asking, Entitlement, Request};
 use crate::domain::hold::Record;
+use crate::domain::session::signed_out::SignedOut;
 use crate::domain::session::{Displaced, Family, Grants, MAX_FAMILIES, MAX_SESSIONS, Session, Withdrawal};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span, Timestamp};
@@ -177,6 +178,7 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
             OpenRefusal::Disabled
         });
     }
+    sign_out(flow, &login.subject).await?;
     let key = flow.key(&login.subject);
     let (id, secret) = (flow.random::<16>(), flow.random::<32>());
     let mac = flow.seal.mac(Purpose::Cookie, secret.as_bytes());
@@ -186,7 +188,8 @@ pub async fn open(flow: &Flow, login: &Login, replaces: Option<&str>) -> Result<
         .filter(|(o, _)| o.key == key)
         .map(|(o, _)| o.id);
     let opened = step::run(flow, &key, &|loaded, now| {
-        if loaded.record.as_ref().is_some_and(|r| stale(r, login)) {
+        let out = signed_out(flow, &login.subject);
+        if out.ends_login(login.auth_time) || loaded.record.as_ref().is_some_and(|r| stale(r, login)) {
             return Step::done(None);
         }
         let session = session(login, &id, mac.to_vec(), began(loaded.record.as_ref(), now));
@@ -284,17 +287,52 @@ fn words(clients: &BTreeSet<String>) -> String {
 /// # Errors
 /// [`StoreError`]: nothing has ended, and it has to come again.
 pub async fn withdraw(flow: &Flow, subject: &Subject, withdrawn: &Withdrawal) -> Result<Updated, StoreError> {
+    let what = match withdrawn {
+        Withdrawal::Session { .. } => "session ended",
+        Withdrawal::Sessions { .. } => "signed out everywhere",
+        Withdrawal::Account => "account disabled or deleted",
+    };
+    ending(flow, subject, what, &|grants, now| {
+        grants.withdraw(withdrawn, now)
+    })
+    .await
+}
+
+/// What everybody's being signed out at the IdP has ended of this account, ended here for good, and told.
+///
+/// # Errors
+/// [`StoreError`]: nothing has been told; it ended all the same.
+pub async fn sign_out(flow: &Flow, subject: &Subject) -> Result<Updated, StoreError> {
+    let out = signed_out(flow, subject);
+    ending(flow, subject, "everybody signed out", &|grants, now| {
+        grants.sign_out(&out, now)
+    })
+    .await
+}
+
+/// Until when everybody was signed out at the IdP of this subject.
+pub(super) fn signed_out(flow: &Flow, subject: &Subject) -> SignedOut {
+    flow.watch.signed_out(&subject.upstream)
+}
+
+/// The account whose sessions here have ended so, while they do not say so yet.
+pub(super) fn left_over(flow: &Flow, loaded: &Loaded) -> Option<Subject> {
+    let sessions = loaded.grants.as_ref().map(|grants| &grants.sessions);
+    let mut open = sessions.into_iter().flatten().filter(|s| s.ended.is_none());
+    let over = open.find(|s| signed_out(flow, &s.subject).ends(s))?;
+    Some(over.subject.clone())
+}
+
+/// Ends sessions in `grants` and gives their ids.
+type End<'a> = dyn Fn(&mut Grants, Timestamp) -> Vec<String> + Send + Sync + 'a;
+
+async fn ending(flow: &Flow, subject: &Subject, what: &str, end: &End<'_>) -> Result<Updated, StoreError> {
     let key = flow.key(subject);
     let ended = step::run(flow, &key, &|loaded, now| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
-        let ended = grants.withdraw(withdrawn, now.stamp());
+        let ended = end(&mut grants, now.stamp());
         let Some(first) = ended.first() else {
             return Step::done(0);
-        };
-        let what = match withdrawn {
-            Withdrawal::Session { .. } => "session ended",
-            Withdrawal::Sessions { .. } => "signed out everywhere",
-            Withdrawal::Account => "account disabled or deleted",
         };
         let entry = Entry::system(
             format!("withdrawn:{first}"),
@@ -382,7 +420,7 @@ pub async fn find(flow: &Flow, cookie: &str) -> Result<Option<Found>, StoreError
     let life = Some(flow.policy.load().lifetimes.session);
     let grants = loaded.grants.clone().unwrap_or_default();
     let ours = |s: &&Session| flow.seal.verify(Purpose::Cookie, secret.as_bytes(), &s.cookie);
-    let session = alive(&grants, loaded.record.as_ref(), &opaque.id, now, life)
+    let session = alive(flow, &grants, loaded.record.as_ref(), &opaque.id, now, life)
         .filter(ours)
         .cloned();
     Ok(session.map(|session| Found {
@@ -393,23 +431,25 @@ pub async fn find(flow: &Flow, cookie: &str) -> Result<Option<Found>, StoreError
     }))
 }
 
-/// A session of that id that lives: not ended here, within its lifetime (when one is given), and not ended by a
-/// change (ISS-6).
+/// A session of that id that lives: not ended here, within its lifetime (when one is given), not ended by a change (ISS-6)
+/// nor by everybody's being signed out at the IdP (ISS-12).
 #[must_use]
 pub fn alive<'a>(
+    flow: &Flow,
     grants: &'a Grants,
     record: Option<&Record>,
     id: &str,
     now: Now,
     life: Option<Span>,
 ) -> Option<&'a Session> {
-    lives(grants.session(id)?, record, now, life)
+    lives(flow, grants.session(id)?, record, now, life)
 }
 
 /// The session of a family, while the family's tokens are good: for as long as the session lives, or longer when it
 /// outlives it.
 #[must_use]
 pub fn bears<'a>(
+    flow: &Flow,
     grants: &'a Grants,
     record: Option<&Record>,
     family: &Family,
@@ -417,10 +457,11 @@ pub fn bears<'a>(
     life: Option<Span>,
 ) -> Option<&'a Session> {
     let bound = life.filter(|_| !family.offline);
-    lives(grants.bearer(family)?, record, now, bound)
+    lives(flow, grants.bearer(family)?, record, now, bound)
 }
 
 fn lives<'a>(
+    flow: &Flow,
     session: &'a Session,
     record: Option<&Record>,
     now: Now,
@@ -428,7 +469,8 @@ fn lives<'a>(
 ) -> Option<&'a Session> {
     let within = life.is_none_or(|life| now.latest() < session.began.plus(life));
     let spared = record.is_none_or(|r| r.session_lives(session.began, session.upstream_sid.as_deref()));
-    (within && spared).then_some(session)
+    let out = signed_out(flow, &session.subject).ends(session);
+    (within && spared && !out).then_some(session)
 }
 
 /// What a session may have for `client` and `scopes`, from what was read already.

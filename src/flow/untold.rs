@@ -117,7 +117,7 @@ fn credentials(before: &Account, reading: &Reading, now: Now, enrolment: Span) -
         .filter(|factor| !known(factor));
     untold
         .map(|factor| {
-            let first = factor.created < account.created.plus(enrolment)
+            let first = account.is_young(factor.created, enrolment)
                 && !before.factors.iter().any(|old| old.class == factor.class);
             let mut change = told::by_date(factor, (now, reading.ahead));
             if first {

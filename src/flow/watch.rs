@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Mutex as Turn;
 
 use crate::domain::holders::Holders;
+use crate::domain::session::signed_out::SignedOut;
 use crate::domain::subject::UpstreamId;
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::session::Answer;
@@ -44,6 +45,7 @@ struct Seat {
 struct Log {
     until: AtomicI64,
     pause: AtomicI64,
+    signed_out: Mutex<SignedOut>,
 }
 
 /// An answer, and when the question was put.
@@ -72,6 +74,7 @@ impl Watch {
             let log = Log {
                 until: AtomicI64::new(NEVER),
                 pause: AtomicI64::new(0),
+                signed_out: Mutex::default(),
             };
             (id, log)
         };
@@ -108,6 +111,23 @@ impl Watch {
         if let Some(log) = self.logs.get(upstream) {
             log.until.fetch_max(at.millis(), Ordering::Relaxed);
         }
+    }
+
+    /// Everybody was signed out at `upstream` until then. Gives what is known now.
+    pub fn sign_out(&self, upstream: &UpstreamId, out: SignedOut) -> SignedOut {
+        let Some(log) = self.logs.get(upstream) else {
+            return SignedOut::default();
+        };
+        let mut known = log.signed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = known.and(out);
+        *known
+    }
+
+    /// Until when everybody was signed out at an IdP. Before its log was first read to its end that may be missing, and
+    /// nothing is given then (see [`Watch::known`]).
+    #[must_use]
+    pub fn signed_out(&self, upstream: &UpstreamId) -> SignedOut {
+        self.sign_out(upstream, SignedOut::default())
     }
 
     /// How much is known about an IdP at `now`. One without a log tells by itself.

@@ -63,10 +63,13 @@ mod watch;
 pub mod wire;
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 use url::Url;
@@ -340,6 +343,22 @@ fn of_account(error: AdminError) -> IdpError {
     }
 }
 
+/// Work about one account. A panic in it is ours, and is taken as any failure to read that account is: it restricts that
+/// account and holds up nobody else (P15).
+fn about_one<'a, T>(
+    work: impl Future<Output = Result<T, IdpError>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, IdpError>> {
+    let caught = |_| {
+        metrics::counter!("reentry_account_panics_total").increment(1);
+        tracing::error!("the work about one account ended in a panic: a fault of ours, please report it");
+        Err(IdpError::Unexpected(
+            "the work about this account ended in a panic".to_owned(),
+        ))
+    };
+    let done = AssertUnwindSafe(work).catch_unwind();
+    done.map(move |done| done.unwrap_or_else(caught)).boxed()
+}
+
 #[async_trait]
 impl IdentityProvider for Keycloak {
     fn keeps_log(&self) -> bool {
@@ -364,12 +383,12 @@ impl IdentityProvider for Keycloak {
     }
 
     async fn story(&self, sub: &str, since: Timestamp, now: Now) -> Result<Vec<Line>, IdpError> {
-        let (lines, _) = poll::since(self, sub, Look { since, now }).await?;
+        let (lines, _) = about_one(poll::since(self, sub, Look { since, now })).await?;
         Ok(lines)
     }
 
     async fn observe(&self, sub: &str, look: Look) -> Result<Observation, IdpError> {
-        let (lines, reading) = poll::since(self, sub, look).await?;
+        let (lines, reading) = about_one(poll::since(self, sub, look)).await?;
         Ok(Observation::new(lines, reading?))
     }
 
@@ -378,7 +397,7 @@ impl IdentityProvider for Keycloak {
     }
 
     async fn account(&self, sub: &str) -> Result<Reading, IdpError> {
-        account::read(self, sub).await
+        about_one(account::read(self, sub)).await
     }
 
     async fn accounts(&self, first: u32, max: u32) -> Result<Vec<String>, IdpError> {
@@ -394,7 +413,7 @@ impl IdentityProvider for Keycloak {
     }
 
     async fn converge(&self, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {
-        act::converge(self, sub, wanted).await
+        about_one(act::converge(self, sub, wanted)).await
     }
 
     async fn restore(&self, sub: &str, since: Timestamp, before: &Account) -> Result<Vec<String>, IdpError> {

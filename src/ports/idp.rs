@@ -8,6 +8,7 @@ use crate::domain::change::Change;
 use crate::domain::hold::rebuild::carried::Carried;
 use crate::domain::hold::{Cut, Posture};
 use crate::domain::session::Withdrawal;
+use crate::domain::session::signed_out::SignedOut;
 use crate::domain::subject::UpstreamId;
 use crate::domain::subject::account::{Account, Facts};
 use crate::domain::time::{Now, Span, Timestamp};
@@ -167,6 +168,8 @@ pub struct Polled {
     pub alarms: Vec<String>,
     /// Changes to what holds rest on, each an alarm of its own: it does not pass because the next poll is quiet.
     pub drifted: Vec<String>,
+    /// What these pages say of everybody's being signed out.
+    pub signed_out: SignedOut,
     /// Held accounts may no longer be held: they are compared with their records at once, before anybody else.
     pub doubt: bool,
 }

@@ -107,6 +107,10 @@ pub const METRICS: &[Metric] = &[
         "Tries to read an account that an identity provider shows and that could not be read: nothing is allowed to it until it can, and the audit log names it. Alarm when it keeps growing.",
     ),
     counter(
+        "reentry_account_panics_total",
+        "Panics in the work about one account: faults of ours, each taken as a failure to read that account. Alarm, and please report it.",
+    ),
+    counter(
         "reentry_log_strange_lines_total",
         "Lines of an identity provider's log that could not be understood and were left out, each with an audit line.",
     ),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reentry_test_support::browser::Browser;
+use reentry_test_support::clock::now_s;
 use reentry_test_support::rp::{RelyingParty, Reply};
 use reqwest::Method;
 use serde_json::json;
@@ -156,4 +157,51 @@ async fn p16_a_role_that_was_taken_away_is_gone_within_the_life_of_an_access_tok
     assert!(!has_role(&next, "quick"), "{}", next.body);
     let admin = office.refresh(&refresh_token).await.expect_status(200);
     assert_eq!(may(admin).await, 403);
+}
+
+// Seen on 26.7.4: signing out all sessions sets the realm's not-before, which refuses offline tokens too.
+#[tokio::test(flavor = "multi_thread")]
+async fn p16_everybody_signed_out_at_keycloak_ends_everything_here_on_every_replica_and_after_a_restart() {
+    let mut world = World::start(Setup::default()).await;
+    let [shop, ..] = world.relying_parties().await;
+    let client = world.realm.client_uuid("reentry-broker").await;
+    for act in ["logout-all", "realm", "client"] {
+        let mut own = browser();
+        let replies = session(&mut own, &shop, "ana").await;
+        // A not-before has whole seconds.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        match act {
+            "logout-all" => drop(world.realm.post("logout-all", &json!({})).await),
+            "realm" => world.realm.patch(json!({ "notBefore": now_s() })).await,
+            _ => {
+                let path = format!("clients/{client}");
+                let mut saved = world.realm.get(&path).await;
+                saved["notBefore"] = json!(now_s());
+                world.realm.put(&path, &saved).await;
+            }
+        }
+        let since = Instant::now();
+        while is_active(&shop, &replies[0]).await || is_active(&shop, &replies[1]).await {
+            assert!(since.elapsed() < SOON, "{act}: still active");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if act == "client" {
+            world.reentry.restart();
+            world
+                .reentry
+                .wait_http(&format!("{}/ready", world.operations), SOON * 6)
+                .await;
+        }
+        for reply in &replies {
+            let refused = shop.refresh(reply.text("refresh_token")).await.expect_status(400);
+            assert_eq!(refused.error(), "invalid_grant", "{act}");
+            assert_eq!(shop.userinfo(reply.text("access_token")).await.status, 401);
+        }
+        // The way in is open.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let again = session(&mut browser(), &shop, "ana").await;
+        shop.refresh(again[1].text("refresh_token"))
+            .await
+            .expect_status(200);
+    }
 }

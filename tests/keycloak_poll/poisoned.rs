@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use reentry::domain::hold::Told;
 use reentry::domain::time::Span;
 use reentry::flow::{ingest, poll, rebuild, reconcile, sweep};
 use reentry::idp::keycloak::admin::{Admin, Credentials};
 use reentry::idp::keycloak::wire::{self, WirePlanInput};
+use reentry::ports::idp::IdentityProvider as _;
 use reentry::ports::store::Parts;
 use reentry_test_support::clock::{eventually, now_ms};
-use reentry_test_support::keycloak::ADMIN;
+use reentry_test_support::keycloak::{ADMIN, user};
+use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +65,15 @@ impl House {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         panic!("{sub} stays unreadable");
+    }
+}
+
+impl House {
+    /// The addresses that our snapshot of an account has.
+    async fn contacts(&self, sub: &str) -> Vec<String> {
+        let read = self.store.read(&self.key(sub), Parts::ACCOUNT).await.unwrap();
+        let contacts = read.account.unwrap().contacts;
+        contacts.into_iter().map(|contact| contact.address).collect()
     }
 }
 
@@ -535,4 +547,65 @@ async fn nobody_lists_accounts_while_another_does() {
     assert!(house.front.asked(&listed) > 0);
     let loaded = house.store.read(&house.key(&ann), Parts::ACCOUNT).await.unwrap();
     assert!(loaded.account.is_some());
+}
+
+// P15: an answer about somebody else is no answer. Their address is told nothing of what happened to her.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_about_another_account_is_not_believed() {
+    let house = House::new().await;
+    let (ann, zed) = (house.user("ann").await, house.user("zed").await);
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    let before = house.contacts(&ann).await;
+    let of_zed = house.realm.get(&format!("users/{zed}")).await;
+    house.front.forge(&format!("/users/{ann}"), &of_zed.to_string());
+    house.set_password(&ann).await;
+    replica.poll("a").await.unwrap();
+    assert!(house.is_unreadable(&ann).await && house.is_held(&ann).await);
+    assert!(!house.is_held(&zed).await);
+    assert_eq!(house.contacts(&ann).await, before);
+    assert!(replica.idp.account(&ann).await.is_err());
+    house.front.pass();
+    house.swept_until_readable(&replica, &ann).await;
+    assert!(house.is_held(&ann).await);
+    assert_eq!(house.contacts(&ann).await, before);
+    // The same of her lines.
+    let of_zed = json!([{"id": "l", "time": 1_000, "type": "LOGIN", "userId": zed}]).to_string();
+    house.front.forge("/events", &of_zed);
+    assert!(replica.idp.account(&ann).await.is_err());
+}
+
+// P15: dates that no account can have, as an import may bring them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_with_an_impossible_date_holds_up_nobody_and_is_held_as_any() {
+    let house = House::new().await;
+    let bob = house.user("bob").await;
+    house.import().await;
+    let replica = house.replica();
+    replica.poll("a").await.unwrap();
+    for (name, made) in [("max", i64::MAX), ("min", i64::MIN), ("far", 4_102_444_800_000)] {
+        let mut person = user(name, &format!("{name}@example.test"), PASSWORD);
+        person["createdTimestamp"] = json!(made);
+        let all = json!({"ifResourceExists": "FAIL", "users": [person]});
+        house.realm.call(Method::POST, "partialImport", Some(&all)).await;
+        let sub = house.realm.user_id(name).await;
+        assert_eq!(
+            house.realm.get(&format!("users/{sub}")).await["createdTimestamp"],
+            made
+        );
+        replica.poll("a").await.unwrap();
+        house.set_password(&sub).await;
+        replica.poll("a").await.unwrap();
+        assert!(house.is_held(&sub).await, "{name}");
+        assert!(!house.is_unreadable(&sub).await, "{name}");
+        let causes = house.record(&sub).await.unwrap().causes;
+        assert!(
+            causes.iter().all(|cause| cause.told == Told::Pending),
+            "{causes:?}"
+        );
+    }
+    house.set_password(&bob).await;
+    replica.poll("a").await.unwrap();
+    assert!(house.is_held(&bob).await);
 }

@@ -180,7 +180,60 @@ pub struct Account {
     pub names: Vec<String>,
 }
 
+/// Clocks of two nodes of one IdP may differ by this much.
+pub const NODES: Span = Span::from_secs(5);
+
+/// Whether something at `at` belongs to the first `within` of an account that was made at `created`. What is dated before
+/// that by more than clocks may differ did not happen then, whatever its date says.
+#[must_use]
+pub const fn is_of_first(within: Span, created: Timestamp, at: Timestamp) -> bool {
+    let age = at.since(created).millis();
+    -NODES.millis() <= age && age <= within.millis()
+}
+
+/// So many contacts of a kind are watched: of those that an account has, and again of those that it had. An owner may
+/// write any number of them into an attribute, and everything that is told goes to each.
+pub const WATCHED: usize = 10;
+
 impl Account {
+    /// Leaves out contacts beyond what is watched, and says how many. The oldest stay, of equal ages those that were proven,
+    /// then those that stand first: whoever adds a crowd pushes out nobody who was there.
+    pub fn watch(&mut self) -> usize {
+        let each = self.contacts.iter().enumerate();
+        let mut ranked: Vec<_> = each
+            .map(|(place, c)| ((c.kind, c.gone.is_some()), c.since, !c.verified, place))
+            .collect();
+        ranked.sort();
+        let (mut kept, mut group, mut taken) = (BTreeSet::new(), None, 0);
+        for (of, _, _, place) in ranked {
+            taken = if group == Some(of) { taken + 1 } else { 1 };
+            group = Some(of);
+            if taken <= WATCHED {
+                kept.insert(place);
+            }
+        }
+        let (before, mut place) = (self.contacts.len(), 0);
+        self.contacts.retain(|_| {
+            place += 1;
+            kept.contains(&(place - 1))
+        });
+        before.saturating_sub(self.contacts.len())
+    }
+
+    /// The same account with what is watched of it.
+    #[must_use]
+    pub fn watched(&self) -> Self {
+        let mut account = self.clone();
+        account.watch();
+        account
+    }
+
+    /// Whether something at `at` came within the first `within` of this account.
+    #[must_use]
+    pub const fn is_young(&self, at: Timestamp, within: Span) -> bool {
+        is_of_first(within, self.created, at)
+    }
+
     /// Whether `contact` may veto a change at `change` (domain "Cancel"): verified, and either one that the account was
     /// made with or older than the probation.
     #[must_use]
@@ -268,6 +321,7 @@ impl Account {
                 next.factors.push(new.clone());
             }
         }
+        next.watch();
         next
     }
 
@@ -318,5 +372,47 @@ impl Account {
         classes.len() >= 2
             && eligible.iter().all(|f| f.gone.is_some())
             && eligible.iter().any(|f| f.gone.is_some_and(|gone| gone >= change))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phone(number: usize, since: i64, verified: bool, gone: Option<i64>) -> Contact {
+        Contact {
+            id: ChannelId(format!("c{number}")),
+            kind: ContactKind::Phone,
+            address: format!("+{number}"),
+            verified,
+            since: Timestamp::from_secs(since),
+            gone: gone.map(Timestamp::from_secs),
+        }
+    }
+
+    // P8, P15: a crowd of addresses floods nobody, and hides nobody who was there.
+    #[test]
+    fn no_more_contacts_of_a_kind_are_watched_than_ten_and_the_oldest_are_among_them() {
+        let mut contacts: Vec<Contact> = (100..1_100).map(|n| phone(n, 50, false, None)).collect();
+        contacts.push(phone(1, 10, false, None));
+        contacts.push(phone(2, 50, true, None));
+        contacts.extend((2_000..3_000).map(|n| phone(n, 60, false, Some(70))));
+        contacts.push(phone(3, 5, false, Some(70)));
+        contacts.push(Contact {
+            kind: ContactKind::Email,
+            ..phone(4, 99, false, None)
+        });
+        let mut account = Account {
+            contacts,
+            ..Account::default()
+        };
+        let next = Account::default().refreshed(&account, Timestamp::from_secs(100));
+        assert_eq!(next.contacts.len(), 2 * WATCHED + 1);
+        assert_eq!(account.watch(), 2_003 - 2 * WATCHED - 1);
+        assert_eq!(account.watch(), 0);
+        let left: Vec<&str> = account.contacts.iter().map(|c| c.address.as_str()).collect();
+        for number in ["+1", "+2", "+3", "+4", "+100", "+2000"] {
+            assert!(left.contains(&number), "{number} of {left:?}");
+        }
     }
 }

@@ -186,7 +186,7 @@ pub(super) async fn stand(
 }
 
 /// An audit line about the log itself, announced when it is an alarm. When it cannot be written, the log line and the metric stand.
-pub(super) async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str) {
+pub(in crate::flow) async fn write_down(flow: &Flow, upstream: &UpstreamId, action: &str, what: &str) {
     let Some(subject) = Subject::new(upstream.clone(), LOG) else {
         return;
     };

@@ -12,7 +12,7 @@ use futures_util::future::{join, join3, try_join, try_join3};
 use super::admin::{AdminError, AdminEventQuery, AdminOnly, ClientRole, Direction, text};
 use super::events::{self, AdminAct};
 use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
-use super::story::AT_CREATION;
+use super::story;
 use super::{Keycloak, administrators, idp, of_account};
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
 use crate::domain::time::Timestamp;
@@ -147,9 +147,10 @@ pub async fn reading(
         links_given,
     };
     let ahead = keycloak.ahead(&keycloak.admin.own().await.map_err(idp)?);
+    let clock = keycloak.clock.now().plus(ahead);
     let carried = facts.as_ref().map(|facts| super::act::carried(facts, on));
     Ok(Reading {
-        account: account(&parts, &keycloak.settings.phone_attributes),
+        account: account(&parts, &keycloak.settings.phone_attributes, clock),
         facts,
         carried,
         ahead,
@@ -223,9 +224,10 @@ fn facts(standing: Standing, user: &User) -> Facts {
     }
 }
 
-fn account(parts: &Parts, phone_attributes: &[String]) -> Account {
+fn account(parts: &Parts, phone_attributes: &[String], clock: Timestamp) -> Account {
     let user = &parts.user;
-    let created = Timestamp::from_millis(user.created_timestamp.unwrap_or_default());
+    let created = story::made(user.created_timestamp.unwrap_or_default(), clock);
+    let created = Timestamp::from_millis(created);
     Account {
         created,
         name: name(user),
@@ -270,13 +272,12 @@ fn attribute<'a>(user: &'a User, name: &str) -> impl Iterator<Item = &'a str> {
 }
 
 fn factors(parts: &Parts, created: Timestamp) -> Vec<Factor> {
-    let soon = created.millis() + AT_CREATION;
     let factor = |id: String, class, at: i64| Factor {
         id,
         class,
         created: Timestamp::from_millis(at),
         gone: None,
-        at_creation: at <= soon,
+        at_creation: story::is_of_making(at, created.millis()),
         remaining: None,
     };
     let undated = Factor::UNDATED.millis();
@@ -465,6 +466,8 @@ fn edited(event: &AdminEvent, name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    const LATER: Timestamp = Timestamp::from_millis(4_000_000_000_000);
+
     fn parts(events: serde_json::Value, admin: serde_json::Value) -> Parts {
         let user = serde_json::json!({
             "id": "u", "username": "ann", "email": "new@example.test", "emailVerified": true, "enabled": true,
@@ -495,7 +498,11 @@ mod tests {
              "details": {"previous_email": "Old@example.test", "updated_email": "new@example.test"}},
             {"id": "2", "time": 4_000, "type": "VERIFY_EMAIL", "userId": "u", "details": {"email": "old@example.test"}},
         ]);
-        let account = account(&parts(changed, serde_json::json!([])), &["phone".to_owned()]);
+        let account = account(
+            &parts(changed, serde_json::json!([])),
+            &["phone".to_owned()],
+            LATER,
+        );
         let found: Vec<(&str, i64, Option<i64>, bool)> = account
             .contacts
             .iter()
@@ -530,7 +537,7 @@ mod tests {
             {"id": "2", "time": 7_000, "operationType": "UPDATE", "resourcePath": "users/u",
              "representation": "{\"email\":\"new@example.test\"}"},
         ]);
-        let account = account(&parts(serde_json::json!([]), edits), &[]);
+        let account = account(&parts(serde_json::json!([]), edits), &[], LATER);
         let found: Vec<(&str, i64)> = account
             .contacts
             .iter()
@@ -549,7 +556,7 @@ mod tests {
             serde_json::json!([{"id": null, "type": "password", "createdDate": null, "federationLink": "ldap"}]),
         ] {
             of_directory.credentials = serde_json::from_value(forged).unwrap();
-            let account = account(&of_directory, &[]);
+            let account = account(&of_directory, &[], LATER);
             let [password, _] = account.factors.as_slice() else {
                 panic!("a password and a link");
             };
@@ -568,7 +575,7 @@ mod tests {
             {"id": "1", "time": 800_000, "type": "FEDERATED_IDENTITY_LINK", "userId": "u",
              "details": {"identity_provider": "corp"}},
         ]);
-        let account = account(&parts(linked, serde_json::json!([])), &[]);
+        let account = account(&parts(linked, serde_json::json!([])), &[], LATER);
         let found: Vec<(&str, FactorClass, i64, bool)> = account
             .factors
             .iter()
@@ -589,7 +596,7 @@ mod tests {
     fn a_login_that_an_administrator_links_is_as_old_as_that_act() {
         let mut parts = parts(serde_json::json!([]), serde_json::json!([]));
         let age = |parts: &Parts| {
-            let account = account(parts, &[]);
+            let account = account(parts, &[], LATER);
             let link = account.factors.into_iter().find(|f| f.id == "link:corp").unwrap();
             (link.created.millis(), link.at_creation)
         };
@@ -617,5 +624,33 @@ mod tests {
         assert_eq!(left("recovery-authn-codes", data), Some(11));
         assert_eq!(left("otp", data), None);
         assert_eq!(left("recovery-authn-codes", "?"), None);
+    }
+
+    // What nobody did is no reason to be believed: a factor that is older than its account was not made with it.
+    #[test]
+    fn an_account_that_is_yet_to_be_made_is_as_old_as_anything_and_nothing_is_made_with_it() {
+        let of = |made: serde_json::Value| {
+            let mut parts = parts(serde_json::json!([]), serde_json::json!([]));
+            parts.user.created_timestamp = serde_json::from_value(made).unwrap();
+            let account = account(&parts, &["phone".to_owned()], LATER);
+            let since: Vec<i64> = account.contacts.iter().map(|c| c.since.millis()).collect();
+            (account.created.millis(), since, account.factors[0].at_creation)
+        };
+        let long_ago = (0, vec![0, 0], true);
+        assert_eq!(of(serde_json::json!(1_000)), (1_000, vec![1_000, 1_000], true));
+        assert_eq!(
+            of(serde_json::json!(8_000)).2,
+            false,
+            "the password is six seconds older"
+        );
+        for made in [
+            serde_json::json!(null),
+            serde_json::json!(-1),
+            serde_json::json!(i64::MIN),
+            serde_json::json!(i64::MAX),
+            serde_json::json!(4_102_444_800_000_i64),
+        ] {
+            assert_eq!(of(made.clone()), long_ago, "{made}");
+        }
     }
 }

@@ -43,6 +43,8 @@ pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
 
 /// A token is renewed this long before its end.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
+/// No token is kept for longer, whatever the server says of its life.
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// How an [`Admin`] proves itself.
 #[derive(Debug, Clone)]
@@ -248,7 +250,7 @@ impl Admin {
         let fetched = asked + asked.elapsed() / 2;
         if reply.status.is_success() {
             let grant: Grant = decode(what, &reply.body)?;
-            let life = Duration::from_secs(grant.expires_in);
+            let life = Duration::from_secs(grant.expires_in).min(LONGEST);
             let renew_at = asked + life.saturating_sub(TOKEN_MARGIN).max(life / 2);
             return Ok(Token {
                 value: grant.access_token,

@@ -8,6 +8,7 @@
 //! Rows are sorted by time alone, and equal times come in any order: paging goes on from the time of the last row,
 //! never by offset, except inside one full page of equal times.
 
+mod everybody;
 mod later;
 mod logins;
 mod row;
@@ -34,7 +35,7 @@ use super::health::{Kept, config_faults, role_taken};
 use super::representations::{AdminEvent, Event, EventsConfig};
 use super::story::Rules;
 use super::watch::{self, Watched};
-use super::{Keycloak, events, idp};
+use super::{Keycloak, about_one, events, idp};
 use crate::domain::change::Source;
 use crate::domain::session::Withdrawal;
 use crate::domain::time::{Now, Span, Timestamp};
@@ -88,6 +89,9 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (cleared, doubt) = place.cleared(starts, (&user_rows, &admin_rows), max, settings.overlap, clock);
     alarms.extend(cleared);
     let acted = watch::acted(&fresh, own.as_deref(), ahead);
+    let server = (Timestamp::from_millis(clock), ahead);
+    let broker = settings.hooks.broker_client.as_deref();
+    let signed_out = everybody::signed_out(&pages.admin.read, broker, server);
     let watched = &mut place.watched;
     let seen = watched.look(keycloak, &pages.config, &fresh, own.as_deref());
     let seen = seen.await;
@@ -123,6 +127,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
         more: user_more || admin_more || !place.later.is_empty(),
         alarms,
         drifted: seen.drifted,
+        signed_out,
         doubt: doubt || seen.doubt,
     })
 }
@@ -220,7 +225,9 @@ impl Place {
             (&mut self.admin, starts.1, rows.1, "admin"),
         ] {
             now |= stream.forgets(start, rows, rows.len() >= max as usize, clock);
-            stream.cleared = stream.cleared.filter(|at| clock - at < overlap.millis());
+            stream.cleared = stream
+                .cleared
+                .filter(|at| clock.saturating_sub(*at) < overlap.millis());
             alarms.extend(stream.cleared.map(|at| {
                 let at = Wording::machine(Timestamp::from_millis(at));
                 format!(
@@ -326,7 +333,7 @@ async fn judged(
 ) -> Result<Found, IdpError> {
     let each = work.clone().into_iter().map(|(sub, work)| async move {
         let since = Timestamp::from_millis(work.since);
-        let observed = observe(keycloak, &sub, rules, at, since);
+        let observed = about_one(observe(keycloak, &sub, rules, at, since));
         let observed = tokio::time::timeout(PATIENCE, observed).await;
         let observed = observed.unwrap_or_else(|_| Err(IdpError::Unreachable("not in time".to_owned())));
         (sub, work, observed)

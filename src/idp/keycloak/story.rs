@@ -20,6 +20,9 @@
 //! of its class on a young account. The logs cannot speak *for* it (creating a user with a password leaves the
 //! same event as creating one without), so the snapshot has the last word, in the use case that stores the change.
 
+// Every instant here comes from outside and may be any number.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod absence;
 mod administrators;
 mod evidence;
@@ -31,7 +34,7 @@ use self::evidence::are_twins;
 use super::account::Former;
 use super::events::{self, Touch};
 use crate::domain::change::{Change, ChangeKind, Proof, Source};
-use crate::domain::subject::account::FactorClass;
+use crate::domain::subject::account::{FactorClass, NODES, is_of_first};
 use crate::domain::time::{Span, Timestamp};
 use crate::idp::keycloak::representations::{AdminEvent, Credential, Event};
 
@@ -40,7 +43,34 @@ const TELLS: i64 = 60_000;
 /// A credential younger than this may have a line that is not visible yet.
 const SETTLED: i64 = 60_000;
 /// What is enrolled this soon after the account was made belongs to its making.
-pub const AT_CREATION: i64 = 300_000;
+const AT_CREATION: i64 = 300_000;
+/// Clocks of two nodes of one Keycloak may differ by this much.
+const SKEW: i64 = NODES.millis();
+/// An instant that lies ahead of the server's clock by more than this is no instant.
+const AHEAD: i64 = 60_000;
+
+/// When an account was made, as far as that can be: nobody knows it of one that the server gives no date, or one that is
+/// still to come at `clock`. Then it was long ago, so that nothing on it is young.
+#[must_use]
+pub fn made(created: i64, clock: Timestamp) -> i64 {
+    let possible = 1..=clock.millis().saturating_add(AHEAD);
+    if possible.contains(&created) { created } else { 0 }
+}
+
+/// Whether something at `time` belongs to the first `within` of an account that was made at `created`.
+const fn is_within(time: i64, created: i64, within: Span) -> bool {
+    is_of_first(
+        within,
+        Timestamp::from_millis(created),
+        Timestamp::from_millis(time),
+    )
+}
+
+/// Whether something at `time` belongs to the making of an account that was made at `created`.
+#[must_use]
+pub const fn is_of_making(time: i64, created: i64) -> bool {
+    is_within(time, created, Span::from_millis(AT_CREATION))
+}
 
 /// Everything about one account that its story is judged from.
 #[derive(Debug, Clone, Default)]
@@ -135,6 +165,8 @@ struct Story<'a> {
     rules: &'a Rules,
     received: Timestamp,
     ahead: Span,
+    /// See [`made`].
+    created: i64,
     /// By time; of equal times what weakens a proof comes first.
     events: Vec<&'a Event>,
     /// Sessions that something else than a log-in with the old factors began.
@@ -150,6 +182,7 @@ impl<'a> Story<'a> {
             rules,
             received,
             ahead,
+            created: made(window.created, received.plus(ahead)),
             events,
             tainted: window.events.iter().filter_map(taint).collect(),
         }
@@ -248,7 +281,7 @@ impl<'a> Story<'a> {
         let mut change = self.change(event, ChangeKind::RecoveryCodeUsed, Proof::Unproven);
         change.factor = Some(FactorClass::RecoveryCodes);
         let session = event.session_id.as_deref();
-        let new = session.filter(|session| self.is_new(session, event.time - 1));
+        let new = session.filter(|session| self.is_new(session, event.time.saturating_sub(1)));
         change.session = new.map(str::to_owned);
         change
     }
@@ -258,7 +291,7 @@ impl<'a> Story<'a> {
         let earlier = self.events.iter().any(|other| {
             other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY") && other.time < event.time
         });
-        let born = event.time - self.window.created <= AT_CREATION;
+        let born = is_of_making(event.time, self.created);
         let kind = if linked && born && !earlier {
             ChangeKind::CredentialInitialised
         } else {
@@ -287,7 +320,7 @@ impl<'a> Story<'a> {
             text.filter(|text| !text.is_empty())
         };
         // Filling in what a new account lacks is part of making it.
-        let born = event.time - self.window.created <= AT_CREATION;
+        let born = is_of_making(event.time, self.created);
         let names = std::iter::once("email").chain(self.rules.phone_attributes.iter().map(String::as_str));
         let mut changes: Vec<Change> = Vec::new();
         for name in names {
@@ -327,12 +360,14 @@ impl<'a> Story<'a> {
     fn unlogged(&self, credential: &Credential) -> Option<Told> {
         let created = credential.created_date?;
         let class = events::class(&credential.kind);
-        let settled = self.received.plus(self.ahead).millis() - SETTLED;
+        let clock = self.received.plus(self.ahead).millis();
+        // What is dated later than it can be never settles.
+        let unsettled = clock.saturating_sub(SETTLED).saturating_add(1)..=clock.saturating_add(AHEAD);
         let began = self
             .events
             .first()
-            .is_some_and(|first| first.time < created - TELLS);
-        if created <= self.window.created + AT_CREATION || created > settled || !began {
+            .is_some_and(|first| first.time < created.saturating_sub(TELLS));
+        if is_of_making(created, self.created) || unsettled.contains(&created) || !began {
             return None;
         }
         if self.is_logged(created, class) {

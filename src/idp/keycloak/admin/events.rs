@@ -134,7 +134,16 @@ impl Admin {
             wanted.first,
             wanted.max,
         );
-        self.rows(&["events"], query).await
+        let rows: Rows<Event> = self.rows(&["events"], query).await?;
+        let asked = wanted.user.as_deref();
+        // What is left out of another's answer would be missing from this one's story.
+        if asked.is_some() && rows.read.iter().any(|event| event.user_id.as_deref() != asked) {
+            return Err(AdminError::Malformed {
+                what: "GET events".to_owned(),
+                reason: "the answer is about another user".to_owned(),
+            });
+        }
+        Ok(rows)
     }
 
     /// One page of admin events, every row of which has to be readable. Role: `view-events`.

@@ -10,13 +10,28 @@ use crate::idp::keycloak::representations::{
     Consent, Credential, FederatedIdentity, Group, Mappings, Role, Session, User,
 };
 
+/// The answer is about another user than the one that was asked for.
+fn another(path: &[&str]) -> AdminError {
+    AdminError::Malformed {
+        what: format!("GET {}", path.join("/")),
+        reason: "the answer is about another user".to_owned(),
+    }
+}
+
 impl Admin {
-    /// One user, whole.
+    /// One user, whole. An answer about somebody else is believed by nobody: their address would be told what happened
+    /// to this one, and their state would be put back over this one's.
     ///
     /// # Errors
-    /// [`AdminError`].
+    /// [`AdminError`]; [`AdminError::Malformed`] when the answer is about another user.
     pub async fn user(&self, id: &str) -> Result<User, AdminError> {
-        self.get(&["users", id]).await
+        let path = ["users", id];
+        let user: User = self.get(&path).await?;
+        if user.id.as_deref() == Some(id) {
+            Ok(user)
+        } else {
+            Err(another(&path))
+        }
     }
 
     /// One page of users, without attributes, in the server's order (user name); behind the last one it is empty. A page
@@ -337,7 +352,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn sessions(&self, id: &str) -> Result<Vec<Session>, AdminError> {
-        self.get(&["users", id, "sessions"]).await
+        self.sessions_at(&["users", id, "sessions"], id).await
     }
 
     /// Offline sessions of the user at one client (internal id; [`Admin::consents`] names them).
@@ -345,7 +360,17 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn offline_sessions(&self, id: &str, client: &str) -> Result<Vec<Session>, AdminError> {
-        self.get(&["users", id, "offline-sessions", client]).await
+        self.sessions_at(&["users", id, "offline-sessions", client], id)
+            .await
+    }
+
+    async fn sessions_at(&self, path: &[&str], id: &str) -> Result<Vec<Session>, AdminError> {
+        let sessions: Vec<Session> = self.get(path).await?;
+        let others = |session: &Session| session.user_id.as_deref().is_some_and(|of| of != id);
+        if sessions.iter().any(others) {
+            return Err(another(path));
+        }
+        Ok(sessions)
     }
 
     /// What the user granted to clients, offline tokens included.

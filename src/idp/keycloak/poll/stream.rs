@@ -1,5 +1,8 @@
 //! How far one log has been read, and what a page of it is against that.
 
+// Every time here is a line's, and may be any number.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -58,7 +61,7 @@ impl Stream {
             if self.at == 0 {
                 back
             } else {
-                self.at - overlap.millis()
+                self.at.saturating_sub(overlap.millis())
             }
         })
     }
@@ -66,10 +69,10 @@ impl Stream {
     /// The server's clock was sampled: when it was set back since, so is the mark, or what is written by the new clock
     /// would lie behind it, unseen, until time has caught up. A clock set forward moves nothing.
     pub(super) fn sampled(&mut self, ahead: i64) {
-        let back = (ahead - self.ahead).min(0);
+        let back = ahead.saturating_sub(self.ahead).min(0);
         if self.at != 0 && back < 0 {
-            self.at += back;
-            self.from = self.from.map(|from| from + back);
+            self.at = self.at.saturating_add(back);
+            self.from = self.from.map(|from| from.saturating_add(back));
             self.skip = 0;
         }
         self.ahead = ahead;
@@ -97,7 +100,7 @@ impl Stream {
             self.at = self.at.max(last.min(clock));
         }
         if full && first == last {
-            self.skip += max;
+            self.skip = self.skip.saturating_add(max);
             self.from = last;
         } else if full {
             self.skip = 0;
@@ -105,12 +108,16 @@ impl Stream {
         } else if self.skip > 0 {
             // The end of one crowded instant: on to the next.
             self.skip = 0;
-            self.from = self.from.map(|at| at + 1);
+            self.from = self.from.map(|at| at.saturating_add(1));
             return (subs, true);
         } else {
             self.from = None;
         }
-        let keep = self.from.unwrap_or(self.at).min(self.at) - overlap.millis();
+        let keep = self
+            .from
+            .unwrap_or(self.at)
+            .min(self.at)
+            .saturating_sub(overlap.millis());
         self.seen.retain(|_, (time, _)| *time >= keep);
         while self.seen.len() > REMEMBERED {
             let oldest = self
@@ -125,7 +132,7 @@ impl Stream {
 
     /// A judged line that the log should still show and does not: it was cleared, or keeps less than the overlap.
     pub(super) fn lost(&self, start: i64, rows: &[Row], full: bool, clock: i64) -> bool {
-        let young = start.max(clock - EXPIRES);
+        let young = start.max(clock.saturating_sub(EXPIRES));
         let newest = self
             .seen
             .iter()

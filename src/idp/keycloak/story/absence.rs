@@ -8,9 +8,10 @@
 //! administrator's act, an older session, a login at another provider, and the change is what it was without this rule.
 //! A realm where people come to a new password in another way than by Keycloak's mail has to say so: nothing here shows it.
 
-use super::Story;
-use super::evidence::{SKEW, is_reset_mail, same_code};
+use super::evidence::{is_reset_mail, same_code};
+use super::{SKEW, Story, is_within};
 use crate::domain::subject::account::FactorClass;
+use crate::domain::time::Span;
 use crate::idp::keycloak::events::{self, AdminAct};
 use crate::idp::keycloak::representations::{AdminEvent, Event};
 
@@ -67,14 +68,18 @@ impl Story<'_> {
         let used = self.logins(code).any(|at| at <= time);
         // Start times have whole seconds, and the other node's clock may be behind.
         let listed = self.window.sessions.get(code);
-        !used && listed.is_none_or(|began| began + 1_000 + SKEW > time)
+        !used && listed.is_none_or(|began| began.saturating_add(1_000 + SKEW) > time)
     }
 
     /// Whether both logs are whole for as long before the change as a link may live that led to it, or as long as there is
     /// the account.
     fn shows_everything(&self, event: &Event) -> bool {
         let longest = self.rules.reset_lifespan.max(self.rules.admin_lifespan);
-        let from = (event.time - longest.millis() - APART).max(self.window.created);
+        let reach = longest.millis().saturating_add(APART);
+        let mut from = event.time.saturating_sub(reach);
+        if is_within(event.time, self.created, Span::from_millis(reach)) {
+            from = from.max(self.created);
+        }
         let whole = self.window.whole.as_ref();
         whole.is_some_and(|whole| whole.covers(from.min(event.time), event.time))
     }
@@ -86,7 +91,7 @@ impl Story<'_> {
             .probation
             .max(rules.reset_lifespan)
             .max(rules.admin_lifespan);
-        (-APART..=longest.millis() + APART).contains(&(event.time - at))
+        (-APART..=longest.millis().saturating_add(APART)).contains(&event.time.saturating_sub(at))
     }
 
     /// Whether a line shows that the session of the change may have begun with something else than the old factors.

@@ -1,6 +1,6 @@
 //! What in an account's lines speaks for and against a verdict.
 
-use super::{AT_CREATION, Story, TELLS};
+use super::{SKEW, Story, TELLS, is_of_making, is_within};
 use crate::domain::change::Proof;
 use crate::domain::subject::account::FactorClass;
 use crate::idp::keycloak::events::{self, AdminAct};
@@ -9,8 +9,6 @@ use crate::idp::keycloak::representations::{Credential, Event};
 /// A log-in counts as proof of a voluntary change for this long: Keycloak's own limit for actions that a client
 /// starts (`KC_ACTION_MAX_AGE`).
 const LOGIN_AGE: i64 = 300_000;
-/// Clocks of two nodes of one Keycloak may differ by this much.
-pub(super) const SKEW: i64 = 5_000;
 /// A generic event and its deprecated twin are raised in one request.
 const TWIN: i64 = 2_000;
 /// Recovery codes are dated by when their page was shown, and told of when it is sent: so long after, at most.
@@ -22,10 +20,10 @@ impl Story<'_> {
     /// Rules 1 and 2. A mail that was asked for after a change had nothing to do with it when the old factors were proven
     /// before it; without that, the clock of the node that sent it may be ahead.
     pub(super) fn sent_reset(&self, event: &Event) -> bool {
-        let life = self.rules.reset_lifespan.millis() + SKEW;
+        let life = self.rules.reset_lifespan.millis().saturating_add(SKEW);
         let proven = self.logged_in(event);
         self.events.iter().any(|sent| {
-            let age = event.time - sent.time;
+            let age = event.time.saturating_sub(sent.time);
             let may_be_used = (0..=life).contains(&age) || (-SKEW..0).contains(&age) && !proven;
             is_reset_mail(sent) && (may_be_used || age >= -SKEW && same_code(sent, event))
         })
@@ -41,7 +39,7 @@ impl Story<'_> {
         });
         let life = self.rules.admin_lifespan.millis();
         acts.map(|event| event.time)
-            .filter(|sent| (-SKEW..=life).contains(&(time - sent)))
+            .filter(|sent| (-SKEW..=life).contains(&time.saturating_sub(*sent)))
             .max()
     }
 
@@ -51,7 +49,7 @@ impl Story<'_> {
         let Some((code, began)) = self.began(event) else {
             return false;
         };
-        let recent = event.time - began <= LOGIN_AGE;
+        let recent = event.time.saturating_sub(began) <= LOGIN_AGE;
         !self.tainted.contains(code) && (recent || self.rules.fresh_login_for_actions)
     }
 
@@ -61,7 +59,11 @@ impl Story<'_> {
         let code = events::code(event)?;
         let first = self.logins(code).filter(|at| *at < event.time).min()?;
         // Start times have whole seconds.
-        let listed = self.window.sessions.get(code).map(|began| began + 1_000);
+        let listed = self
+            .window
+            .sessions
+            .get(code)
+            .map(|began| began.saturating_add(1_000));
         Some((code, listed.map_or(first, |listed| listed.min(first))))
     }
 
@@ -84,7 +86,7 @@ impl Story<'_> {
             return Proof::Administrator;
         }
         let began = self.began(event);
-        let recent = inside || began.is_some_and(|(_, began)| event.time - began <= LOGIN_AGE);
+        let recent = inside || began.is_some_and(|(_, began)| event.time.saturating_sub(began) <= LOGIN_AGE);
         match (login, recent && self.settled(event)) {
             (true, true) => Proof::EligibleFactor,
             (true, false) => Proof::RecentLogin,
@@ -96,19 +98,21 @@ impl Story<'_> {
     /// in that time.
     pub(super) fn settled(&self, event: &Event) -> bool {
         let probation = self.rules.probation.millis();
-        let at_creation = |at: i64| at <= self.window.created + AT_CREATION;
+        let at_creation = |at: i64| is_of_making(at, self.created);
         let class = events::credential(event).map(|(_, class, _)| class);
         // The credential that this event tells of was stored a moment before it.
         let stored = |credential: &Credential| {
             let itself = Some(events::class(&credential.kind)) == class;
             credential
                 .created_date
-                .filter(|created| *created < event.time - if itself { STORED } else { 0 })
+                .filter(|created| *created < event.time.saturating_sub(if itself { STORED } else { 0 }))
         };
         let mut before = self.window.credentials.iter().filter_map(stored).peekable();
         let some = before.peek().is_some();
-        let old = before.all(|created| created + probation <= event.time || at_creation(created));
-        let young = |at: i64| at < event.time && at + probation > event.time && !at_creation(at);
+        let old =
+            before.all(|created| created.saturating_add(probation) <= event.time || at_creation(created));
+        let young =
+            |at: i64| at < event.time && at.saturating_add(probation) > event.time && !at_creation(at);
         let moved = self.events.iter().any(|other| {
             let linked = other.error.is_none() && other.kind.contains("FEDERATED_IDENTITY");
             let moved = linked || events::credential(other).is_some();
@@ -142,7 +146,7 @@ impl Story<'_> {
             events::class(&credential.kind) == class
                 && credential
                     .created_date
-                    .is_some_and(|created| created < event.time - STORED)
+                    .is_some_and(|created| created < event.time.saturating_sub(STORED))
         };
         self.sent_reset(event)
             && !self
@@ -155,7 +159,7 @@ impl Story<'_> {
     /// Whether nothing speaks against the first credential of its class on a young account.
     /// `event` is the user event that set it, when it was one.
     pub(super) fn may_be_first(&self, time: i64, class: FactorClass, event: Option<&Event>) -> bool {
-        let young = time - self.window.created <= self.rules.enrolment.millis();
+        let young = is_within(time, self.created, self.rules.enrolment);
         let earlier = self.events.iter().any(|other| {
             let same = events::credential(other).is_some_and(|(_, other, _)| other == class);
             let itself = event.is_some_and(|event| event == *other || are_twins(event, other));
@@ -178,7 +182,7 @@ impl Story<'_> {
             events::class(&credential.kind) == class
                 && credential
                     .created_date
-                    .is_none_or(|created| created < time - STORED)
+                    .is_none_or(|created| created < time.saturating_sub(STORED))
         });
         young && !earlier && !by_admin && !listed
     }
@@ -192,9 +196,10 @@ impl Story<'_> {
 
     /// Whether a line tells of a credential of `class` that was stored at `created`.
     pub(super) fn is_logged(&self, created: i64, class: FactorClass) -> bool {
-        let near = |time: i64| (time - created).abs() <= TELLS;
-        let written_down =
-            |time: i64| class == FactorClass::RecoveryCodes && (created..=created + CODES).contains(&time);
+        let near = |time: i64| time.abs_diff(created) <= TELLS.unsigned_abs();
+        let written_down = |time: i64| {
+            class == FactorClass::RecoveryCodes && (created..=created.saturating_add(CODES)).contains(&time)
+        };
         let by_user = self.events.iter().any(|event| {
             let set = events::credential(event).is_some_and(|(_, of, _)| of == class);
             set && written_down(event.time) || (set || event.kind == "REGISTER") && near(event.time)
@@ -213,7 +218,7 @@ pub(super) fn are_twins(one: &Event, other: &Event) -> bool {
     let (Some((one_act, one_old)), Some((other_act, other_old))) = (act(one), act(other)) else {
         return false;
     };
-    (one.time - other.time).abs() <= TWIN
+    one.time.abs_diff(other.time) <= TWIN.unsigned_abs()
         && events::code(one) == events::code(other)
         && one_act == other_act
         && one_old != other_old

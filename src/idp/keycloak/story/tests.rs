@@ -1240,3 +1240,157 @@ fn a_log_in_with_a_recovery_code_is_the_use_of_one() {
     failed.events[1].error = Some("invalid_user_credentials".to_owned());
     assert!(changes(&failed).is_empty());
 }
+
+// A reset by a node whose clock is behind, on an account that another node made: nothing was ever set before an account
+// was there, so it is no invitation, nor anything else that an account is made with.
+#[test]
+fn what_is_dated_before_the_account_was_made_belongs_to_no_making() {
+    let kind = |events: &[(i64, &str, &str, &str, Value)], made: i64| {
+        let mut window = window(events);
+        window.created = T + made * 1_000;
+        verdict(&window).0
+    };
+    let reset = [(0, "UPDATE_CREDENTIAL", "", "a", password())];
+    assert_eq!(kind(&reset, -600), ChangeKind::CredentialInitialised);
+    assert_eq!(
+        kind(&reset, 5),
+        ChangeKind::CredentialInitialised,
+        "clocks differ"
+    );
+    assert_eq!(kind(&reset, 6), ChangeKind::PasswordReset);
+    assert_eq!(
+        kind(&reset, 600),
+        ChangeKind::PasswordReset,
+        "it is yet to be made"
+    );
+    assert_eq!(kind(&reset, i64::MAX / 2_000), ChangeKind::PasswordReset);
+    let link = [(
+        0,
+        "FEDERATED_IDENTITY_LINK",
+        "",
+        "a",
+        json!({"identity_provider": "x"}),
+    )];
+    assert_eq!(kind(&link, -60), ChangeKind::CredentialInitialised);
+    assert_eq!(kind(&link, 60), ChangeKind::FederatedLinkChanged);
+    let phone = json!({"updated_phone": "+441"});
+    let filled_in = |made: i64| {
+        let mut window = window(&[(0, "UPDATE_PROFILE", "", "a", phone.clone())]);
+        window.created = T + made * 1_000;
+        changes(&window).len()
+    };
+    assert_eq!((filled_in(-60), filled_in(60)), (0, 1));
+    // By an administrator, too.
+    let mut set = window(&[]);
+    set.admin = vec![admin("x", 0, "ACTION", "/reset-password", "boss")];
+    set.created = T - 60_000;
+    assert_eq!(verdict(&set).0, ChangeKind::CredentialInitialised);
+    set.created = T + 60_000;
+    assert_eq!(verdict(&set).0, ChangeKind::PasswordSetByAdmin);
+}
+
+/// Every instant of a window that has a line of every sort in it.
+fn redated(window: &mut Window, mut next: impl FnMut() -> i64) {
+    window.created = next();
+    window.events.iter_mut().for_each(|event| event.time = next());
+    window.admin.iter_mut().for_each(|act| act.time = next());
+    window.former.iter_mut().for_each(|former| former.gone = next());
+    for credential in &mut window.credentials {
+        credential.created_date = Some(next());
+    }
+    window.sessions.values_mut().for_each(|began| *began = next());
+    window.whole = Some(Whole {
+        since: next(),
+        edits: vec![next(), next()],
+    });
+}
+
+fn everything() -> Window {
+    let otp = || json!({"credential_type": "otp"});
+    let codes = || json!({"credential_type": "recovery-authn-codes"});
+    let mut window = window(&[
+        (0, "SEND_RESET_PASSWORD", "", "a", none()),
+        (1, "UPDATE_PASSWORD", "", "a", password()),
+        (1, "UPDATE_CREDENTIAL", "", "a", password()),
+        (2, "LOGIN", "a", "a", none()),
+        (3, "LOGIN", "b", "b", codes()),
+        (4, "UPDATE_CREDENTIAL", "", "b", otp()),
+        (5, "REMOVE_CREDENTIAL", "", "b", otp()),
+        (6, "UPDATE_CREDENTIAL", "", "c", codes()),
+        (
+            7,
+            "FEDERATED_IDENTITY_LINK",
+            "",
+            "c",
+            json!({"identity_provider": "x"}),
+        ),
+        (
+            8,
+            "UPDATE_PROFILE",
+            "",
+            "c",
+            json!({"previous_phone": "+1", "updated_phone": "+2"}),
+        ),
+        (
+            9,
+            "UPDATE_CREDENTIAL",
+            "",
+            "d",
+            json!({"credential_type": "password", "custom_required_action": "x"}),
+        ),
+        (10, "REGISTER", "", "e", none()),
+    ]);
+    window.admin = vec![
+        admin("x", 0, "ACTION", "/reset-password", "boss"),
+        admin("y", 1, "PUT", "/execute-actions-email", "boss"),
+        admin("z", 2, "UPDATE", "", "boss"),
+    ];
+    window.former = vec![Former {
+        name: "email".to_owned(),
+        address: "old@example.test".to_owned(),
+        gone: T,
+    }];
+    window.credentials = credentials(&json!([
+        {"id": "p", "type": "password", "createdDate": 1}, {"id": "o", "type": "otp", "createdDate": 1},
+        {"id": "r", "type": "recovery-authn-codes", "createdDate": 1},
+    ]));
+    window.sessions = ["a", "b", "c", "d"].map(|id| (id.to_owned(), T)).into();
+    window
+}
+
+mod instants {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn instant() -> impl Strategy<Value = i64> {
+        let near = |at: i64| (-100_000_000_i64..100_000_000).prop_map(move |off| at.saturating_add(off));
+        prop_oneof![
+            any::<i64>(),
+            Just(i64::MIN),
+            Just(i64::MAX),
+            near(0),
+            near(T),
+            near(i64::MIN),
+            near(i64::MAX),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        // P15: whatever an instant from outside is, the account is judged, and nobody else waits for it.
+        #[test]
+        fn no_instant_makes_a_story_panic(
+            instants in proptest::collection::vec(instant(), 40),
+            received in instant(),
+            ahead in instant(),
+        ) {
+            let mut window = everything();
+            let mut each = instants.into_iter().cycle();
+            redated(&mut window, || each.next().unwrap_or_default());
+            let told = judge(&window, &rules(), Timestamp::from_millis(received), Span::from_millis(ahead));
+            prop_assert!(told.len() >= 8);
+        }
+    }
+}
