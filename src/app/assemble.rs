@@ -20,7 +20,7 @@ use crate::config::upstream::{CannotHold as Cannot, Upstream};
 use crate::config::webhook::Webhook;
 use crate::domain::policy::Policy;
 use crate::domain::time::Span;
-use crate::domain::wording::Wording;
+use crate::domain::wording::{Terms, Wording};
 use crate::flow::{Flow, inforce};
 use crate::http::pages::{Brand, Logo};
 use crate::idp::keycloak::hook::HookSettings;
@@ -256,7 +256,7 @@ pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
 /// The words and the zone in which owners are told.
 #[must_use]
 pub fn wording(config: &Config) -> Wording {
-    Wording::new(config.branding.time_zone.clone(), &config.branding.words)
+    Wording::new(config.branding.time_zone.clone(), &config.branding.words).with(Terms::of(&config.policy))
 }
 
 /// `Name <address>` taken apart; without a name the deployment's own.

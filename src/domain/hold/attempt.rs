@@ -109,6 +109,7 @@ pub(super) const fn content(message: Message, count: u32, now: Now) -> Content {
         count: Some(count),
         frozen: false,
         ended: None,
+        at_end: None,
     }
 }
 
