@@ -37,7 +37,7 @@ use crate::domain::ceiling::Class;
 use crate::domain::policy::{Choice, Policy};
 use crate::domain::subject::UpstreamId;
 use crate::domain::tier::{Expression, TierName};
-use crate::domain::wording::Wording;
+use crate::domain::wording::{Terms, Wording};
 use crate::flow::Flow;
 use crate::http::pages::Brand;
 use crate::notify::mail::{Messages, Sender};
@@ -320,7 +320,7 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
     };
     let clock: Arc<dyn Clock> = parts.clock.clone();
     let notifier = MailboxNotifier {
-        messages: Messages::new(Wording::default(), sender)?,
+        messages: Messages::new(wording()?, sender)?,
         mailbox: Arc::clone(parts.mailbox),
         clock: Arc::clone(&clock),
     };
@@ -344,7 +344,12 @@ async fn sidecar(parts: &Parts<'_>) -> anyhow::Result<crate::http::context::Cont
         support: Some(SUPPORT.to_owned()),
         ..Brand::default()
     };
-    serving::context(flow, broker, brand, Wording::default())
+    serving::context(flow, broker, brand, wording()?)
+}
+
+/// The words, with the demo's own clocks.
+fn wording() -> anyhow::Result<Wording> {
+    Ok(Wording::default().with(Terms::of(&policy()?)))
 }
 
 fn settings(parts: &Parts<'_>, id: UpstreamId) -> anyhow::Result<BrokerSettings> {

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use reentry::domain::ceiling::Ceiling;
 use reentry::domain::change::ChangeKind;
 use reentry::domain::notice::{Content, Ended, Message, Notice};
+use reentry::domain::policy::AtEnd;
 use reentry::domain::subject::account::{ChannelId, ContactKind};
 use reentry::domain::time::Timestamp;
 use reentry::domain::wording::Wording;
@@ -69,6 +70,7 @@ fn notice(message: Message, change: Option<ChangeKind>) -> Notice {
             count: None,
             frozen: FROZEN.contains(&message),
             ended: (message == Message::FreezeEnded).then_some(Ended::Unfounded),
+            at_end: (message == Message::FreezeEnded).then_some(AtEnd::FreshEligibleLogin),
         },
     }
 }
@@ -289,7 +291,7 @@ fn every_message_says_what_to_do_if_this_was_not_you() {
             };
             let text = messages.render(&outgoing(&notice)).unwrap().text;
             let turns =
-                text.contains("Get in touch: ") && text.contains(&format!("reference {}", notice.case));
+                text.contains("et in touch: ") && text.contains(&format!("reference {}", notice.case));
             assert!(turns || text.contains(LINK), "{name}: {text}");
         }
     }

@@ -20,7 +20,7 @@ use crate::config::upstream::{CannotHold as Cannot, Upstream};
 use crate::config::webhook::Webhook;
 use crate::domain::policy::Policy;
 use crate::domain::time::Span;
-use crate::domain::wording::Wording;
+use crate::domain::wording::{Terms, Wording};
 use crate::flow::{Flow, inforce};
 use crate::http::pages::{Brand, Logo};
 use crate::idp::keycloak::hook::HookSettings;
@@ -29,7 +29,7 @@ use crate::notify::Gateways;
 use crate::notify::mail::{Messages, Sender};
 use crate::notify::outbound::{self, Limits};
 use crate::notify::smtp::{Mailer, Relay, Security};
-use crate::notify::webhook::{Receiver, SigningSecret, Webhooks};
+use crate::notify::webhook::{Gone, Receiver, SigningSecret, Webhooks};
 use crate::oidc::Broker;
 use crate::oidc::keys::rotation::Schedule;
 use crate::oidc::keys::{KEEP_RETIRED, KeyRing};
@@ -162,6 +162,7 @@ fn notifier(config: &Config, broker: &Broker) -> anyhow::Result<Arc<dyn Notifier
         outbound: Arc::clone(&outbound),
         receivers: config.webhooks.iter().map(receiver).collect(),
         patience: config.outbound.give_up_after,
+        gone: Gone::default(),
     };
     Ok(Arc::new(Farewells {
         inner: Arc::new(webhooks),
@@ -256,7 +257,7 @@ pub fn mailer(config: &Config, mail: &Mail) -> anyhow::Result<Mailer> {
 /// The words and the zone in which owners are told.
 #[must_use]
 pub fn wording(config: &Config) -> Wording {
-    Wording::new(config.branding.time_zone.clone(), &config.branding.words)
+    Wording::new(config.branding.time_zone.clone(), &config.branding.words).with(Terms::of(&config.policy))
 }
 
 /// `Name <address>` taken apart; without a name the deployment's own.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::{Change, ChangeKind, Proof};
 use crate::domain::hold::Record;
-use crate::domain::policy::Policy;
+use crate::domain::policy::{AtEnd, Policy};
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, FactorClass};
 use crate::domain::time::Timestamp;
 
@@ -122,7 +122,7 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
-    /// Two administrators found that the report was right.
+    /// Two administrators found that the report was right, and the addresses of before were put back.
     ForTheOwner,
     /// Two administrators found nothing wrong.
     Unfounded,
@@ -130,6 +130,8 @@ pub enum Ended {
     Lapsed,
     /// Somebody proved to be the owner: a passkey, trusted people, an identity check.
     Proven,
+    /// Two administrators found that the report was right; no address had been changed.
+    TakenBack,
 }
 
 /// What a message says; every word of it is a fact of the stored transition.
@@ -160,6 +162,9 @@ pub struct Content {
     /// How a freeze ended, for the message that says so.
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// What else than time it takes until what limits the account has ended; `None` where nothing does.
+    #[serde(default)]
+    pub at_end: Option<AtEnd>,
 }
 
 /// One message to one channel.
@@ -236,5 +241,25 @@ pub fn content_of(change: &Change) -> Content {
         count: None,
         frozen: false,
         ended: None,
+        at_end: None,
+    }
+}
+
+/// The content of a message about no change, to be completed.
+#[must_use]
+pub const fn nothing(at: Timestamp) -> Content {
+    Content {
+        message: Message::RestrictionKept,
+        change: None,
+        at,
+        origin: None,
+        allowed: None,
+        until: None,
+        locale: None,
+        name: String::new(),
+        count: None,
+        frozen: false,
+        ended: None,
+        at_end: None,
     }
 }

@@ -3,6 +3,8 @@
 //! A deployment may call the action classes by its own names ("send money", "move shares"). Nothing internal
 //! gets out: whoever reads this has just lost a phone, or is being robbed, and has never heard of a tier.
 
+mod terms;
+
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
@@ -10,8 +12,11 @@ use jiff::tz::TimeZone;
 use crate::domain::ceiling::{Ceiling, Class, STANDARD};
 use crate::domain::change::ChangeKind;
 use crate::domain::notice::{Content, Ended, Message};
+use crate::domain::policy::AtEnd;
 use crate::domain::subject::account::{ContactKind, FactorClass};
 use crate::domain::time::{Span, Timestamp};
+
+pub use terms::Terms;
 
 /// How the standard classes are called unless a deployment says otherwise; each completes "you can …". A class may
 /// be more than one thing, divided by semicolons.
@@ -38,6 +43,7 @@ const MAX_NAME: usize = 40;
 pub struct Wording {
     classes: BTreeMap<Class, String>,
     zone: TimeZone,
+    terms: Terms,
 }
 
 impl Default for Wording {
@@ -55,7 +61,11 @@ impl Wording {
             .filter_map(|(class, words)| Some((Class::parse(class)?, (*words).to_owned())))
             .collect();
         classes.extend(own.clone());
-        Self { classes, zone }
+        Self {
+            classes,
+            zone,
+            terms: Terms::default(),
+        }
     }
 
     /// A date and a time of day with the zone's name: `21 November 2026, 09:12 UTC`.
@@ -163,8 +173,14 @@ impl Wording {
             _ if content.frozen => {
                 Some("The account is frozen, and stays so: nobody can use it, you included.".to_owned())
             }
-            (Some(allowed), _) if !allowed.is_full() => Some(self.restriction(allowed, content.until)),
+            (Some(allowed), _) if !allowed.is_full() => {
+                Some(self.limits(allowed, content.until, content.at_end))
+            }
             (_, FreezeEnded) => None,
+            _ if content.at_end.is_some() => content.change.map(|_| {
+                "This limits nothing more. What an earlier change limits stays so until you have signed in anew."
+                    .to_owned()
+            }),
             _ => content
                 .change
                 .map(|_| "Nothing is limited: everything works as before.".to_owned()),
@@ -199,7 +215,30 @@ impl Wording {
                     .to_owned(),
             ),
         }
+        // What follows a lapse was said above: no time ends that.
+        if let Some(hold) = freeze
+            .hold
+            .filter(|_| freeze.ready.is_some() || freeze.lapse.is_none())
+        {
+            said.push(format!(
+                "After it has ended the account can only be read for {}. {}",
+                Self::length(hold),
+                self.then(AtEnd::FreshEligibleLogin).unwrap_or_default()
+            ));
+        }
         said.push(turn_to(freeze.support, freeze.reference));
+        said
+    }
+
+    /// What the restriction means, and what else than time it takes until it has ended.
+    #[must_use]
+    pub fn limits(&self, allowed: &Ceiling, until: Option<Timestamp>, at_end: Option<AtEnd>) -> String {
+        let mut said = self.restriction(allowed, until);
+        // Without an end there is nothing that could follow it.
+        if let Some(then) = until.and(at_end).and_then(|at_end| self.then(at_end)) {
+            said.push(' ');
+            said.push_str(&then);
+        }
         said
     }
 
@@ -235,6 +274,8 @@ pub struct Freeze<'a> {
     pub lapse: Option<Timestamp>,
     /// How many administrators have found the same so far.
     pub approvals: usize,
+    /// How long the account can only be read afterwards, where that is known.
+    pub hold: Option<Span>,
     /// Whom to turn to.
     pub support: Option<&'a str>,
     /// What to name there.
@@ -250,6 +291,12 @@ pub fn turn_to(support: Option<&str>, reference: &str) -> String {
     }
 }
 
+/// The same as the end of a sentence: `If this was not you, ` goes before it.
+#[must_use]
+pub fn in_touch(support: Option<&str>, reference: &str) -> String {
+    turn_to(support, reference).replacen("Get in touch", "get in touch", 1)
+}
+
 /// Who or what ended a freeze, and what that means for what was changed.
 #[must_use]
 pub const fn ended(how: Ended) -> &'static str {
@@ -257,6 +304,10 @@ pub const fn ended(how: Ended) -> &'static str {
         Ended::ForTheOwner => {
             "Two people of our staff found that the report was right. What was changed has been taken back, and the \
              addresses of before are the account's again."
+        }
+        Ended::TakenBack => {
+            "Two people of our staff found that the report was right. The ways to sign in that were set up with the \
+             change, or after it, have been removed. No address was concerned."
         }
         Ended::Unfounded => {
             "Two people of our staff found nothing wrong with the change. Nothing was removed."

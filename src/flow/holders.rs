@@ -201,6 +201,7 @@ async fn told(flow: &Flow, subject: &Subject, other: &str) -> Result<(), FlowErr
             count: None,
             frozen: false,
             ended: None,
+            at_end: None,
         };
         let notices = notice::plan(&record, account, &case, now.latest(), &content, &policy);
         let effects = notices.into_iter().filter(|n| n.before).map(|mut notice| {

@@ -5,10 +5,13 @@
 
 use std::sync::Mutex;
 
+use crate::domain::audit::Entry;
+use crate::domain::change::Row;
 use crate::domain::hold::Cause;
-use crate::domain::hold::contest::Contest;
 use crate::domain::hold::contest::report::{self as words, ReportRefusal, Word};
+use crate::domain::hold::contest::{Contest, Finding};
 use crate::domain::hold::{Record, Transition};
+use crate::domain::notice::{self, Content};
 use crate::domain::policy::Policy;
 use crate::domain::subject::account::Account;
 use crate::domain::time::{Now, Timestamp};
@@ -31,6 +34,10 @@ pub struct View {
     pub heard: bool,
     /// When this channel said that it was the owner after all.
     pub owned: Option<Timestamp>,
+    /// How the whole account stands: the restriction in force, if any.
+    pub stands: Content,
+    /// Administrators found that what this is about was not the owner's: it was taken back.
+    pub taken_back: bool,
     /// What time it is, for the words on the page.
     pub now: Timestamp,
 }
@@ -103,7 +110,10 @@ pub async fn look(flow: &Flow, token: &str) -> Result<View, ReportError> {
     let owned = disputed
         .as_ref()
         .and_then(|c| c.owned.iter().find(|(by, _)| *by == link.channel));
+    let now = flow.now(loaded.store_time);
     Ok(View {
+        stands: record.stated(notice::nothing(now.latest()), None, now),
+        taken_back: taken_back(flow, &link, &record, &cause).await?,
         cause,
         reported,
         heard,
@@ -112,6 +122,23 @@ pub async fn look(flow: &Flow, token: &str) -> Result<View, ReportError> {
         now: flow.clock.now(),
         link,
     })
+}
+
+/// Whether a freeze about `cause`, or about what came before it, ended with the finding that it was not the owner.
+async fn taken_back(flow: &Flow, link: &Link, record: &Record, cause: &Cause) -> Result<bool, FlowError> {
+    let lines = flow
+        .store
+        .audit(Some(&link.key), Timestamp::from_millis(i64::MAX), 200)
+        .await?;
+    let contested = |e: &Entry| {
+        let case = e.case.as_deref().and_then(|case| record.cause(case));
+        case.is_some_and(|contested| contested.at <= cause.at)
+    };
+    let found = |e: &Entry| {
+        let owner = e.details.get("finding").map(String::as_str) == Some(Finding::Owner.as_str());
+        e.action == "thawed" && owner && e.at >= cause.at && contested(e) && cause.row != Row::AfterContest
+    };
+    Ok(lines.iter().any(|(_, entry)| found(entry)))
 }
 
 /// Acts on a link.

@@ -8,6 +8,8 @@ pub mod access;
 pub mod documents;
 pub mod letters;
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -28,6 +30,7 @@ use crate::http::context::Context;
 use crate::http::extract::{Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::routes::Route;
+use crate::ports::idp::IdpError;
 use crate::ports::store::{Parts, StoreError};
 
 /// What is served here.
@@ -47,6 +50,8 @@ pub const ROUTES: &[Route] = &[
 const MOST: usize = 500;
 /// Lines of a page that does not say how many.
 const USUAL: usize = 100;
+/// Longest wait for the identity provider's word whether there is an account.
+const ASKED: Duration = Duration::from_secs(5);
 /// Most accounts in a hold that are looked at for one list.
 const LOOKED_AT: usize = 50_000;
 
@@ -59,7 +64,9 @@ impl From<StoreError> for Problem {
 impl From<FlowError> for Problem {
     fn from(error: FlowError) -> Self {
         match error {
-            FlowError::Unknown(_) => Self::not_found().detail("there is no such account"),
+            FlowError::Unknown(_) | FlowError::Idp(IdpError::UnknownSubject) => {
+                Self::not_found().detail("there is no such account")
+            }
             other => Self::unavailable(other),
         }
     }
@@ -111,11 +118,12 @@ async fn subjects(
                 .map(|(key, _): &(_, Value)| documents::write_key(key));
             break;
         }
-        let loaded = flow.store.read(&key, Parts::RECORD).await?;
+        let loaded = flow.store.read(&key, Parts::GRANTS).await?;
         let now = flow.now(loaded.store_time);
         let Some(record) = loaded.record else { continue };
-        let document = documents::summary(&record, now);
-        if documents::state(&record, now).shown(asked.state) {
+        let brokered = brokered(&context, &record.subject);
+        let (state, document) = documents::summary(&record, loaded.grants.as_ref(), brokered, now);
+        if state.shown(asked.state) {
             items.push((key, document));
         }
     }
@@ -133,11 +141,32 @@ async fn subject(
     let loaded = context
         .flow
         .store
-        .read(&context.flow.key(&subject), Parts::ACCOUNT)
+        .read(&context.flow.key(&subject), Parts::ALL)
         .await?;
+    if loaded.record.is_none() && loaded.account.is_none() {
+        there_is(&context.flow, &subject).await?;
+    }
     let now = context.flow.now(loaded.store_time);
-    let document = documents::subject(&subject, &loaded, now);
+    let brokered = brokered(&context, &subject);
+    let document = documents::subject(&subject, &loaded, brokered, now);
     Ok(axum::Json(document).into_response())
+}
+
+/// Whether the account's users log in here, so that it has tokens of ours.
+fn brokered(context: &Context, subject: &Subject) -> bool {
+    context.broker.settings.upstream(&subject.upstream).is_some()
+}
+
+/// The store knows nothing of the account: whether there is one only the identity provider can say.
+async fn there_is(flow: &Flow, subject: &Subject) -> Result<(), Problem> {
+    let idp = flow.idp(&subject.upstream)?;
+    match tokio::time::timeout(ASKED, idp.account(&subject.sub)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(FlowError::from(error).into()),
+        Err(_) => Err(Problem::unavailable(
+            "the identity provider did not say in time whether there is such an account",
+        )),
+    }
 }
 
 #[derive(Debug, Deserialize)]

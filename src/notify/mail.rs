@@ -10,6 +10,7 @@ use minijinja::value::Value;
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use crate::domain::notice::Message;
+use crate::domain::policy::AtEnd;
 use crate::domain::wording::{self, Freeze, Wording};
 use crate::ports::notifier::Outgoing;
 
@@ -122,6 +123,9 @@ impl Messages {
             freeze => self.freeze(outgoing),
             ended => content.ended.map(wording::ended),
             turn_to => wording::turn_to(self.sender.support.as_deref(), &notice.case),
+            in_touch => wording::in_touch(self.sender.support.as_deref(), &notice.case),
+            then => self.wording.then(AtEnd::FreshEligibleLogin),
+            lag => self.wording.lag(),
             before => notice.before,
             newcomer => !notice.before,
             link,
@@ -161,6 +165,7 @@ impl Messages {
             ready: content.until.filter(|_| decided),
             lapse: content.until.filter(|_| !decided),
             approvals: 0,
+            hold: None,
             support: self.sender.support.as_deref(),
             reference: &outgoing.notice.case,
         })

@@ -191,6 +191,7 @@ fn with_addresses_everywhere() -> Write {
             count: None,
             frozen: false,
             ended: None,
+            at_end: None,
         },
     };
     Write {

@@ -81,6 +81,7 @@ fn notice() -> Effect {
             count: None,
             frozen: false,
             ended: None,
+            at_end: None,
             name: "Alice".to_owned(),
         },
     }))

@@ -1,9 +1,11 @@
 //! The owner's page: what it says, what it lets one do, and that it shortens nothing.
 
+use reentry::domain::hold::Told;
 use reentry::domain::subject::account::{Factor, FactorClass};
 use reentry::domain::time::Span;
 use reentry::flow::session::{self, Login};
 use reentry::ports::clock::Clock;
+use reentry::ports::store::{Parts, Write};
 use reqwest::header;
 
 use crate::world::{ANA, CLEO, DINA, World};
@@ -108,6 +110,51 @@ async fn a_limited_account_says_what_works_what_waits_and_who_was_told() {
     for inline in [" style=", "<style", "onclick", "<script>", "javascript:"] {
         assert!(!page.contains(inline), "{inline}");
     }
+}
+
+// A store that lost who was told says that, and not that nothing was accepted yet.
+#[tokio::test]
+async fn what_the_store_lost_about_who_was_told_is_said_as_lost() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let key = world.flow.key(&world.subject(ANA));
+    let forget = world.flow.store.update(&key, Parts::ACCOUNT, None, &|loaded| {
+        let mut record = loaded.record.clone()?;
+        for cause in &mut record.causes {
+            cause.reference = format!("{}x", cause.reference);
+            cause.told = Told::Unknown;
+        }
+        Some(Write {
+            record: Some(record),
+            ..Write::default()
+        })
+    });
+    forget.await.unwrap();
+    world.clock.advance(Span::from_hours(1));
+    let cookie = sign_in(&world, ANA, "s1").await;
+    let page = page(&world, &cookie).await;
+    assert!(
+        page.contains("Our records of who was told, and when, were lost."),
+        "{page}"
+    );
+    assert!(!page.contains("We keep trying"), "{page}");
+}
+
+// ISS-7: where a hold ends by a fresh log-in only, the page does not promise that time is enough.
+#[tokio::test]
+async fn an_administrators_page_says_that_time_alone_is_not_enough() {
+    let world = World::start().await;
+    world.reset(CLEO).await;
+    world.clock.advance(Span::from_hours(6));
+    let cookie = sign_in(&world, CLEO, "s1").await;
+    let page = page(&world, &cookie).await;
+    assert!(
+        !page.contains("Everything works again") && !page.contains("Works again"),
+        "{page}"
+    );
+    assert!(page.contains("stays so until you have signed in anew"), "{page}");
+    let told = world.mails_to("cleo").last().unwrap().text.clone();
+    assert!(told.contains("stays so until you have signed in anew"), "{told}");
 }
 
 #[tokio::test]

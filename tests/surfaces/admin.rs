@@ -83,6 +83,52 @@ async fn only_our_own_token_for_the_api_opens_it() {
     }
 }
 
+// ISS-7: a hold that asks for a fresh log-in is not over for tokens when its time is, and the API says what they say.
+#[tokio::test]
+async fn a_hold_that_waits_for_a_login_says_so_and_is_listed() {
+    let world = World::start().await;
+    world.reset(CLEO).await;
+    world.after(Span::from_days(8)).await;
+    let path = format!("/api/v1/subjects/demo/{CLEO}");
+    let (_, account) = world.get(&path, STATIC_KEY).await;
+    assert_eq!(account["state"], "awaits_login", "{account}");
+    assert_eq!(account["recovery_scope"], "read");
+    assert_eq!(account["recovery_until"], Value::Null);
+    assert!(account["recovery_ref"].as_str().unwrap().starts_with("rc_"));
+    let listed = world
+        .get("/api/v1/subjects?state=awaits_login", STATIC_KEY)
+        .await
+        .1;
+    assert_eq!(listed["subjects"][0]["sub"], CLEO, "{listed}");
+    assert_eq!(
+        world.get("/api/v1/subjects?state=held", STATIC_KEY).await.1["subjects"],
+        json!([])
+    );
+    // A session that logged in after the end has whole tokens.
+    world.token(CLEO, |_| {}).await;
+    let (_, account) = world.get(&path, STATIC_KEY).await;
+    assert_eq!(
+        (&account["state"], &account["recovery_scope"]),
+        (&json!("quiet"), &json!("full"))
+    );
+}
+
+// An account of which the store knows nothing is asked for at the identity provider, once, and not for long.
+#[tokio::test]
+async fn an_account_that_nobody_knows_is_not_found() {
+    let world = World::start().await;
+    let (status, body) = world.get("/api/v1/subjects/demo/nope", STATIC_KEY).await;
+    assert_eq!(
+        (status, &body["type"]),
+        (404, &json!("urn:reentry:problem:not-found"))
+    );
+    let (status, body) = world
+        .get(&format!("/api/v1/subjects/demo/{ANA}"), STATIC_KEY)
+        .await;
+    assert!(status == 200 && body["state"] == "quiet", "{body}");
+    assert_eq!(world.get("/api/v1/subjects/other/nope", STATIC_KEY).await.0, 404);
+}
+
 // row I4: a held administrator acts on nobody, with a token from before, too (ISS-8).
 #[tokio::test]
 async fn an_administrator_whose_own_account_is_limited_is_refused() {

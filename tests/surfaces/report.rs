@@ -110,6 +110,54 @@ async fn looking_changes_nothing_and_pressing_freezes() {
     assert_eq!(world.mails_to("ana").len(), mails.len(), "nobody is told anew");
 }
 
+// After two administrators found that it was not the owner, the old link says how the account stands, and not that there
+// is nothing to do; the link of the message about the end names one case, also when it freezes again.
+#[tokio::test]
+async fn an_old_link_after_a_thaw_says_what_was_taken_back_and_what_still_limits() {
+    let world = World::start().await;
+    world.reset(ANA).await;
+    let link = world.report_link("ana");
+    post(&world, &link).await;
+    let (_, _, page) = get(&world, &link).await;
+    assert!(
+        page.contains("can only be read for 1 day. After that it stays so until you have signed in anew"),
+        "{page}"
+    );
+    assert!(page.contains("every way to sign in to the account is at least 7 days old"));
+    assert!(page.contains("may go on for up to 15 minutes"), "{page}");
+    world.deliver().await;
+    let told = world.mails_to("ana").last().unwrap().text.clone();
+    assert!(told.contains("may go on for up to 15 minutes"), "{told}");
+    for who in [CLEO, DINA] {
+        let token = world.token(who, |_| {}).await;
+        world.thaw(ANA, &token, "owner").await;
+    }
+    world.after(Span::from_hours(25)).await;
+    let ended = world.mails_to("ana").last().unwrap().clone();
+    assert!(
+        ended
+            .text
+            .contains("have been removed. No address was concerned.")
+            && !ended.text.contains("addresses of before are")
+            && ended.text.contains("until you have signed in anew"),
+        "{}",
+        ended.text
+    );
+    let (_, _, page) = get(&world, &link).await;
+    assert!(
+        page.contains("not do anything else") && page.contains("was removed"),
+        "{page}"
+    );
+    assert!(!page.contains("There is nothing to do"), "{page}");
+    let (_, page) = post(&world, &ended.link("/cancel/")).await;
+    let case = world.record(ANA).await.unwrap().contest.unwrap().case;
+    let named: std::collections::BTreeSet<&str> = page
+        .match_indices("rc_")
+        .map(|(at, _)| &page[at..at + case.len()])
+        .collect();
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), [case.as_str()]);
+}
+
 // Whoever reported wrongly has a way to say so: it ends nothing, and is there for those who decide.
 #[tokio::test]
 async fn it_was_me_after_all_is_shown_to_those_who_decide_and_ends_nothing() {

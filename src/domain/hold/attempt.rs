@@ -109,6 +109,7 @@ pub(super) const fn content(message: Message, count: u32, now: Now) -> Content {
         count: Some(count),
         frozen: false,
         ended: None,
+        at_end: None,
     }
 }
 
@@ -154,6 +155,7 @@ pub fn tampered(
         let content = Content {
             allowed: Some(restriction.allowed),
             until: restriction.until,
+            at_end: Some(old.at_end(now)),
             frozen: old.contest.as_ref().is_some_and(|c| c.enforced),
             ..content(Message::RestrictionKept, count, now)
         };

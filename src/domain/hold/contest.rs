@@ -157,6 +157,13 @@ impl Doubt {
 const STILL_THERE: Span = Span::from_hours(1);
 
 impl Contest {
+    /// Whether the store had lost it and only the identity provider still knew: nobody knows who reported, since when it
+    /// stands, and when that was told.
+    #[must_use]
+    pub const fn is_rebuilt(&self) -> bool {
+        self.by.0.is_empty()
+    }
+
     /// When the sweeper has to look.
     #[must_use]
     pub fn due(&self) -> Timestamp {
@@ -211,19 +218,10 @@ fn tell(t: &mut Transition, account: &Account, message: Message, now: Now, polic
 }
 
 /// A message that is about no change.
-const fn plain(message: Message, now: Now) -> Content {
+fn plain(message: Message, now: Now) -> Content {
     Content {
         message,
-        change: None,
-        at: now.latest(),
-        origin: None,
-        allowed: None,
-        until: None,
-        locale: None,
-        name: String::new(),
-        count: None,
-        frozen: false,
-        ended: None,
+        ..notice::nothing(now.latest())
     }
 }
 

@@ -2,6 +2,7 @@
 //! follows from what is stored and from the time that is asked about.
 
 use super::contest::Contest;
+use super::episode::Episode;
 use super::{Cause, Posture, Record, Restriction, Told};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::notice::Content;
@@ -82,6 +83,20 @@ impl Record {
         })
     }
 
+    /// What tokens of a session say that has not logged in since holds ended by time that ask for that.
+    #[must_use]
+    pub fn waits_for_login(&self, now: Now) -> Option<Restriction> {
+        self.awaits_login(now, None, false)
+    }
+
+    /// How tokens become whole after what restricts the account at `now`: the strictest way of all that runs.
+    #[must_use]
+    pub fn at_end(&self, now: Now) -> AtEnd {
+        let mut running = self.episodes(|c| c.enforced);
+        running.retain(|e| now.earliest() < e.end());
+        running.iter().map(Episode::at_end).max().unwrap_or(AtEnd::Auto)
+    }
+
     /// What a message says, with how the whole account stands: everything that restricts it at `now`, and `more` that is
     /// about to. What a message says about one change alone is false where another one still holds.
     #[must_use]
@@ -97,6 +112,7 @@ impl Record {
         let runs = |c: &&Cause| c.holds() && c.enforced && now.earliest() < c.end();
         let all: Vec<&Cause> = self.causes.iter().filter(runs).chain(more).collect();
         let doubtful = self.doubtful().map(|_| Ceiling::of(&["read"]));
+        let waits = || self.waits_for_login(now).map(|_| AtEnd::FreshLogin);
         let ceilings = all.iter().map(|c| &c.allowed).chain(&doubtful);
         let allowed = ceilings.fold(Ceiling::Full, |all, one| all.intersect(one));
         // Nobody has been told yet, or this message is what tells: the nominal end.
@@ -107,6 +123,7 @@ impl Record {
         Content {
             frozen: false,
             until: all.iter().map(end).max().filter(|_| doubtful.is_none()),
+            at_end: all.iter().map(|c| c.at_end).max().or_else(waits),
             allowed: (!allowed.is_full()).then_some(allowed),
             ..content
         }

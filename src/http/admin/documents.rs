@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::domain::audit::{Actor, Entry};
 use crate::domain::hold::contest::Contest;
-use crate::domain::hold::{Cause, Effect, Record, Told};
+use crate::domain::hold::{Cause, Effect, Record, Restriction, Told};
 use crate::domain::policy::Rollout;
+use crate::domain::session::{Grants, Session};
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, ChannelId};
 use crate::domain::time::{Now, Timestamp};
@@ -25,6 +26,8 @@ pub enum Filter {
     Held,
     /// Frozen by a report.
     Contested,
+    /// Over by time, but for a fresh log-in.
+    AwaitsLogin,
 }
 
 /// How an account stands.
@@ -36,6 +39,8 @@ pub enum Standing {
     Held,
     /// Nothing is issued.
     Contested,
+    /// The time of a hold is over, and tokens stay reduced until a fresh log-in.
+    AwaitsLogin,
     /// Only observed: what would be reduced is not (roll-out).
     Observed,
 }
@@ -46,6 +51,7 @@ impl Standing {
             Self::Quiet => "quiet",
             Self::Held => "held",
             Self::Contested => "contested",
+            Self::AwaitsLogin => "awaits_login",
             Self::Observed => "observed",
         }
     }
@@ -57,18 +63,37 @@ impl Standing {
             None => self != Self::Quiet,
             Some(Filter::Held) => self == Self::Held,
             Some(Filter::Contested) => self == Self::Contested,
+            Some(Filter::AwaitsLogin) => self == Self::AwaitsLogin,
         }
     }
 }
 
-/// How a record stands at `now`.
-#[must_use]
-pub fn state(record: &Record, now: Now) -> Standing {
-    match (&record.contest, record.restriction(now)) {
+/// What an account's tokens say now: the restriction that runs, or what ended holds still ask of the sessions of
+/// `grants`. Where there is no session, what one that has not logged in anew would be given. At an identity provider whose
+/// users do not log in here (`brokered` is false) its own tokens count, which no session waits for.
+fn restriction(record: &Record, grants: Option<&Grants>, brokered: bool, now: Now) -> Option<Restriction> {
+    if let Some(running) = record.restriction(now) {
+        return Some(running);
+    }
+    let wait = record.waits_for_login(now)?;
+    if record.doubt().is_some() {
+        return Some(wait);
+    }
+    let sessions = grants.map(|g| g.sessions.as_slice()).unwrap_or_default();
+    let lives = |s: &&Session| s.ended.is_none() && record.session_lives(s.began, s.upstream_sid.as_deref());
+    let living: Vec<&Session> = sessions.iter().filter(lives).collect();
+    let whole = |s: &&Session| record.awaits_login(now, s.auth_time, s.eligible).is_none();
+    let all_whole = !living.is_empty() && living.iter().all(whole);
+    (brokered && !all_whole).then_some(wait)
+}
+
+/// How a record stands at `now`, where its tokens say `restriction`.
+fn state(record: &Record, restriction: Option<&Restriction>, now: Now) -> Standing {
+    match (&record.contest, restriction) {
         (Some(contest), _) if contest.enforced => Standing::Contested,
-        (_, Some(_)) => Standing::Held,
+        (_, Some(_)) if record.restriction(now).is_some() || record.doubt().is_some() => Standing::Held,
+        (_, Some(_)) => Standing::AwaitsLogin,
         (Some(_), None) => Standing::Observed,
-        (None, None) if record.doubt().is_some() => Standing::Held,
         (None, None) if record.shadow(now).is_some() => Standing::Observed,
         (None, None) => Standing::Quiet,
     }
@@ -113,10 +138,11 @@ pub fn read_key(text: &str) -> Result<SubjectKey, Problem> {
         .ok_or_else(|| Problem::bad_request("`after` is what `next` said"))
 }
 
-/// One line of a list.
+/// One line of a list, and how the account stands. `brokered`: its users log in here.
 #[must_use]
-pub fn summary(record: &Record, now: Now) -> Value {
-    let restriction = record.restriction(now);
+pub fn summary(record: &Record, grants: Option<&Grants>, brokered: bool, now: Now) -> (Standing, Value) {
+    let restriction = restriction(record, grants, brokered, now);
+    let state = state(record, restriction.as_ref(), now);
     let last = record.causes.iter().rfind(|c| c.holds());
     let kinds: Vec<_> = record
         .causes
@@ -124,10 +150,10 @@ pub fn summary(record: &Record, now: Now) -> Value {
         .filter(|c| c.holds() && now.earliest() < c.end())
         .map(|c| c.kind)
         .collect();
-    json!({
+    let document = json!({
         "upstream": record.subject.upstream,
         "sub": record.subject.sub,
-        "state": state(record, now).as_str(),
+        "state": state.as_str(),
         "recovery_scope": restriction.as_ref().map_or_else(|| "full".to_owned(), |r| r.allowed.to_string()),
         "recovery_until": restriction.as_ref().and_then(|r| r.until).map(Wording::machine),
         "recovery_ref": restriction.map(|r| r.reference),
@@ -137,15 +163,16 @@ pub fn summary(record: &Record, now: Now) -> Value {
         "rollout": last.map(|c| rollout(c.rollout)),
         "told": last.map(|c| told(c.told)),
         "thaw_approvals": record.disputed().and_then(|c| c.thaw.as_ref()).map_or(0, |t| t.approvals.len()),
-    })
+    });
+    (state, document)
 }
 
 /// Everything about one account.
 #[must_use]
-pub fn subject(subject: &Subject, loaded: &Loaded, now: Now) -> Value {
+pub fn subject(subject: &Subject, loaded: &Loaded, brokered: bool, now: Now) -> Value {
     let quiet = Record::new(subject.clone());
     let record = loaded.record.as_ref().unwrap_or(&quiet);
-    let mut document = summary(record, now);
+    let (_, mut document) = summary(record, loaded.grants.as_ref(), brokered, now);
     if let Some(members) = document.as_object_mut() {
         members.insert("causes".to_owned(), record.causes.iter().map(cause).collect());
         members.insert(
@@ -193,7 +220,8 @@ fn freeze(contest: &Contest, frozen: bool) -> Value {
         |(channel, at): &(ChannelId, Timestamp)| json!({ "channel": channel, "at": Wording::machine(*at) });
     json!({
         "frozen": frozen,
-        "reported_by": contest.by,
+        "rebuilt": contest.is_rebuilt(),
+        "reported_by": Some(&contest.by).filter(|_| !contest.is_rebuilt()),
         "contested_since": Wording::machine(contest.contested_since),
         "ends_by_itself": lapses.is_some(),
         "reminders": contest.reminders,
@@ -201,7 +229,7 @@ fn freeze(contest: &Contest, frozen: bool) -> Value {
         "reference": contest.case,
         "since": Wording::machine(contest.since),
         "confirmed": contest.confirmed,
-        "told": contest.told.map(Wording::machine),
+        "told": contest.told.filter(|_| !contest.is_rebuilt()).map(Wording::machine),
         "enforced": contest.enforced,
         "exits": contest.exits,
         "lapses": lapses.map(Wording::machine),

@@ -8,8 +8,9 @@ use minijinja::value::Value;
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::Row;
 use crate::domain::hold::contest::Contest;
-use crate::domain::hold::{Cause, Record};
+use crate::domain::hold::{Cause, Record, Told};
 use crate::domain::notice::Message;
+use crate::domain::policy::AtEnd;
 use crate::domain::session::Session;
 use crate::domain::time::{Now, Timestamp};
 use crate::domain::wording::{self, Wording};
@@ -93,6 +94,7 @@ pub fn page(pages: &Pages, view: &View, looking: &Looking<'_>) -> String {
         form => looking.form,
         causes => causes(view),
         told => told(view),
+        untold => view.record.as_ref().map_or("", untold),
         added => added(view),
         sessions => sessions(view, looking),
         idp_known => view.idp_sessions.is_some(),
@@ -116,6 +118,8 @@ enum State<'a> {
         allowed: Ceiling,
         from: Timestamp,
         until: Timestamp,
+        /// What else than time it takes.
+        at_end: AtEnd,
     },
     Frozen(&'a Contest),
 }
@@ -133,6 +137,7 @@ impl<'a> State<'a> {
                 allowed: restriction.allowed,
                 from: current(record).map(|c| c.at).min().unwrap_or(record.updated),
                 until: restriction.until.unwrap_or(now.latest()),
+                at_end: record.at_end(now),
             },
             None if record
                 .awaits_login(now, session.auth_time, session.eligible)
@@ -175,18 +180,25 @@ impl<'a> State<'a> {
                 let reference = disputed.map_or("", |c| c.case.as_str());
                 context! {
                     young => *young,
+                    probation => words.probation(),
                     doubtful => disputed.map(|c| c.contested_since.millis()),
                     turn_to => wording::turn_to(pages.brand().support.as_deref(), reference),
                     ..named("login")
                 }
             }
-            Self::Limited { allowed, from, until } => context! {
+            Self::Limited {
+                allowed,
+                from,
+                until,
+                at_end,
+            } => context! {
                 state => "limited",
                 restriction => super::timed(words, &words.restriction(allowed, Some(*until)), Some(*until)),
                 heading => super::timed(words, &self.title(words), Some(*until)),
                 works => works(words, allowed),
                 waits => words.waits(allowed),
                 line => line(*from, now, *until),
+                then => words.then(*at_end),
                 frozen => (),
             },
             Self::Frozen(contest) => context! {
@@ -198,7 +210,7 @@ impl<'a> State<'a> {
 }
 
 fn named(state: &str) -> Value {
-    context! { state, restriction => "", works => (), waits => (), line => (), frozen => () }
+    context! { state, restriction => "", works => (), waits => (), line => (), then => (), frozen => () }
 }
 
 /// What works in a hold, the things that always do among it (domain "Lift").
@@ -305,6 +317,22 @@ fn told(view: &View) -> Vec<Value> {
             }
         })
         .collect()
+}
+
+/// What is said where no line tells who was told.
+fn untold(record: &Record) -> &'static str {
+    let rebuilt = record.contest.as_ref().is_some_and(Contest::is_rebuilt);
+    let all: Vec<Told> = current(record).map(|c| c.told).collect();
+    if rebuilt || all.contains(&Told::Unknown) {
+        "Our records of who was told, and when, were lost. What is limited lasts as long as it would have if nobody \
+         had been told."
+    } else if all.contains(&Told::Pending) {
+        "No message has been accepted by a mail server yet. We keep trying; what is limited lasts longer until then."
+    } else if all.contains(&Told::NoChannel) {
+        "There was no address that a message could have gone to."
+    } else {
+        "Messages about this are no longer listed here."
+    }
 }
 
 /// What a message was about, shortly.

@@ -6,7 +6,7 @@ use minijinja::value::Value;
 use crate::domain::change::Row;
 use crate::domain::hold::contest::Contest;
 use crate::domain::time::Timestamp;
-use crate::domain::wording::{self, Freeze, Wording};
+use crate::domain::wording::{self, Freeze};
 use crate::flow::report::View;
 use crate::http::pages::{Notice, Pages, Tone};
 
@@ -14,33 +14,34 @@ use crate::http::pages::{Notice, Pages, Tone};
 #[must_use]
 pub fn look(pages: &Pages, view: &View, token: &str) -> String {
     let (cause, words) = (&view.cause, pages.wording());
-    let runs = cause.enforced && cause.holds() && view.now < cause.end();
+    let contest = view.contest.as_ref().filter(|c| c.enforced);
+    let reference = contest.map_or(&cause.reference, |c| &c.case);
     let action = format!("{}/cancel/{token}", pages.base());
     let page = context! {
         at => cause.at.millis(),
         origin => cause.origin.as_deref().map(wording::plain).filter(|o| !o.is_empty()),
         after => cause.row == Row::AfterContest,
         effective => cause.enforced,
-        restriction => runs.then(|| {
-            let said = words.restriction(&cause.allowed, Some(cause.end()));
-            super::timed(words, &said, Some(cause.end()))
+        restriction => view.stands.allowed.as_ref().map(|allowed| {
+            let said = words.limits(allowed, view.stands.until, view.stands.at_end);
+            super::timed(words, &said, view.stands.until)
         }),
-        frozen => view.contest.as_ref().filter(|c| c.enforced).map(|c| frozen(pages, c)),
+        lag => words.lag(),
+        taken_back => view.taken_back,
+        frozen => contest.map(|c| frozen(pages, c)),
         noted => view.contest.is_some(),
         reported => view.reported.map(Timestamp::millis),
         heard => view.heard,
         owned => view.owned.map(Timestamp::millis),
         mine => super::address(&format!("{action}/mine")),
         action => super::address(&action),
-        turn_to => wording::turn_to(pages.brand().support.as_deref(), &cause.reference),
+        turn_to => wording::turn_to(pages.brand().support.as_deref(), reference),
     };
-    let contest = view.contest.as_ref().filter(|c| c.enforced);
     let title = match contest {
         Some(_) => "The account is frozen",
         None if cause.row == Row::AfterContest => "The freeze of your account ended",
         None => wording::happened(cause.said()),
     };
-    let reference = contest.map_or(&cause.reference, |c| &c.case);
     pages.render("report.html", title, Some(view.now), Some(reference), page)
 }
 
@@ -53,6 +54,7 @@ pub(super) fn frozen(pages: &Pages, contest: &Contest) -> Value {
         ready,
         lapse,
         approvals: thaw.map_or(0, |t| t.approvals.len()),
+        hold: Some(contest.hold),
         support: pages.brand().support.as_deref(),
         reference: &contest.case,
     });
@@ -60,7 +62,8 @@ pub(super) fn frozen(pages: &Pages, contest: &Contest) -> Value {
         .iter()
         .map(|line| super::timed(words, line, ready.or(lapse)))
         .collect();
-    context! { since => contest.since.millis(), said, after => Wording::length(contest.hold) }
+    let since = (!contest.is_rebuilt()).then(|| contest.since.millis());
+    context! { since, said, lag => words.lag() }
 }
 
 /// A link that is no longer, or never was, good for anything.

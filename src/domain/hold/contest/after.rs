@@ -6,8 +6,8 @@ use crate::domain::change::{ChangeKind, Row};
 use crate::domain::hold::{Cause, Record, Told, Transition};
 use crate::domain::notice::{Content, Ended, Message};
 use crate::domain::policy::{AtEnd, Policy};
-use crate::domain::subject::account::Account;
-use crate::domain::time::Now;
+use crate::domain::subject::account::{Account, Contact};
+use crate::domain::time::{Now, Timestamp};
 
 /// Puts the hold `after` in the place of the freeze `was` and tells everyone of both by one message, whose acceptance is
 /// that hold's. A freeze that only `lapsed` was judged by nobody: what is contested stays in doubt.
@@ -22,7 +22,13 @@ pub(super) fn follow(
 ) {
     let since = was.contested_since;
     let ended = match (&was.thaw, lapsed) {
-        (Some(thaw), false) if thaw.finding == Finding::Owner => Ended::ForTheOwner,
+        (Some(thaw), false) if thaw.finding == Finding::Owner => {
+            if addresses_back(account, since) {
+                Ended::ForTheOwner
+            } else {
+                Ended::TakenBack
+            }
+        }
         (_, false) => Ended::Unfounded,
         (_, true) => Ended::Lapsed,
     };
@@ -43,12 +49,19 @@ pub(super) fn follow(
             allowed: Some(after.allowed.clone()),
             until: (!lapsed).then(|| after.nominal_end()),
             ended: Some(ended),
+            at_end: Some(after.at_end),
             ..plain(Message::FreezeEnded, now)
         };
         send(t, account, &after.reference, since, &content, policy);
     }
     t.record.causes.push(after);
     t.converge();
+}
+
+/// Whether taking back what was changed since `since` concerns an address: one that came with it, or one that went.
+fn addresses_back(account: &Account, since: Timestamp) -> bool {
+    let concerned = |c: &Contact| c.since >= since || c.gone.is_some_and(|gone| gone >= since);
+    account.contacts.iter().any(concerned)
 }
 
 /// The `read` hold that follows a freeze.
