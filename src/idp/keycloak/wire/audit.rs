@@ -204,7 +204,7 @@ fn provider(provider: &Component) -> Vec<Finding> {
     let mut found = Vec::new();
     if provider.setting("importEnabled") == Some("false") {
         let text = format!(
-            "user storage `{name}` does not import: some providers of that kind give the default role at every read, and their users cannot be held"
+            "user storage `{name}` does not import: Keycloak takes no group, no role and no switch for its users (or gives the default role at every read), so its own tokens cannot be held; a hold ends their sessions again and again and is an alarm with the account's id, and only the broker, introspection and live checks restrict; import users"
         );
         found.push(Finding::error("storage-not-imported", text));
     } else if !matches!(provider.provider_id.as_str(), "ldap" | "kerberos") {

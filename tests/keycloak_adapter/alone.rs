@@ -1,0 +1,178 @@
+//! One account that the realm will not write, or does not find for a moment: whoever should be held is, or somebody hears
+//! of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reentry::domain::hold::Posture;
+use reentry::domain::time::Timestamp;
+use reentry::flow::{FlowError, converge};
+use reentry::ports::idp::{IdentityProvider, IdpError, Wanted};
+use reentry_test_support::clock::eventually;
+use serde_json::json;
+
+use crate::house::{House, Replica};
+use crate::realm::{HELD, groups};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// An account whose hold is stored, and not done at the realm yet.
+async fn due(house: &House, replica: &Replica, name: &str) -> String {
+    let sub = house.user(name).await;
+    house.import().await;
+    replica.poll("a").await.unwrap();
+    house.reset(name).await;
+    eventually("the hold", SOON, async || {
+        replica.poll("a").await.unwrap();
+        house.is_held(&sub).await.then_some(())
+    })
+    .await;
+    sub
+}
+
+async fn converged(house: &House, replica: &Replica, sub: &str) -> Result<(), FlowError> {
+    converge::converge(&replica.flow, &house.subject(sub), "a").await
+}
+
+async fn is_on(house: &House, sub: &str) -> bool {
+    house.realm.get(&format!("users/{sub}")).await["enabled"] == json!(true)
+}
+
+async fn has_full(house: &House, sub: &str) -> bool {
+    let path = format!("users/{sub}/role-mappings/realm/composite");
+    let roles = house.realm.get(&path).await;
+    let all = roles.as_array().unwrap();
+    all.iter().any(|role| role["name"] == "reentry-full")
+}
+
+/// What the audit log says in alarm of what could not be done, with the account's id.
+async fn alarms(house: &House, sub: &str) -> Vec<String> {
+    let end = Timestamp::from_millis(i64::MAX);
+    let lines = house.store.audit(Some(&house.key(sub)), end, 100).await.unwrap();
+    let of = lines.into_iter().map(|(_, entry)| entry).filter(|entry| {
+        entry.action == "idp_converged" && entry.details.get("sub").is_some_and(|said| said == sub)
+    });
+    of.filter_map(|entry| entry.details.get("alarm").cloned())
+        .collect()
+}
+
+// P15: an act on one account that is refused, for whatever reason, is no silence: told, switched off, tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_cannot_be_written_is_told_and_switched_off_until_it_can() {
+    let house = House::new().await;
+    let replica = house.replica();
+    for (n, (path, status)) in [
+        ("DELETE /users/{}/role-mappings/realm", 500),
+        ("DELETE /users/{}/role-mappings/realm", 403),
+        ("PUT /users/{}/groups/{level}", 500),
+        ("GET /users/{}/role-mappings/realm", 500),
+        ("GET /users/{}/role-mappings/realm", 404),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ann = due(&house, &replica, &format!("ann{n}")).await;
+        let level = house.realm.get("group-by-path/reentry/hold.read.write").await;
+        let path = path.replace("{}", &ann);
+        let path = path.replace("{level}", level["id"].as_str().unwrap());
+        house.front.answer(&path, status, u32::MAX);
+        converged(&house, &replica, &ann).await.unwrap_err();
+        assert!(!is_on(&house, &ann).await, "{path} {status}");
+        assert!(!alarms(&house, &ann).await.is_empty(), "{path} {status}");
+        converged(&house, &replica, &ann).await.unwrap_err();
+        assert_eq!(alarms(&house, &ann).await.len(), 1, "once: {path} {status}");
+        house.front.pass();
+        converged(&house, &replica, &ann).await.unwrap();
+        assert!(is_on(&house, &ann).await, "{path} {status}");
+        assert_eq!(groups(&house, &ann).await, HELD, "{path} {status}");
+        assert!(!has_full(&house, &ann).await, "{path} {status}");
+    }
+}
+
+// An IdP that is away is no account that cannot be written: it is tried again, and nobody is switched off for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_switches_nobody_off() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let ann = due(&house, &replica, "ann").await;
+    let path = format!("DELETE /users/{ann}/role-mappings/realm");
+    house.front.answer(&path, 503, u32::MAX);
+    house.front.answer("/events/config", 503, u32::MAX);
+    let failed = converged(&house, &replica, &ann).await.unwrap_err();
+    assert!(
+        matches!(failed, FlowError::Idp(IdpError::Unreachable(_))),
+        "{failed}"
+    );
+    assert!(is_on(&house, &ann).await);
+    assert!(alarms(&house, &ann).await.is_empty());
+    house.front.pass();
+    converged(&house, &replica, &ann).await.unwrap();
+    assert!(!has_full(&house, &ann).await);
+}
+
+// A fault that passes at once costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_that_is_wrong_loses_no_hold() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let ann = due(&house, &replica, "ann").await;
+    house
+        .front
+        .answer(&format!("/users/{ann}/role-mappings/realm"), 404, 1);
+    converged(&house, &replica, &ann).await.unwrap();
+    assert_eq!(groups(&house, &ann).await, HELD);
+    assert!(!has_full(&house, &ann).await && is_on(&house, &ann).await);
+    assert!(alarms(&house, &ann).await.is_empty());
+}
+
+// The account itself is not found for a moment: no line tells of its deletion, so its hold waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_gone_only_when_it_says_so_twice_and_the_log_agrees() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let ann = due(&house, &replica, "ann").await;
+    for below in [
+        "",
+        "/groups",
+        "/role-mappings/realm",
+        "/role-mappings/realm/composite",
+    ] {
+        house.front.answer(&format!("/users/{ann}{below}"), 404, u32::MAX);
+    }
+    converged(&house, &replica, &ann).await.unwrap_err();
+    house.front.pass();
+    converged(&house, &replica, &ann).await.unwrap();
+    assert_eq!(groups(&house, &ann).await, HELD);
+    house.realm.delete(&format!("users/{ann}"), None).await;
+    converged(&house, &replica, &ann).await.unwrap();
+    let unknown = replica.idp.account("nobody-ever-heard-of-it").await;
+    assert!(matches!(unknown, Err(IdpError::UnknownSubject)), "{unknown:?}");
+}
+
+// No right is lost: what cannot be noted at the realm stands in our record before it is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_noted_at_the_realm_is_taken_and_given_back_by_our_record() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let ann = due(&house, &replica, "ann").await;
+    let note = house.realm.get("group-by-path/reentry/lift.default-role").await;
+    let path = format!("PUT /users/{ann}/groups/{}", note["id"].as_str().unwrap());
+    house.front.answer(&path, 500, u32::MAX);
+    let failed = converged(&house, &replica, &ann).await.unwrap_err();
+    assert!(failed.to_string().contains("it is held, but"), "{failed}");
+    assert!(!has_full(&house, &ann).await && is_on(&house, &ann).await);
+    assert_eq!(groups(&house, &ann).await, HELD[..1]);
+    let owed = house.record(&ann).await.unwrap().owed;
+    assert!(owed.contains("lift.default-role"), "{owed:?}");
+    let wanted = Wanted {
+        posture: Posture::Free,
+        cuts: Vec::new(),
+        end_before: None,
+        owed,
+        barred: false,
+    };
+    let done = replica.idp.converge(&ann, &wanted).await.unwrap();
+    assert_eq!((done.cannot, done.owes), (None, BTreeSet::new()));
+    assert!(has_full(&house, &ann).await);
+    assert!(groups(&house, &ann).await.is_empty());
+}
