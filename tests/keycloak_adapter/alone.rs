@@ -1,18 +1,19 @@
-//! One account that the realm will not write, or does not find for a moment: whoever should be held is, or somebody hears
-//! of it.
+//! One account that the realm will not write, or does not find for a moment, and a realm whose ids are others: whoever
+//! should be held is, or somebody hears of it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reentry::domain::hold::Posture;
 use reentry::domain::time::Timestamp;
+use reentry::flow::reconcile::held;
 use reentry::flow::{FlowError, converge};
 use reentry::ports::idp::{IdentityProvider, IdpError, Wanted};
 use reentry_test_support::clock::eventually;
 use serde_json::json;
 
 use crate::house::{House, Replica};
-use crate::realm::{HELD, groups};
+use crate::realm::{HELD, agree, groups};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -175,4 +176,60 @@ async fn what_cannot_be_noted_at_the_realm_is_taken_and_given_back_by_our_record
     assert_eq!((done.cannot, done.owes), (None, BTreeSet::new()));
     assert!(has_full(&house, &ann).await);
     assert!(groups(&house, &ann).await.is_empty());
+}
+
+// A realm that was restored: what was written down at the root speaks of ids that no role has any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_role_with_another_id_is_taken_and_given_back() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let root = house.realm.get("group-by-path/reentry").await;
+    let path = format!("groups/{}", root["id"].as_str().unwrap());
+    let mut other = house.realm.get(&path).await;
+    other["attributes"]["reentry.default-role.id"] = json!(["00000000-0000-4000-8000-000000000000"]);
+    house.realm.put(&path, &other).await;
+    let ann = due(&house, &replica, "ann").await;
+    converged(&house, &replica, &ann).await.unwrap();
+    assert!(is_on(&house, &ann).await);
+    assert_eq!(groups(&house, &ann).await, HELD);
+    assert!(!has_full(&house, &ann).await);
+    let wanted = Wanted {
+        posture: Posture::Free,
+        cuts: Vec::new(),
+        end_before: None,
+        owed: house.record(&ann).await.unwrap().owed,
+        barred: false,
+    };
+    let done = replica.idp.converge(&ann, &wanted).await.unwrap();
+    assert_eq!(done.cannot, None);
+    assert!(has_full(&house, &ann).await);
+}
+
+// Who was switched off because nothing else would hold it is switched on when something does.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_could_not_be_held_is_compared_again_with_the_others() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let default_role = house.realm.get("").await["defaultRole"].clone();
+    let everybody = house.realm.post("groups", &json!({"name": "everybody"})).await;
+    let mapping = format!("groups/{everybody}/role-mappings/realm");
+    house.realm.post(&mapping, &json!([default_role])).await;
+    let ann = due(&house, &replica, "ann").await;
+    let member = format!("users/{ann}/groups/{everybody}");
+    house.realm.put(&member, &json!({})).await;
+    converged(&house, &replica, &ann).await.unwrap_err();
+    assert!(!is_on(&house, &ann).await);
+    house.realm.delete(&mapping, Some(&json!([default_role]))).await;
+    held::ask(&replica.flow, &house.upstream).await.unwrap();
+    held::if_asked(&replica.flow, &house.upstream, "a").await.unwrap();
+    let waiting = house.store.pending(Timestamp::from_millis(i64::MAX), 100).await;
+    let waiting = waiting.unwrap();
+    assert!(
+        waiting
+            .iter()
+            .any(|entry| entry.id.starts_with("converge:reopened:")),
+        "{waiting:?}"
+    );
+    agree(&house, &replica, &ann).await;
+    assert!(is_on(&house, &ann).await);
 }
