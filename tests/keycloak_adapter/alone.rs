@@ -10,10 +10,11 @@ use reentry::flow::reconcile::held;
 use reentry::flow::{FlowError, converge};
 use reentry::ports::idp::{IdentityProvider, IdpError, Wanted};
 use reentry_test_support::clock::eventually;
+use reentry_test_support::keycloak::{Keycloak as Server, confidential_client, pages, plain_realm, user};
 use serde_json::json;
 
-use crate::house::{House, Replica};
-use crate::realm::{HELD, agree, groups};
+use crate::house::{House, OLD, Replica, browser};
+use crate::realm::{HELD, agree, audited, groups};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -232,4 +233,75 @@ async fn who_could_not_be_held_is_compared_again_with_the_others() {
     );
     agree(&house, &replica, &ann).await;
     assert!(is_on(&house, &ann).await);
+}
+
+/// A second realm that people of this one come from; gives its account of that name, linked.
+async fn linked(house: &House, name: &str, sub: &str) -> reentry_test_support::keycloak::Realm {
+    let mut other = plain_realm(&house.mails.keycloak_settings());
+    let back = format!("{}/broker/up/endpoint*", house.realm.issuer());
+    other["clients"] = json!([confidential_client("shop", "a secret of the shop", &back)]);
+    let other = Server::get().await.realm(other).await;
+    let there = other
+        .post("users", &user(name, &format!("{name}@example.test"), OLD))
+        .await;
+    let at = |path: &str| format!("{}/protocol/openid-connect/{path}", other.issuer());
+    let provider = json!({
+        "alias": "up", "providerId": "oidc", "enabled": true, "trustEmail": true,
+        "config": {
+            "clientId": "shop", "clientSecret": "a secret of the shop", "clientAuthMethod": "client_secret_post",
+            "authorizationUrl": at("auth"), "tokenUrl": at("token"), "userInfoUrl": at("userinfo"),
+            "jwksUrl": at("certs"), "issuer": other.issuer(), "validateSignature": "true", "useJwksUrl": "true",
+            "defaultScope": "openid profile email", "syncMode": "FORCE",
+        },
+    });
+    house.realm.post("identity-provider/instances", &provider).await;
+    let link = json!({"identityProvider": "up", "userId": there, "userName": name});
+    house
+        .realm
+        .post(&format!("users/{sub}/federated-identity/up"), &link)
+        .await;
+    other
+}
+
+// A6: what a mapper of an identity provider gives at a log-in no line about the account tells of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_log_in_by_another_provider_gives_a_held_account_is_taken_again() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let ann = house.user("ann").await;
+    house.import().await;
+    replica.poll("a").await.unwrap();
+    let _other = linked(&house, "ann", &ann).await;
+    let mapper = json!({
+        "name": "hc", "identityProviderAlias": "up", "identityProviderMapper": "oidc-hardcoded-role-idp-mapper",
+        "config": {"role": "reentry-full", "syncMode": "FORCE"},
+    });
+    house
+        .realm
+        .post("identity-provider/instances/up/mappers", &mapper)
+        .await;
+    eventually("the hold", SOON, async || {
+        replica.poll("a").await.unwrap();
+        house.is_held(&ann).await.then_some(())
+    })
+    .await;
+    house
+        .audited("log_alarm", "by way of that identity provider")
+        .await;
+    assert!(house.store.setting("held-first:main").await.unwrap().is_some());
+    agree(&house, &replica, &ann).await;
+    assert!(!has_full(&house, &ann).await);
+    let mut browser = browser();
+    let request = house.request().with_value("kc_idp_hint", "up");
+    let page = browser.get(request.url.as_str()).await;
+    let page = pages::log_in(&mut browser, &page, "ann", OLD).await;
+    assert!(page.is_stop(), "{}", page.describe());
+    assert!(has_full(&house, &ann).await, "the mapper did its work");
+    eventually("it is seen", Duration::from_secs(30), async || {
+        replica.poll("a").await.unwrap();
+        (!audited(&house, &replica, &ann, "tampered").await.is_empty()).then_some(())
+    })
+    .await;
+    agree(&house, &replica, &ann).await;
+    assert!(!has_full(&house, &ann).await);
 }
