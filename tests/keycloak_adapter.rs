@@ -36,6 +36,8 @@ use secrecy::SecretString;
 use serde_json::json;
 use url::Url;
 
+#[path = "keycloak_adapter/alone.rs"]
+mod alone;
 #[path = "keycloak_poll/front.rs"]
 #[expect(dead_code, reason = "each suite uses its part of the house")]
 mod front;

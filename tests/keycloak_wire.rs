@@ -799,6 +799,30 @@ async fn accounts_that_no_hold_reaches_are_named() {
         )
         .await;
     expect_drift(&realm, "full-by-group", false).await;
+    // A mapper of an identity provider that puts people into that group, and one that names a role of ours.
+    let provider = json!({
+        "alias": "up", "providerId": "oidc", "enabled": true,
+        "config": {
+            "clientId": "shop", "clientSecret": "a secret of the shop",
+            "authorizationUrl": "https://up.example/auth", "tokenUrl": "https://up.example/token",
+        },
+    });
+    realm.post("identity-provider/instances", &provider).await;
+    for (kind, setting, value) in [
+        ("oidc-hardcoded-group-idp-mapper", "group", "/staff"),
+        ("oidc-hardcoded-role-idp-mapper", "role", "reentry-full"),
+    ] {
+        let mapper = json!({
+            "name": "given", "identityProviderAlias": "up", "identityProviderMapper": kind,
+            "config": { setting: value, "syncMode": "FORCE" },
+        });
+        let id = realm
+            .post("identity-provider/instances/up/mappers", &mapper)
+            .await;
+        expect_drift(&realm, "full-by-mapper", false).await;
+        let path = format!("identity-provider/instances/up/mappers/{id}");
+        realm.delete(&path, None).await;
+    }
     realm.delete(&format!("groups/{staff}"), None).await;
     realm.post("roles", &json!({"name": "manager"})).await;
     let manager = role(&realm, "manager").await["id"]

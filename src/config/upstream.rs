@@ -77,7 +77,7 @@ pub struct Upstream {
     pub phone_attributes: BTreeSet<String>,
     /// Held realm administrators.
     pub held_admins: CannotHold,
-    /// Accounts that keep full rights in spite of a hold (the default role inside a group, a read-only directory).
+    /// Accounts that keep full rights in spite of a hold (the default role inside a group, an act that is refused).
     pub unholdable: CannotHold,
     /// Life of a reset link at the IdP.
     pub reset_lifespan: Span,

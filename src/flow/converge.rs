@@ -40,12 +40,20 @@ async fn rounds(flow: &Flow, subject: &Subject) -> Result<(), FlowError> {
             return Ok(());
         };
         let wanted = wanted(&record, now);
-        let done = match flow.idp(&subject.upstream)?.converge(&subject.sub, &wanted).await {
+        let mut done = match flow.idp(&subject.upstream)?.converge(&subject.sub, &wanted).await {
             Err(IdpError::UnknownSubject) => return Ok(()),
             other => other?,
         };
+        // What could only be taken once our record knew of it is taken at once, and nothing is said before.
+        let more = done.again && done.owes != wanted.owed;
+        if more {
+            done.cannot = None;
+        }
         write_down(flow, subject, &record, &wanted, &done).await?;
         remember(flow, subject, &wanted, &done).await?;
+        if more {
+            continue;
+        }
         if let (Some(why), true) = (&done.cannot, done.again) {
             return Err(IdpError::Unexpected(why.clone()).into());
         }
@@ -138,8 +146,11 @@ async fn write_down(
         .with("acts", done.acts.join("; "));
     if let Some(why) = &done.cannot {
         metrics::counter!("reentry_cannot_hold_total").increment(1);
-        tracing::error!(upstream = %subject.upstream, why, "an account cannot be held at the identity provider");
-        entry = entry.alarming().with("alarm", why);
+        tracing::error!(
+            upstream = %subject.upstream, sub = subject.sub, why,
+            "an account cannot be held at the identity provider"
+        );
+        entry = entry.alarming().with("alarm", why).with("sub", &subject.sub);
     }
     let key = flow.key(subject);
     if mark.is_none() && done.cannot.is_none() {

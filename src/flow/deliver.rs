@@ -36,6 +36,8 @@ use crate::ports::trace;
 const BATCH: usize = 64;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Span = Span::from_hours(1);
+/// The longest one before an account is made to agree at its IdP again: as long as that fails, a hold may not hold there.
+const LONGEST_APART: Span = Span::from_mins(3);
 /// How long the worker rests after a fault of the store.
 const REST: Duration = Duration::from_secs(1);
 
@@ -257,7 +259,12 @@ async fn conclude(flow: &Flow, entry: &Pending, lane: &Lane, done: Done) -> Resu
                 why,
                 "an effect is tried again later"
             );
-            let at = flow.clock.now().plus(pause(flow, entry.attempts));
+            let longest = if entry.effect == Effect::Converge {
+                LONGEST_APART
+            } else {
+                LONGEST_PAUSE
+            };
+            let at = flow.clock.now().plus(pause(flow, entry.attempts, longest));
             flow.store.retry(entry, at, &why).await?;
         }
         Done::Never(why) | Done::Later(why) => {
@@ -269,12 +276,9 @@ async fn conclude(flow: &Flow, entry: &Pending, lane: &Lane, done: Done) -> Resu
     Ok(())
 }
 
-/// 1 s, 2 s, 4 s, ... up to an hour, with up to a quarter more at random.
-fn pause(flow: &Flow, attempts: u32) -> Span {
-    spread(
-        flow,
-        Span::from_secs(1_i64 << attempts.min(12)).min(LONGEST_PAUSE),
-    )
+/// 1 s, 2 s, 4 s, ... up to the longest, with up to a quarter more at random.
+fn pause(flow: &Flow, attempts: u32, longest: Span) -> Span {
+    spread(flow, Span::from_secs(1_i64 << attempts.min(12)).min(longest))
 }
 
 /// The same length, with up to a quarter more at random, so that what failed together does not come back together.

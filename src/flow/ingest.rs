@@ -81,6 +81,15 @@ pub(super) async fn take(
             let (event, own) = (id.as_str(), *own);
             tampered(flow, subject, Undoing { event, what, own }).await
         }
+        Heard::Entered { id } => {
+            let loaded = flow.store.read(&flow.key(subject), Parts::RECORD).await?;
+            let now = flow.now(loaded.store_time);
+            let held = |record: &Record| record.restriction(now).is_some();
+            if !loaded.record.as_ref().is_some_and(held) {
+                return Ok(Updated::Unchanged);
+            }
+            touched(flow, subject, id, reading).await
+        }
         Heard::Acted { id, what, at, made } => acted(flow, subject, (id, *at), what, made.as_deref()).await,
     }
 }

@@ -158,6 +158,7 @@ fn name(line: &Line) -> String {
         Heard::Withdrawn { id, .. } => format!("{}:withdrawn:{id}", line.sub),
         Heard::Tampered { id, .. } => format!("{}:tampered:{id}", line.sub),
         Heard::Acted { id, .. } => format!("{}:acted:{id}", line.sub),
+        Heard::Entered { id } => format!("{}:entered:{id}", line.sub),
     }
 }
 
@@ -183,9 +184,11 @@ async fn take(
     };
     let parts = match line.heard {
         Heard::Change(_) => Parts::RECORD.while_rebuilding(),
-        Heard::Withdrawn { .. } | Heard::Touched { .. } | Heard::Tampered { .. } | Heard::Acted { .. } => {
-            Parts::RECORD
-        }
+        Heard::Withdrawn { .. }
+        | Heard::Touched { .. }
+        | Heard::Tampered { .. }
+        | Heard::Acted { .. }
+        | Heard::Entered { .. } => Parts::RECORD,
     };
     // Asked first, so that a line that has to wait costs the IdP nothing.
     if let Err(StoreError::Lost { .. }) = flow.store.read(&flow.key(&subject), parts).await {

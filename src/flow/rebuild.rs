@@ -421,9 +421,11 @@ fn snapshot(before: Option<&Account>, after: &Account, now: Now) -> Account {
 fn changes(told: Vec<Told>, reading: &Reading, look: Look) -> Vec<Change> {
     let change = |told: Told| match told.heard {
         Heard::Change(change) => Some(change),
-        Heard::Withdrawn { .. } | Heard::Tampered { .. } | Heard::Acted { .. } | Heard::Touched { .. } => {
-            None
-        }
+        Heard::Withdrawn { .. }
+        | Heard::Tampered { .. }
+        | Heard::Acted { .. }
+        | Heard::Entered { .. }
+        | Heard::Touched { .. } => None,
     };
     let mut changes: Vec<Change> = told.into_iter().filter_map(change).collect();
     let silent = silent(reading, &changes, look.since, look.now);

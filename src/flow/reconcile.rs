@@ -250,20 +250,33 @@ async fn page(flow: &Flow, upstream: &UpstreamId, subs: &[String]) -> Result<Don
     Ok(done)
 }
 
+/// What came of comparing an account.
+#[derive(Clone, Copy, Debug, Default)]
+struct Compared {
+    /// Something differed.
+    differed: bool,
+    /// It is switched off there, by us.
+    off: bool,
+}
+
 /// Compares one account. Says whether anything differed.
 ///
 /// # Errors
 /// [`FlowError`]; an account that is gone is no error.
 pub async fn one(flow: &Flow, subject: &Subject) -> Result<bool, FlowError> {
+    Ok(compared(flow, subject).await?.differed)
+}
+
+async fn compared(flow: &Flow, subject: &Subject) -> Result<Compared, FlowError> {
     let key = flow.key(subject);
     // First what we know, then what is there: what changes in between is there, and in the log.
     let loaded = flow.store.read(&key, Parts::ACCOUNT).await?;
     if loaded.record.as_ref().is_some_and(|r| r.unreadable.is_some()) {
         // It is tried again by itself.
-        return Ok(false);
+        return Ok(Compared::default());
     }
     let reading = match flow.reading(subject).await {
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(false),
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(Compared::default()),
         other => other?,
     };
     let held_there = reading.carried.as_ref().is_some_and(|c| !c.is_free());
@@ -271,14 +284,20 @@ pub async fn one(flow: &Flow, subject: &Subject) -> Result<bool, FlowError> {
         // Held at the IdP, and nobody knows why: never below that.
         let since = flow.now(None).earliest().minus(reach(&flow.policy.load()));
         rebuild::account(flow, subject, since, rebuild::Marks::Lost).await?;
-        return Ok(counted("unknown_hold"));
+        return Ok(Compared {
+            differed: counted("unknown_hold"),
+            off: false,
+        });
     }
     let differed = differences(flow, subject, &loaded, &reading).await?;
     let drifted = match &reading.carried {
         Some(carried) => posture(flow, subject, &loaded, carried).await?,
         None => false,
     };
-    Ok(differed || drifted)
+    Ok(Compared {
+        differed: differed || drifted,
+        off: reading.carried.is_some_and(|carried| carried.disabled),
+    })
 }
 
 fn counted(kind: &'static str) -> bool {

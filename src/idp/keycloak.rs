@@ -49,6 +49,7 @@
 //! * 26.2.5 and 26.4.7 behave as 26.7.4 does in everything that the end-to-end suite walks through: no branch here
 //!   asks for a version.
 
+mod absent;
 mod account;
 mod act;
 pub mod admin;
@@ -128,7 +129,7 @@ pub struct KeycloakSettings {
     pub phone_attributes: Vec<String>,
     /// Held accounts that may administer the realm, and so could undo their own hold.
     pub held_admins: CannotHold,
-    /// Accounts that keep full rights in spite of the hold (default role inside a group, read-only directory).
+    /// Accounts that keep full rights in spite of the hold (default role inside a group, an act that is refused).
     pub unholdable: CannotHold,
     /// The policy's probation.
     pub probation: Span,
@@ -216,6 +217,8 @@ struct Believed {
     client_roles: HashMap<String, (Instant, Vec<ClientRole>)>,
     /// Internal id of the client whose roles administer the realm.
     management: Option<(Instant, String)>,
+    /// Accounts that were asked for and not found.
+    missing: absent::Missing,
     /// When what clients would issue was last looked at.
     evaluated: Option<Instant>,
 }
@@ -332,14 +335,6 @@ fn idp(error: AdminError) -> IdpError {
             IdpError::Refused(error.to_string())
         }
         other => IdpError::Unexpected(other.to_string()),
-    }
-}
-
-/// The same for calls about one account, where "not found" means the account.
-fn of_account(error: AdminError) -> IdpError {
-    match error {
-        AdminError::NotFound { .. } => IdpError::UnknownSubject,
-        other => idp(other),
     }
 }
 

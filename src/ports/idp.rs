@@ -63,6 +63,12 @@ pub enum Heard {
         /// What it has ended.
         what: Withdrawal,
     },
+    /// The account signed in by way of another provider, which may give it roles and groups at every log-in: nothing to
+    /// say of one that is free.
+    Entered {
+        /// The IdP's event id.
+        id: String,
+    },
     /// An account was made or its contacts or factors may differ without any rule applying: refresh the snapshot.
     Touched {
         /// The IdP's event id.
@@ -87,6 +93,7 @@ impl Heard {
             Self::Change(change) => &change.id,
             Self::Tampered { id, .. }
             | Self::Acted { id, .. }
+            | Self::Entered { id }
             | Self::Withdrawn { id, .. }
             | Self::Touched { id } => id,
         }

@@ -15,7 +15,7 @@ use url::Url;
 use crate::house::{House, Replica};
 
 /// An account whose password was reset, held at the realm.
-async fn held_account(house: &House, replica: &Replica, name: &str) -> String {
+pub(crate) async fn held_account(house: &House, replica: &Replica, name: &str) -> String {
     let sub = house.user(name).await;
     house.import().await;
     replica.poll("a").await.unwrap();
@@ -30,13 +30,13 @@ async fn held_account(house: &House, replica: &Replica, name: &str) -> String {
 }
 
 /// What the outbox would do.
-async fn agree(house: &House, replica: &Replica, sub: &str) {
+pub(crate) async fn agree(house: &House, replica: &Replica, sub: &str) {
     converge::converge(&replica.flow, &house.subject(sub), "a")
         .await
         .unwrap();
 }
 
-async fn groups(house: &House, sub: &str) -> Vec<String> {
+pub(crate) async fn groups(house: &House, sub: &str) -> Vec<String> {
     let groups = house.realm.get(&format!("users/{sub}/groups")).await;
     let path = |group: &Value| group["path"].as_str().unwrap().to_owned();
     let mut groups: Vec<String> = groups.as_array().unwrap().iter().map(path).collect();
@@ -44,7 +44,7 @@ async fn groups(house: &House, sub: &str) -> Vec<String> {
     groups
 }
 
-async fn audited(house: &House, replica: &Replica, sub: &str, action: &str) -> Vec<String> {
+pub(crate) async fn audited(house: &House, replica: &Replica, sub: &str, action: &str) -> Vec<String> {
     let key = replica.flow.seal.subject(&house.subject(sub));
     let end = reentry::domain::time::Timestamp::from_millis(i64::MAX);
     let lines = house.store.audit(Some(&key), end, 100).await.unwrap();
@@ -57,7 +57,7 @@ async fn audited(house: &House, replica: &Replica, sub: &str, action: &str) -> V
         .collect()
 }
 
-const HELD: [&str; 2] = ["/reentry/hold.read.write", "/reentry/lift.default-role"];
+pub(crate) const HELD: [&str; 2] = ["/reentry/hold.read.write", "/reentry/lift.default-role"];
 
 // A realm put back from a copy of before the hold: its log is shorter than it was, and nobody is held there.
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,7 @@ impl Front {
         Self { base, inner }
     }
 
-    /// Answers `status` to the next `times` calls whose path ends with `path`.
+    /// Answers `status` to the next `times` calls whose path ends with `path`; before the path may stand a method.
     pub fn answer(&self, path: &str, status: u16, times: u32) {
         let mut told = self.inner.told.lock().unwrap();
         told.answers.push_back((path.to_owned(), status, times));
@@ -158,15 +158,19 @@ fn is_list(path: &str) -> bool {
 
 impl Told {
     /// What is answered instead of the server.
-    fn instead(&mut self, path: &str, query: &str) -> Option<Response> {
+    fn instead(&mut self, method: &Method, path: &str, query: &str) -> Option<Response> {
         let refused = |status: u16| {
             let status = StatusCode::from_u16(status).unwrap();
             (status, axum::Json(json!({ "error": "told to" }))).into_response()
         };
+        let meant = |end: &str| match end.split_once(' ') {
+            Some((only, end)) => method == only && path.ends_with(end),
+            None => path.ends_with(end),
+        };
         let answer = self
             .answers
             .iter_mut()
-            .find(|(end, _, left)| path.ends_with(end.as_str()) && *left > 0);
+            .find(|(end, _, left)| *left > 0 && meant(end));
         if let Some(answer) = answer {
             answer.2 -= 1;
             return Some(refused(answer.1));
@@ -250,7 +254,7 @@ async fn pass(
     let real = {
         let mut told = inner.told.lock().unwrap();
         *told.asked.entry(path.clone()).or_default() += 1;
-        if let Some(answer) = told.instead(&path, uri.query().unwrap_or_default()) {
+        if let Some(answer) = told.instead(&method, &path, uri.query().unwrap_or_default()) {
             return answer;
         }
         let bearer = headers

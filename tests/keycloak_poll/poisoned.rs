@@ -130,6 +130,34 @@ async fn an_account_that_cannot_be_read_holds_up_nobody_and_is_taken_in_when_it_
     assert!(house.is_held(&ann).await);
 }
 
+// P15, P10: an account that is not found for a moment is not gone: its lines wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_not_found_for_a_moment_loses_no_line() {
+    let house = House::new().await;
+    let ann = house.user("ann").await;
+    house.import().await;
+    let replica = house.replica();
+    let running = replica.run("a");
+    eventually("the first catching up", SOON, async || {
+        running.standing().caught_up.then_some(())
+    })
+    .await;
+    for below in ["", "/credentials", "/sessions", "/role-mappings/realm/composite"] {
+        house.front.answer(&format!("/users/{ann}{below}"), 404, u32::MAX);
+    }
+    house.set_password(&ann).await;
+    eventually("ann's mark", SOON, async || {
+        house.is_unreadable(&ann).await.then_some(())
+    })
+    .await;
+    assert!(house.is_held(&ann).await, "nothing is allowed to her meanwhile");
+    running.stop().await;
+    house.swept_until_readable(&replica, &ann).await;
+    let record = house.record(&ann).await.unwrap();
+    assert_eq!(record.causes.len(), 1, "what came meanwhile: {:?}", record.causes);
+    assert!(house.is_held(&ann).await);
+}
+
 // P15: an IdP that is away is no account that cannot be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_provider_that_dies_marks_nobody() {

@@ -43,9 +43,11 @@ pub async fn login_check(flow: &Flow, subject: &Subject) -> Result<Checked, Flow
     // Only changes matter to the token that is about to be issued; the rest is the poller's.
     let changes = observation.told.iter().filter_map(|told| match &told.heard {
         Heard::Change(change) => Some(change),
-        Heard::Withdrawn { .. } | Heard::Tampered { .. } | Heard::Acted { .. } | Heard::Touched { .. } => {
-            None
-        }
+        Heard::Withdrawn { .. }
+        | Heard::Tampered { .. }
+        | Heard::Acted { .. }
+        | Heard::Entered { .. }
+        | Heard::Touched { .. } => None,
     });
     let mut read = Some(observation.reading.clone());
     for change in changes {

@@ -4,10 +4,11 @@
 //!
 //! The wish stands in the store, so that the process that hears of it and the one that does it may be different ones.
 
+use crate::domain::hold::{Effect, Record};
 use crate::domain::subject::UpstreamId;
 use crate::domain::time::{Span, Timestamp};
 use crate::flow::{Flow, FlowError};
-use crate::ports::store::Parts;
+use crate::ports::store::{Loaded, Parts, Write};
 use crate::ports::trace;
 
 /// How long one process keeps it to itself.
@@ -75,14 +76,19 @@ async fn all(flow: &Flow, upstream: &UpstreamId) -> Result<(usize, bool), FlowEr
             Err(error) => return Err(error.into()),
         };
         let now = flow.now(loaded.store_time);
-        let held = |r: &crate::domain::hold::Record| {
+        let held = |r: &Record| {
             r.subject.upstream == *upstream && (r.restriction(now).is_some() || !r.owed.is_empty())
         };
         let Some(record) = loaded.record.filter(held) else {
             continue;
         };
-        match super::one(flow, &record.subject).await {
-            Ok(found) => differed += usize::from(found),
+        match super::compared(flow, &record.subject).await {
+            Ok(found) => {
+                differed += usize::from(found.differed);
+                if found.off && !found.differed {
+                    again(flow, &record).await?;
+                }
+            }
             Err(error) => {
                 whole = false;
                 tracing::warn!(%upstream, %error, "a held account could not be compared; it is tried again");
@@ -90,4 +96,20 @@ async fn all(flow: &Flow, upstream: &UpstreamId) -> Result<(usize, bool), FlowEr
         }
     }
     Ok((differed, whole))
+}
+
+/// One that is switched off agrees with every hold. Whether it has to be off any more (it could not be held otherwise, or
+/// could have undone its hold) only the IdP tells: it is made to agree once more.
+async fn again(flow: &Flow, record: &Record) -> Result<(), FlowError> {
+    let id = format!("converge:reopened:{}:{}", record.epoch, flow.clock.now().millis());
+    let effect = |_: &Loaded| {
+        Some(Write {
+            subject: Some(record.subject.clone()),
+            effects: vec![(id.clone(), Effect::Converge)],
+            ..Write::default()
+        })
+    };
+    let key = flow.key(&record.subject);
+    flow.store.update(&key, Parts::RECORD, None, &effect).await?;
+    Ok(())
 }

@@ -9,11 +9,11 @@ mod logs;
 
 use futures_util::future::{join, join3, try_join, try_join3};
 
+use super::absent::{found, there};
 use super::admin::{AdminError, AdminEventQuery, AdminOnly, ClientRole, Direction, text};
 use super::events::{self, AdminAct};
 use super::representations::{AdminEvent, Attributes, Credential, Event, FederatedIdentity, User};
-use super::story;
-use super::{Keycloak, administrators, idp, of_account};
+use super::{Keycloak, administrators, idp, story};
 use crate::domain::subject::account::{Account, ChannelId, Contact, ContactKind, Factor, FactorClass, Facts};
 use crate::domain::time::Timestamp;
 use crate::ports::idp::{IdpError, Reading};
@@ -81,10 +81,11 @@ async fn contacts_told(keycloak: &Keycloak, logs: &Logs) -> Result<Contacts, Adm
 /// Reads one account live: what the logs tell of it, then all else side by side.
 pub async fn read(keycloak: &Keycloak, sub: &str) -> Result<Reading, IdpError> {
     let admin = &keycloak.admin;
-    let logs = Logs::read(keycloak, sub, None).await.map_err(of_account)?;
+    let logs = found(keycloak, sub, Logs::read(keycloak, sub, None).await).await?;
     let itself = try_join(admin.user(sub), admin.credentials(sub));
     let (itself, beside) = join(itself, beside(keycloak, sub, &logs)).await;
-    let (user, credentials) = itself.map_err(of_account)?;
+    let (user, credentials) = found(keycloak, sub, itself).await?;
+    there(keycloak, sub).await;
     reading(keycloak, (user, credentials), beside?, sub).await
 }
 
@@ -109,14 +110,14 @@ pub async fn beside(keycloak: &Keycloak, sub: &str, logs: &Logs) -> Result<Besid
     };
     let contacts = contacts_told(keycloak, logs);
     let (links, contacts, standing) = join3(links, contacts, standing(keycloak, sub, logs)).await;
-    let (links, links_given) = links.map_err(of_account)?;
+    let (links, links_given) = found(keycloak, sub, links).await?;
     let standing = standing.inspect_err(|error| {
         tracing::warn!(%error, "roles, groups or attributes of an account cannot be read: strictest tier");
     });
     Ok(Beside {
         links,
         links_given,
-        contacts: contacts.map_err(of_account)?,
+        contacts: found(keycloak, sub, contacts).await?,
         standing: standing.ok(),
     })
 }

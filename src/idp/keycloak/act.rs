@@ -3,7 +3,8 @@
 //! The order fails closed. A hold first takes the realm's default role, and with it `reentry-full`: from then on the
 //! account's tokens carry no claim at all, which a relying party reads as `none`. Then it puts the account into the
 //! group of its level. A lift leaves the group first and gives the role back last. In between, and whenever somebody
-//! takes the group away, there is no claim; two claims there never are.
+//! takes the group away, there is no claim. Two there are only where a role cannot be taken: then the scope of the level
+//! is a ceiling of its own for whoever checks it.
 //!
 //! What a hold takes from an account it first writes down beside it, as membership in a group that maps nothing:
 //! `/reentry/lift.default-role`, `lift.full-role` (a `reentry-full` of the account's own, for accounts without the
@@ -21,7 +22,14 @@
 //!
 //! Every act is read back, by effective roles and groups, and repeated if somebody was faster. What still does not
 //! agree is told in `cannot`, and the account is switched off where the operator chose so.
+//!
+//! A call about one account may fail while the server answers all others: a directory that takes no groups, a row that
+//! cannot be written. That is no reason to stop, and none to be silent. Each other step is tried all the same, the account
+//! counts as one that cannot be held, and it is tried again; only a server that is away as a whole is an error
+//! ([`Hand::told`]). A note that cannot be written at the realm stands in our record first, and what it speaks of is taken
+//! by the next try ([`Hand::may_take`]): also then no right is lost.
 
+mod hold;
 mod layout;
 mod lift;
 mod restore;
@@ -32,31 +40,33 @@ use std::collections::BTreeSet;
 
 use futures_util::future::try_join;
 
-use self::layout::{HOLD_GROUP, HOLD_ROLE, Taken};
+use self::layout::{HOLD_GROUP, Taken};
 pub(super) use self::layout::{Layout, carried, drift, forget_layout, layout};
 pub(super) use self::restore::{remove_factor, restore};
 pub(super) use self::sessions::{end_session, sessions};
+use super::Keycloak;
+use super::absent::found;
 use super::admin::AdminError;
 use super::representations::{Group, Role};
-use super::wire::names::{FULL, GROUP as ROOT};
-use super::{CannotHold, Keycloak, administrators, idp, of_account};
+use super::wire::names::GROUP as ROOT;
 use crate::domain::ceiling::Ceiling;
 use crate::domain::hold::Posture;
-use crate::domain::policy::ContestedAtIdp;
-use crate::ports::idp::{Converged, IdpError, Wanted};
+use crate::ports::idp::{Converged, IdentityProvider as _, IdpError, Wanted};
 
 /// Beside what was taken, our record notes that the account is held: what somebody grants after that is no right of before.
 const HELD: &str = "held";
 /// How often an act is repeated when the reading back does not agree.
-const ROUNDS: usize = 3;
+const ROUNDS: u32 = 3;
 
 /// What a hold changes of an account.
+#[derive(Default)]
 struct Seen {
     groups: Vec<Group>,
     mapped: Vec<Role>,
 }
 
 /// What came of a change.
+#[derive(Default)]
 struct After {
     seen: Seen,
     effective: Vec<Role>,
@@ -85,7 +95,7 @@ impl After {
 async fn see(keycloak: &Keycloak, sub: &str) -> Result<Seen, IdpError> {
     let admin = &keycloak.admin;
     let both = try_join(admin.user_groups(sub), admin.realm_roles(sub)).await;
-    let (groups, mapped) = both.map_err(of_account)?;
+    let (groups, mapped) = found(keycloak, sub, both).await?;
     Ok(Seen { groups, mapped })
 }
 
@@ -93,7 +103,7 @@ async fn see(keycloak: &Keycloak, sub: &str) -> Result<Seen, IdpError> {
 async fn see_after(keycloak: &Keycloak, sub: &str) -> Result<After, IdpError> {
     let effective = async {
         let effective = keycloak.admin.effective_realm_roles(sub).await;
-        effective.map_err(of_account)
+        found(keycloak, sub, effective).await
     };
     let (seen, effective) = try_join(see(keycloak, sub), effective).await?;
     Ok(After { seen, effective })
@@ -107,6 +117,10 @@ struct Hand<'a> {
     acts: Vec<String>,
     /// What our record and the realm's notes say that holds took.
     owed: BTreeSet<Taken>,
+    /// What our record said of it when this began: that much is safe to be taken.
+    recorded: BTreeSet<Taken>,
+    /// Something was left for the next try, by which our record knows of it.
+    waits: bool,
     /// Our record knows of this hold already.
     known: bool,
     again: bool,
@@ -114,15 +128,7 @@ struct Hand<'a> {
 
 /// Makes the realm agree with `wanted`.
 pub(super) async fn converge(keycloak: &Keycloak, sub: &str, wanted: &Wanted) -> Result<Converged, IdpError> {
-    let mut hand = Hand {
-        keycloak,
-        layout: Layout::default(),
-        sub,
-        acts: Vec::new(),
-        owed: Taken::named(&wanted.owed),
-        known: wanted.owed.contains(HELD),
-        again: false,
-    };
+    let mut hand = Hand::new(keycloak, sub, wanted);
     // What a freeze ends does not wait for anything else that may fail.
     if let Posture::Contested(_) = wanted.posture
         && let Err(error) = hand.stop().await
@@ -132,28 +138,89 @@ pub(super) async fn converge(keycloak: &Keycloak, sub: &str, wanted: &Wanted) ->
     hand.layout = layout(keycloak).await?;
     if hand.layout.wired().is_none() {
         // Somebody may have wired it this minute.
-        forget_layout(keycloak).await;
-        hand.layout = layout(keycloak).await?;
+        hand.look_again().await?;
     }
     let cannot = match &wanted.posture {
-        Posture::Free => {
-            // A fresh log-in is asked for by ending sessions before the lift: none of them may see it.
-            hand.end_sessions(wanted).await?;
-            let cannot = hand.lift().await?;
-            return Ok(hand.done(cannot, false));
-        }
+        Posture::Free => return hand.freed(wanted).await,
         Posture::Held(ceiling) => hand.hold(ceiling, None, wanted.barred).await?,
         Posture::Contested(at_idp) => hand.hold(&Ceiling::none(), Some(*at_idp), false).await?,
     };
-    hand.end_sessions(wanted).await?;
+    let ended = hand.end_sessions(wanted).await;
+    let mut open = hand.told(ended).await?.err();
     if matches!(wanted.posture, Posture::Contested(_)) {
         // Who signed in meanwhile, too.
-        hand.stop().await?;
+        let stopped = hand.stop().await;
+        open = open.or(hand.told(stopped).await?.err());
     }
-    Ok(hand.done(cannot, true))
+    let open = open.map(|why| format!("its sessions could not all be ended: {why}"));
+    Ok(hand.done(cannot.or(open), true))
 }
 
-impl Hand<'_> {
+impl<'a> Hand<'a> {
+    fn new(keycloak: &'a Keycloak, sub: &'a str, wanted: &Wanted) -> Self {
+        let owed = Taken::named(&wanted.owed);
+        Self {
+            keycloak,
+            layout: Layout::default(),
+            sub,
+            acts: Vec::new(),
+            recorded: owed.clone(),
+            owed,
+            waits: false,
+            known: wanted.owed.contains(HELD),
+            again: false,
+        }
+    }
+
+    /// Takes the hold back, after the sessions that must not see it.
+    async fn freed(mut self, wanted: &Wanted) -> Result<Converged, IdpError> {
+        // A fresh log-in is asked for by ending sessions before the lift: none of them may see it.
+        let lifted = match self.end_sessions(wanted).await {
+            Ok(()) => self.lift().await,
+            Err(error) => Err(error),
+        };
+        let lifted = self.told(lifted).await?;
+        // As long as it may still be held there, what is granted meanwhile is no right of before.
+        let held = lifted.is_err() && self.known;
+        let cannot = lifted.unwrap_or_else(|why| Some(format!("it cannot be given back what it had: {why}")));
+        Ok(self.done(cannot, held))
+    }
+
+    /// What came of a call about this account. A fault of its own, on a server that answers otherwise, is told, and tried
+    /// again; a server that is away as a whole is an error, and an account that is gone.
+    async fn told<T>(&mut self, done: Result<T, IdpError>) -> Result<Result<T, String>, IdpError> {
+        let error = match done {
+            Ok(done) => return Ok(Ok(done)),
+            Err(error) => error,
+        };
+        let why = match &error {
+            IdpError::UnknownSubject => return Err(error),
+            IdpError::Unreachable(why) | IdpError::Refused(why) | IdpError::Unexpected(why) => why.clone(),
+        };
+        if self.keycloak.answers().await.is_err() {
+            return Err(error);
+        }
+        if let IdpError::Refused(_) = error {
+            // What our account may do may have changed: what its token says of that is of before.
+            self.keycloak.admin.renew().await;
+        }
+        self.again = true;
+        Ok(Err(why))
+    }
+
+    /// The same for what the server answered.
+    async fn answered<T>(&mut self, answer: Result<T, AdminError>) -> Result<Result<T, String>, IdpError> {
+        let answer = found(self.keycloak, self.sub, answer).await;
+        self.told(answer).await
+    }
+
+    /// Reads anew what the realm is made of.
+    async fn look_again(&mut self) -> Result<(), IdpError> {
+        forget_layout(self.keycloak).await;
+        self.layout = layout(self.keycloak).await?;
+        Ok(())
+    }
+
     fn did(&mut self, act: impl Into<String>) {
         self.acts.push(act.into());
     }
@@ -183,196 +250,6 @@ impl Hand<'_> {
         Ok(())
     }
 
-    /// Holds the account at `ceiling`; `contest` says that it is frozen, and how; `barred` that its own acts undid the
-    /// hold again and again.
-    async fn hold(
-        &mut self,
-        ceiling: &Ceiling,
-        contest: Option<ContestedAtIdp>,
-        barred: bool,
-    ) -> Result<Option<String>, IdpError> {
-        let wired = self.layout.wired().is_some();
-        let (after, cannot) = if wired {
-            self.restricted(ceiling, contest).await?
-        } else {
-            let after = see_after(self.keycloak, self.sub).await?;
-            (after, self.layout.faults().into_iter().next())
-        };
-        let seen = &after.seen;
-        let noted = Taken::ALL.into_iter().filter(|taken| self.noted(*taken, seen));
-        let noted: Vec<Taken> = noted.collect();
-        self.owed.extend(noted);
-        let settings = &self.keycloak.settings;
-        let could = (seen.groups.as_slice(), after.effective.as_slice());
-        let could = administrators::roles_of_late(self.keycloak, self.sub, could).await;
-        let could = administrators::undoing(could.map_err(of_account)?);
-        let undoing =
-            (!could.is_empty()).then(|| format!("it keeps {} and could undo the hold", could.join(", ")));
-        let off = contest == Some(ContestedAtIdp::Disable)
-            || barred
-            || (cannot.is_some() && wired && settings.unholdable == CannotHold::Disable)
-            || (undoing.is_some() && settings.held_admins == CannotHold::Disable);
-        let refused = if off {
-            self.switch_off(seen).await?
-        } else {
-            self.switch_on_again(seen).await?
-        };
-        Ok(refused.or(cannot).or(undoing))
-    }
-
-    /// Restricts the account until what is read back agrees, or says why it does not.
-    async fn restricted(
-        &mut self,
-        ceiling: &Ceiling,
-        contest: Option<ContestedAtIdp>,
-    ) -> Result<(After, Option<String>), IdpError> {
-        let mut seen = see(self.keycloak, self.sub).await?;
-        let mut tries = 0;
-        loop {
-            let cannot = self.restrict(ceiling, contest, &seen).await?;
-            let after = see_after(self.keycloak, self.sub).await?;
-            let cannot = cannot.or_else(|| self.disagrees(ceiling, &after));
-            tries += 1;
-            if cannot.is_none() || tries >= ROUNDS {
-                return Ok((after, cannot));
-            }
-            seen = after.seen;
-        }
-    }
-
-    /// One try. Gives why it did not work, as far as a second one may help.
-    async fn restrict(
-        &mut self,
-        ceiling: &Ceiling,
-        contest: Option<ContestedAtIdp>,
-        seen: &Seen,
-    ) -> Result<Option<String>, IdpError> {
-        let cannot = match self.hold_once(ceiling, seen).await {
-            Ok(()) => None,
-            Err(error) if error.is_transient() => return Err(idp(error)),
-            Err(AdminError::NotFound { what }) => {
-                // A group that went away, or the account did: the next reading tells.
-                forget_layout(self.keycloak).await;
-                self.layout = layout(self.keycloak).await?;
-                Some(format!("{what} is not there"))
-            }
-            Err(error @ (AdminError::Forbidden { .. } | AdminError::Unauthorized { .. })) => {
-                return Err(idp(error));
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        if contest.is_some() && self.layout.root.is_some() {
-            // Survives the loss of our store, and says more than a level does. Struck out by a lift.
-            self.note(Taken::Contested, seen).await.map_err(idp)?;
-        }
-        Ok(cannot)
-    }
-
-    async fn hold_once(&mut self, ceiling: &Ceiling, seen: &Seen) -> Result<(), AdminError> {
-        self.note_again(seen).await?;
-        self.take_roles(seen).await?;
-        // Without any group of a level the account stays without a claim, which reads as `none`.
-        let Some((level, group)) = self.layout.level(ceiling) else {
-            return Ok(());
-        };
-        let (level, group) = (level.to_owned(), group.to_owned());
-        let admin = &self.keycloak.admin;
-        let others = seen
-            .group_ids()
-            .filter(|id| *id != group && self.layout.is_level(id));
-        for other in others.map(str::to_owned).collect::<Vec<_>>() {
-            admin.leave_group(self.sub, &other).await?;
-            self.did(format!("left {}", self.named(&other)));
-        }
-        if !seen.is_in(&group) {
-            admin.join_group(self.sub, &group).await?;
-            self.did(format!("joined {ROOT}/{HOLD_GROUP}{level}"));
-        }
-        Ok(())
-    }
-
-    /// Notes what our record says was taken, where somebody took the note away.
-    async fn note_again(&mut self, seen: &Seen) -> Result<(), AdminError> {
-        for taken in self.owed.clone() {
-            if !self.noted(taken, seen) {
-                self.note(taken, seen).await?;
-                self.did(format!("joined {ROOT}/{}", taken.group()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the default role, a `reentry-full` of the account's own, and roles of levels granted one by one.
-    async fn take_roles(&mut self, seen: &Seen) -> Result<(), AdminError> {
-        let admin = &self.keycloak.admin;
-        let held = seen.group_ids().any(|id| self.layout.is_level(id));
-        let noted = self.layout.notes.values().any(|id| seen.is_in(id));
-        let default_role = self.layout.default_role.as_ref().and_then(|role| role.id.clone());
-        let default_role = seen
-            .mapped
-            .iter()
-            .find(|role| role.id.is_some() && role.id == default_role);
-        if let Some(role) = default_role {
-            self.note(Taken::DefaultRole, seen).await?;
-            admin
-                .remove_realm_roles(self.sub, std::slice::from_ref(role))
-                .await?;
-            self.did(format!("took role {}", role.name));
-        }
-        if let Some(role) = seen.mapped(FULL) {
-            // What somebody grants during a hold is not given back.
-            if !held && !noted && !self.known {
-                self.note(Taken::FullRole, seen).await?;
-            }
-            admin
-                .remove_realm_roles(self.sub, std::slice::from_ref(role))
-                .await?;
-            self.did(format!("took role {FULL}"));
-        }
-        // Another level's role would be a second claim.
-        let stray = seen.mapped.iter().filter(|role| role.name.starts_with(HOLD_ROLE));
-        let stray: Vec<Role> = stray.cloned().collect();
-        if !stray.is_empty() {
-            admin.remove_realm_roles(self.sub, &stray).await?;
-            self.did("took stray hold roles");
-        }
-        Ok(())
-    }
-
-    /// What of the reading back does not agree with a hold at `ceiling`.
-    fn disagrees(&self, ceiling: &Ceiling, after: &After) -> Option<String> {
-        let Some((level, group)) = self.layout.level(ceiling) else {
-            return Some("the realm has no group for it: run `reentry wire keycloak`".to_owned());
-        };
-        if after.has(FULL) {
-            let by = match self
-                .layout
-                .default_role
-                .as_ref()
-                .filter(|role| after.has(&role.name))
-            {
-                Some(default_role) => format!(
-                    "through `{}`, inside a group or a composite role",
-                    default_role.name
-                ),
-                None => "through a group or a composite role".to_owned(),
-            };
-            return Some(format!("it keeps `{FULL}` {by}"));
-        }
-        if !after.seen.is_in(group) {
-            return Some(format!("it does not stay in group {ROOT}/{HOLD_GROUP}{level}"));
-        }
-        let wanted = format!("{HOLD_ROLE}{level}");
-        if !after.has(&wanted) {
-            return Some(format!(
-                "group {ROOT}/{HOLD_GROUP}{level} does not give `{wanted}`"
-            ));
-        }
-        let mut names = after.effective.iter().map(|role| &role.name);
-        let stray = names.find(|role| role.starts_with(HOLD_ROLE) && **role != wanted);
-        stray.map(|role| format!("it keeps `{role}` beside `{wanted}`"))
-    }
-
     fn named(&self, group: &str) -> String {
         let level = self.layout.levels.iter().find(|(_, id)| *id == group);
         level.map_or_else(
@@ -392,6 +269,19 @@ impl Hand<'_> {
         }
         self.owed.insert(taken);
         Ok(())
+    }
+
+    /// Writes it down, and says whether it may be taken: what cannot be noted at the realm has to stand in our record first.
+    async fn may_take(&mut self, taken: Taken, seen: &Seen) -> Result<bool, AdminError> {
+        let noted = self.note(taken, seen).await;
+        if noted.is_err() {
+            self.owed.insert(taken);
+            if !self.recorded.contains(&taken) {
+                self.waits = true;
+                return noted.map(|()| false);
+            }
+        }
+        Ok(true)
     }
 
     /// A realm wired without the group gets it now: a hold must not wait for an operator.

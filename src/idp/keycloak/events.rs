@@ -28,6 +28,14 @@ pub const TELLING: [&str; 15] = [
 /// as it stands, without reading the account.
 pub const ENDING: [&str; 2] = ["DELETE_ACCOUNT", "LOGOUT"];
 
+/// User events of log-ins: with a password or a code, or by way of another provider.
+pub const ENTERING: [&str; 4] = [
+    "IDENTITY_PROVIDER_FIRST_LOGIN",
+    "IDENTITY_PROVIDER_LOGIN",
+    "IDENTITY_PROVIDER_POST_LOGIN",
+    "LOGIN",
+];
+
 /// What is read beside [`TELLING`] when an account's story is judged.
 pub const TELLING_TOO: [&str; 2] = ["IMPERSONATE", "LOGIN"];
 
@@ -109,6 +117,14 @@ pub fn used_recovery_code(event: &Event) -> bool {
         && event.error.is_none()
         && named == Some(FactorClass::RecoveryCodes)
         && !event.details.contains_key("custom_required_action")
+}
+
+/// Who signed in by way of another provider.
+#[must_use]
+pub fn came_by_provider(event: &Event) -> Option<&str> {
+    let by_provider = event.details.contains_key("identity_provider");
+    let entered = ENTERING.contains(&event.kind.as_str()) && event.error.is_none();
+    event.user_id.as_deref().filter(|_| by_provider && entered)
 }
 
 /// The root authentication session in which an event happened, which is the user session's id too.

@@ -100,8 +100,8 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
     let (more_subs, admin_more) = place.admin.take(&admin_rows, max, settings.overlap, clock);
     subs.extend(more_subs);
-    let code_rows = place.logins.read(keycloak, clock).await?;
-    let code_rows: Vec<Row> = code_rows.iter().map(user_row).collect();
+    let logins = place.logins.read(keycloak, clock).await?;
+    let code_rows: Vec<Row> = logins.codes.iter().map(user_row).collect();
     subs.extend(code_rows.iter().filter_map(|row| row.sub.clone()));
     let rows = || user_rows.iter().chain(&admin_rows).chain(&code_rows);
     let work = place.later.turn(&subs, rows());
@@ -113,6 +113,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (mut judged, readings, unread) = judged(keycloak, &work, &rules, at, ended).await?;
     // Behind what the same instant says of an account: it may be held by that.
     judged.extend(acted);
+    judged.extend(logins.entered);
     judged.sort_by_key(|(time, ..)| *time);
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);

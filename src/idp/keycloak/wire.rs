@@ -383,6 +383,7 @@ pub async fn check(
             .map(|text| Finding::error("blocked", text)),
     );
     findings.extend(audit::reach(&snapshot));
+    findings.extend(audit::given_at_log_in(&snapshot));
     findings.extend(audit::held_defaults_leak(&snapshot, &input.dropped_defaults));
     findings.extend(audit::storage(snapshot.user_storage()));
     if let Some(broker) = &input.broker {

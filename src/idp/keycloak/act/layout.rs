@@ -188,11 +188,7 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
             .cloned()
     };
     let default_role = match (attribute(DEFAULT_ROLE_ID), attribute(DEFAULT_ROLE_NAME)) {
-        (Some(id), Some(name)) => Some(Role {
-            id: Some(id),
-            name,
-            ..Role::default()
-        }),
+        (Some(id), Some(name)) => Some(as_it_is(keycloak, id, name).await),
         _ => None,
     };
     let children = admin.subgroups(&id).await.map_err(idp)?;
@@ -218,6 +214,27 @@ async fn read_layout(keycloak: &Keycloak) -> Result<Layout, IdpError> {
         notes,
         groups: ours,
         noted: written,
+    })
+}
+
+/// The default role that `wire` wrote down, as it is now: one that was renamed is known by its id, and in a realm that was
+/// restored, where every id is another, by its name. Our own account has it like everybody else; where it does not, what
+/// was written down stands.
+async fn as_it_is(keycloak: &Keycloak, id: String, name: String) -> Role {
+    let own = match keycloak.own().await {
+        Ok((_, Some(own))) => keycloak
+            .admin
+            .effective_realm_roles(&own)
+            .await
+            .unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let by_id = own.iter().find(|role| role.id.as_deref() == Some(id.as_str()));
+    let now = by_id.or_else(|| own.iter().find(|role| role.name == name));
+    now.cloned().unwrap_or_else(|| Role {
+        id: Some(id),
+        name,
+        ..Role::default()
     })
 }
 

@@ -6,11 +6,12 @@ use futures_util::future::try_join3;
 
 use crate::domain::subject::account::{Account, ContactKind};
 use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::absent::found;
 use crate::idp::keycloak::account;
 use crate::idp::keycloak::admin::{AdminError, AdminEventQuery, Direction, EventQuery};
 use crate::idp::keycloak::events::{self, AdminAct};
 use crate::idp::keycloak::representations::{Event, User};
-use crate::idp::keycloak::{Keycloak, idp, of_account};
+use crate::idp::keycloak::{Keycloak, idp};
 use crate::ports::idp::IdpError;
 
 /// A credential is stored a moment before the event that tells of it.
@@ -44,7 +45,7 @@ pub(in crate::idp::keycloak) async fn restore(
     let (ahead, _) = keycloak.own().await?;
     let since_there = since.plus(ahead).millis();
     let mut done = Vec::new();
-    for credential in admin.credentials(sub).await.map_err(of_account)? {
+    for credential in found(keycloak, sub, admin.credentials(sub).await).await? {
         if credential
             .created_date
             .is_some_and(|created| created >= since_there - GRACE.millis())
@@ -60,7 +61,7 @@ pub(in crate::idp::keycloak) async fn restore(
         done.push(format!("removed the link to {provider}"));
     }
     done.extend(restore_contacts(keycloak, sub, since, before, &phones).await?);
-    let left = admin.credentials(sub).await.map_err(of_account)?;
+    let left = found(keycloak, sub, admin.credentials(sub).await).await?;
     let newer = |at: Option<i64>| at.is_some_and(|created| created >= since_there - GRACE.millis());
     if left.iter().any(|credential| newer(credential.created_date)) {
         return Err(IdpError::Unexpected(
@@ -97,13 +98,12 @@ async fn taken_back(
         ..AdminEventQuery::default()
     };
     let admin = &keycloak.admin;
-    let (events, acts, now) = try_join3(
+    let told_of = try_join3(
         admin.events(&query),
         admin.admin_events(&admin_query),
         admin.federated_identities(sub),
-    )
-    .await
-    .map_err(of_account)?;
+    );
+    let (events, acts, now) = found(keycloak, sub, told_of.await).await?;
     let (mut links, phones) = told(&events, &keycloak.settings.phone_attributes);
     links.extend(acts.iter().filter_map(|event| match events::admin_act(event) {
         Some((_, AdminAct::Linked(provider))) => Some(provider.to_owned()),
@@ -148,7 +148,7 @@ async fn restore_contacts(
             && contact.since < since
             && contact.gone.is_none_or(|gone| gone >= since)
     });
-    let user = admin.user(sub).await.map_err(of_account)?;
+    let user = found(keycloak, sub, admin.user(sub).await).await?;
     if let Some(email) = had.max_by_key(|contact| contact.since) {
         let same = |user: &User| {
             user.email
@@ -156,11 +156,9 @@ async fn restore_contacts(
                 .is_some_and(|now| now.eq_ignore_ascii_case(&email.address))
         };
         if !same(&user) {
-            admin
-                .set_email(sub, &email.address, email.verified)
-                .await
-                .map_err(of_account)?;
-            let user = admin.user(sub).await.map_err(of_account)?;
+            let set = admin.set_email(sub, &email.address, email.verified).await;
+            found(keycloak, sub, set).await?;
+            let user = found(keycloak, sub, admin.user(sub).await).await?;
             if !same(&user) {
                 return Err(IdpError::Unexpected(
                     "the e-mail address of before was not taken".to_owned(),
@@ -170,19 +168,17 @@ async fn restore_contacts(
         }
     }
     if !phones.is_empty() {
-        admin
-            .update_user(sub, |user| {
-                let attributes = user.attributes.get_or_insert_default();
-                for (name, previous) in phones {
-                    let values = previous
-                        .split("::")
-                        .filter(|value| !value.is_empty())
-                        .map(str::to_owned);
-                    attributes.insert(name.clone(), values.collect());
-                }
-            })
-            .await
-            .map_err(of_account)?;
+        let updated = admin.update_user(sub, |user| {
+            let attributes = user.attributes.get_or_insert_default();
+            for (name, previous) in phones {
+                let values = previous
+                    .split("::")
+                    .filter(|value| !value.is_empty())
+                    .map(str::to_owned);
+                attributes.insert(name.clone(), values.collect());
+            }
+        });
+        found(keycloak, sub, updated.await).await?;
         done.push("set the telephone number of before".to_owned());
     }
     Ok(done)

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::hold::Cut;
 use crate::domain::time::Timestamp;
+use crate::idp::keycloak::absent::found;
 use crate::idp::keycloak::admin::AdminError;
 use crate::idp::keycloak::representations::Session;
-use crate::idp::keycloak::{Keycloak, idp, of_account};
+use crate::idp::keycloak::{Keycloak, idp};
 use crate::ports::idp::{IdpError, IdpSession};
 
-/// Ends what began before a cut, and is not its exception; gives what was done.
+/// Ends what began before a cut, and is not its exception; gives what was done. What cannot be ended keeps nothing else
+/// from being.
 pub(super) async fn end_cut(
     keycloak: &Keycloak,
     sub: &str,
@@ -29,14 +31,18 @@ pub(super) async fn end_cut(
                 .iter()
                 .any(|cut| began <= cut.at && cut.except.as_deref() != Some(&session.id))
     };
+    let mut failed = None;
     for (session, offline) in live_sessions(keycloak, sub).await? {
         if dead(&session) {
-            delete_session(keycloak, &session.id, offline).await?;
+            if let Err(error) = delete_session(keycloak, &session.id, offline).await {
+                failed.get_or_insert(error);
+                continue;
+            }
             let kind = if offline { "offline session" } else { "session" };
             acts.push(format!("ended {kind} {}", session.id));
         }
     }
-    Ok(acts)
+    failed.map_or(Ok(acts), Err)
 }
 
 /// Ends every session, online and offline ones, as far as the server lets us: what cannot be ended keeps nothing else
@@ -49,7 +55,7 @@ pub(super) async fn end_all(keycloak: &Keycloak, sub: &str) -> Result<bool, IdpE
         Err(IdpError::UnknownSubject) => return Err(IdpError::UnknownSubject),
         Err(error) => Err(error),
     };
-    let mut done = keycloak.admin.logout(sub).await.map_err(of_account);
+    let mut done = found(keycloak, sub, keycloak.admin.logout(sub).await).await;
     // Offline sessions are dead by not-before then, but stay listed.
     for (session, offline) in live? {
         done = done.and(delete_session(keycloak, &session.id, offline).await);
@@ -60,9 +66,8 @@ pub(super) async fn end_all(keycloak: &Keycloak, sub: &str) -> Result<bool, IdpE
 /// Online and offline sessions. Where offline ones are is told by the list of grants.
 pub(super) async fn live_sessions(keycloak: &Keycloak, sub: &str) -> Result<Vec<(Session, bool)>, IdpError> {
     let admin = &keycloak.admin;
-    let (online, grants) = futures_util::future::try_join(admin.sessions(sub), admin.consents(sub))
-        .await
-        .map_err(of_account)?;
+    let listed = futures_util::future::try_join(admin.sessions(sub), admin.consents(sub)).await;
+    let (online, grants) = found(keycloak, sub, listed).await?;
     let clients: BTreeSet<String> = grants
         .into_iter()
         .flat_map(|consent| consent.additional_grants)
@@ -73,7 +78,8 @@ pub(super) async fn live_sessions(keycloak: &Keycloak, sub: &str) -> Result<Vec<
         .map(|session| ((session.id.clone(), false), session))
         .collect();
     for client in clients {
-        for session in admin.offline_sessions(sub, &client).await.map_err(of_account)? {
+        let offline = found(keycloak, sub, admin.offline_sessions(sub, &client).await).await?;
+        for session in offline {
             let key = (session.id.clone(), true);
             sessions
                 .entry(key)

@@ -4,12 +4,13 @@ use futures_util::future::{join, try_join3};
 
 use super::whole;
 use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::absent::{found, there};
 use crate::idp::keycloak::account::Logs;
 use crate::idp::keycloak::act::Layout;
 use crate::idp::keycloak::events::AdminAct;
 use crate::idp::keycloak::representations::AdminEvent;
 use crate::idp::keycloak::story::{self, Rules, What, Whole, Window};
-use crate::idp::keycloak::{Keycloak, account, act, events, of_account, watch};
+use crate::idp::keycloak::{Keycloak, account, act, events, watch};
 use crate::ports::idp::{Heard, IdpError, Line, Reading};
 
 /// An account's lines, judged: when, the event's id, the line.
@@ -96,14 +97,15 @@ async fn window(
     .into_iter()
     .max();
     let from = since.minus(reach.unwrap_or_default()).millis();
-    let logs = Logs::read(keycloak, sub, Some(from)).await.map_err(of_account)?;
+    let logs = found(keycloak, sub, Logs::read(keycloak, sub, Some(from)).await).await?;
     let itself = try_join3(admin.user(sub), admin.credentials(sub), admin.sessions(sub));
     let (itself, beside) = join(itself, account::beside(keycloak, sub, &logs)).await;
-    let (user, credentials, sessions) = itself.map_err(of_account)?;
+    let (user, credentials, sessions) = found(keycloak, sub, itself).await?;
+    there(keycloak, sub).await;
     let (events, admin_events) = logs.since(from);
     let edited = |event: &AdminEvent| matches!(events::admin_act(event), Some((_, AdminAct::Edited)));
     let former = if admin_events.iter().any(edited) {
-        account::former(keycloak, &logs).await.map_err(of_account)?
+        found(keycloak, sub, account::former(keycloak, &logs).await).await?
     } else {
         Vec::new()
     };

@@ -68,6 +68,16 @@ pub(super) fn judge(event: &AdminEvent, layout: &Layout) -> Option<Line> {
         ["groups", id] if !creates && layout.is_ours(id) => {
             Some(doubtful("a group that holds rest on was changed or deleted"))
         }
+        ["identity-provider", "instances", ..]
+            if event.operation_type != "DELETE" && gives(event, layout) =>
+        {
+            Some(doubtful(
+                "whoever signs in by way of that identity provider gets what decides over holds",
+            ))
+        }
+        ["components", ..] if event.operation_type != "DELETE" && gives(event, layout) => Some(doubtful(
+            "the accounts of a directory get what decides over holds",
+        )),
         _ => None,
     }
 }
@@ -90,6 +100,22 @@ fn claims(event: &AdminEvent) -> bool {
     let inside = sent.get("protocolMappers").and_then(Value::as_array);
     let listed = sent.as_array();
     sets(&sent) || inside.into_iter().chain(listed).flatten().any(sets)
+}
+
+/// Whether the settings that were sent name a role or a group that decides what a held account is issued.
+fn gives(event: &AdminEvent, layout: &Layout) -> bool {
+    let sent = event.representation.as_deref().unwrap_or_default();
+    let sent: Value = serde_json::from_str(sent).unwrap_or_default();
+    sent.get("config").is_some_and(|config| names(config, layout))
+}
+
+fn names(setting: &Value, layout: &Layout) -> bool {
+    match setting {
+        Value::String(text) => layout.decides(text) || layout.groups().contains_key(text),
+        Value::Array(list) => list.iter().any(|one| names(one, layout)),
+        Value::Object(members) => members.values().any(|one| names(one, layout)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// A client scope, its mappers, its gate.
@@ -239,6 +265,36 @@ mod tests {
             &serde_json::json!({"name": "other"})
         ));
         assert!(!alarms("DELETE", "groups/g-other", &nothing));
+    }
+
+    // What a provider or a directory gives at every log-in no line about an account tells of.
+    #[test]
+    fn mappers_that_give_what_decides_over_holds_are_an_alarm() {
+        let mapper = |setting: &str, value: &str| {
+            serde_json::json!({
+                "name": "reentry-full", "identityProviderAlias": "up",
+                "identityProviderMapper": "oidc-hardcoded-role-idp-mapper",
+                "config": {"syncMode": "FORCE", setting: value},
+            })
+        };
+        let below = "identity-provider/instances/up/mappers/m-1";
+        for operation in ["CREATE", "UPDATE"] {
+            for role in ["reentry-full", "reentry-hold.read", "default-roles-shop"] {
+                assert!(alarms(operation, below, &mapper("role", role)), "{role}");
+            }
+            assert!(alarms(operation, below, &mapper("group", "/reentry/hold.read")));
+            assert!(!alarms(operation, below, &mapper("role", "staff")));
+            assert!(!alarms(operation, below, &mapper("group", "/staff")));
+        }
+        assert!(!alarms("DELETE", below, &mapper("role", "reentry-full")));
+        let provider = "identity-provider/instances/up";
+        assert!(alarms("UPDATE", provider, &mapper("anything", "reentry-full")));
+        let of_directory = serde_json::json!({
+            "providerId": "hardcoded-ldap-role-mapper", "config": {"role": ["reentry-full"]},
+        });
+        assert!(alarms("CREATE", "components/c-1", &of_directory));
+        let other = serde_json::json!({"providerId": "ldap", "config": {"vendor": ["other"]}});
+        assert!(!alarms("UPDATE", "components/c-1", &other));
     }
 
     #[test]

@@ -171,6 +171,59 @@ pub fn reach(snapshot: &Snapshot) -> Vec<Finding> {
     found
 }
 
+/// Mappers of identity providers and of user storage that give what decides over holds: an account gets it back at its
+/// next log-in, or is held by nobody's decision.
+#[must_use]
+pub fn given_at_log_in(snapshot: &Snapshot) -> Vec<Finding> {
+    let default = RoleRef::realm(&snapshot.default_role().name);
+    let decides = |role: &RoleRef| {
+        let ours = role.name == FULL || role.name == HELD_DEFAULTS || is_ours(&role.name);
+        role.client.is_none() && (ours || *role == default)
+    };
+    let opens = |roles: BTreeSet<RoleRef>| {
+        let mut all = snapshot.closure(roles).into_iter();
+        all.find(decides).map(|role| role.to_string())
+    };
+    let given = |setting: &str| {
+        let ours = setting == GROUP || setting.starts_with(&format!("{GROUP}/"));
+        let by_group = || opens(snapshot.group(setting)?.roles());
+        let role = || snapshot.role(setting).map(|role| RoleRef::realm(&role.name));
+        ours.then(|| setting.to_owned())
+            .or_else(by_group)
+            .or_else(|| opens(BTreeSet::from([role()?])))
+    };
+    let providers = snapshot.provider_mappers().iter().filter_map(|mapper| {
+        let what = mapper
+            .config
+            .values()
+            .flatten()
+            .find_map(|setting| given(setting))?;
+        let (name, alias) = (&mapper.name, &mapper.identity_provider_alias);
+        Some(format!(
+            "mapper `{name}` of identity provider `{alias}` gives `{what}`"
+        ))
+    });
+    let directories = snapshot.user_storage().iter().flat_map(|storage| {
+        let mappers = storage.sub_components.values().flatten();
+        mappers.filter_map(|mapper| {
+            let what = mapper
+                .config
+                .values()
+                .flatten()
+                .find_map(|setting| given(setting))?;
+            let (name, storage) = (&mapper.name, &storage.name);
+            Some(format!(
+                "mapper `{name}` of user storage `{storage}` gives `{what}`"
+            ))
+        })
+    });
+    let said = |what: String| {
+        let text = format!("{what}: held accounts get it back at a log-in; take it out of the mapper");
+        Finding::error("full-by-mapper", text)
+    };
+    providers.chain(directories).map(said).collect()
+}
+
 /// Does `reentry-held-defaults` bring back what a hold takes away, by way of a child?
 #[must_use]
 pub fn held_defaults_leak(snapshot: &Snapshot, dropped: &BTreeSet<RoleRef>) -> Vec<Finding> {
@@ -204,7 +257,7 @@ fn provider(provider: &Component) -> Vec<Finding> {
     let mut found = Vec::new();
     if provider.setting("importEnabled") == Some("false") {
         let text = format!(
-            "user storage `{name}` does not import: some providers of that kind give the default role at every read, and their users cannot be held"
+            "user storage `{name}` does not import: Keycloak takes no group, no role and no switch for its users (or gives the default role at every read), so its own tokens cannot be held; a hold ends their sessions again and again and is an alarm with the account's id, and only the broker, introspection and live checks restrict; import users"
         );
         found.push(Finding::error("storage-not-imported", text));
     } else if !matches!(provider.provider_id.as_str(), "ldap" | "kerberos") {

@@ -113,6 +113,7 @@ impl Planner<'_> {
         self.notes.extend(
             audit::reach(self.snapshot)
                 .into_iter()
+                .chain(audit::given_at_log_in(self.snapshot))
                 .map(|finding| finding.text),
         );
     }

@@ -7,7 +7,9 @@ mod exported;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use self::exported::{Component, Composites, ExportedGroup, ExportedRole, RequiredAction};
+pub use self::exported::{
+    Component, Composites, ExportedGroup, ExportedRole, ProviderMapper, RequiredAction,
+};
 use self::exported::{Export, ScopeMapping};
 use super::names::RoleRef;
 use crate::idp::keycloak::admin::{Admin, AdminError};
@@ -378,6 +380,12 @@ impl Snapshot {
             }
         }
         None
+    }
+
+    /// What log-ins by way of other providers give.
+    #[must_use]
+    pub fn provider_mappers(&self) -> &[ProviderMapper] {
+        &self.export.identity_provider_mappers
     }
 
     /// User storage providers.

@@ -146,6 +146,18 @@ impl Component {
     }
 }
 
+/// What an identity provider's log-ins give an account.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProviderMapper {
+    /// Name.
+    pub name: String,
+    /// Alias of the provider.
+    pub identity_provider_alias: String,
+    /// Settings.
+    pub config: BTreeMap<String, Option<String>>,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Export {
@@ -197,4 +209,6 @@ pub(super) struct Export {
     pub(super) authenticator_config: Vec<ExecutionConfig>,
     #[serde(default)]
     pub(super) components: BTreeMap<String, Vec<Component>>,
+    #[serde(default)]
+    pub(super) identity_provider_mappers: Vec<ProviderMapper>,
 }
