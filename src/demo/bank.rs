@@ -1,7 +1,8 @@
 //! A small bank as the relying party: balance, payee, transfer, export.
 //!
 //! It is an ordinary OAuth client. Before every act it asks the shipped checker ([`crate::rp`]) whether the
-//! token's `recovery_scope` covers the act's class, and shows the refusal in its own words.
+//! token's `recovery_scope` covers the act's class, and shows the refusal in its own words. Before what cannot be taken
+//! back it asks Reentry too, so that a token that is still out moves no money once the account is frozen.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,6 +127,31 @@ impl Bank {
         verify::verify(&self.ring, &access, &expected, self.clock.now())
             .ok()
             .map(|t| t.claims)
+    }
+
+    /// The claims as they are now: what Reentry says of the token at this moment takes the place of what stands in it.
+    async fn asked(&self, headers: &HeaderMap) -> Option<serde_json::Map<String, Value>> {
+        let mut claims = self.claims(headers).await?;
+        let (id, visit) = self.visit(headers)?;
+        let request = self.http.post(format!("{}/introspect", self.issuer));
+        let sent = request
+            .basic_auth(&self.client_id, Some(&self.client_secret))
+            .form(&[("token", visit.access.as_deref()?)])
+            .send()
+            .await
+            .ok()?;
+        let answer = sent.json::<serde_json::Map<String, Value>>().await.ok()?;
+        if answer.get("active") != Some(&Value::Bool(true)) {
+            locked(&self.visits).remove(&id);
+            return None;
+        }
+        for name in ["scope", "recovery_scope", "recovery_until", "recovery_ref"] {
+            match answer.get(name) {
+                Some(value) => drop(claims.insert(name.to_owned(), value.clone())),
+                None => drop(claims.remove(name)),
+            }
+        }
+        Some(claims)
     }
 
     /// Asks the token endpoint and keeps what it gives.
@@ -377,8 +403,8 @@ struct Transfer {
 }
 
 async fn transfer(State(bank): State<Bank>, headers: HeaderMap, Form(form): Form<Transfer>) -> Response {
-    let Some(claims) = bank.claims(&headers).await else {
-        return see_other("/");
+    let Some(claims) = bank.asked(&headers).await else {
+        return signed_out();
     };
     if let Err(refusal) = allowed(&bank, &claims, "pay", "transfers:write") {
         return refusal;
@@ -411,8 +437,8 @@ fn act(
 }
 
 async fn export(State(bank): State<Bank>, headers: HeaderMap) -> Response {
-    let Some(claims) = bank.claims(&headers).await else {
-        return see_other("/");
+    let Some(claims) = bank.asked(&headers).await else {
+        return signed_out();
     };
     if let Err(refusal) = allowed(&bank, &claims, "export", "statements:export") {
         return refusal;
@@ -425,6 +451,17 @@ fn note(status: StatusCode, title: &str, text: &str, link: &str, link_text: &str
         status,
         "note.html",
         context! { place => "Example Bank", title, text, link, link_text },
+    )
+}
+
+/// Somebody ended the session meanwhile: nothing was done.
+fn signed_out() -> Response {
+    note(
+        StatusCode::FORBIDDEN,
+        "You have been signed out",
+        "Nothing was done: your sign-in has ended since, or your account was reported and is closed for the moment.",
+        "/",
+        "Back",
     )
 }
 
