@@ -29,7 +29,7 @@ use crate::notify::Gateways;
 use crate::notify::mail::{Messages, Sender};
 use crate::notify::outbound::{self, Limits};
 use crate::notify::smtp::{Mailer, Relay, Security};
-use crate::notify::webhook::{Receiver, SigningSecret, Webhooks};
+use crate::notify::webhook::{Gone, Receiver, SigningSecret, Webhooks};
 use crate::oidc::Broker;
 use crate::oidc::keys::rotation::Schedule;
 use crate::oidc::keys::{KEEP_RETIRED, KeyRing};
@@ -162,6 +162,7 @@ fn notifier(config: &Config, broker: &Broker) -> anyhow::Result<Arc<dyn Notifier
         outbound: Arc::clone(&outbound),
         receivers: config.webhooks.iter().map(receiver).collect(),
         patience: config.outbound.give_up_after,
+        gone: Gone::default(),
     };
     Ok(Arc::new(Farewells {
         inner: Arc::new(webhooks),

@@ -4,7 +4,7 @@
 //! receiver can leave out what it has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_lc_rs::{digest, hmac};
@@ -48,6 +48,31 @@ pub struct Receiver {
     pub events: BTreeSet<EventKind>,
 }
 
+/// Receivers that have answered 410: they get nothing until the configuration is loaded anew.
+#[derive(Debug, Default)]
+pub struct Gone(Mutex<BTreeSet<String>>);
+
+impl Gone {
+    fn has(&self, receiver: &str) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(receiver)
+    }
+
+    /// Notes one; said once.
+    fn note(&self, receiver: &str) {
+        let mut gone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if gone.insert(receiver.to_owned()) {
+            tracing::warn!(
+                receiver,
+                "the receiver wants no more (410): it is told nothing until `reentry serve` starts anew; take it out of `webhooks`"
+            );
+            metrics::gauge!("reentry_webhooks_gone", "receiver" => receiver.to_owned()).set(1.0);
+        }
+    }
+}
+
 /// The receivers of a deployment, beside the gateways for owners.
 pub struct Webhooks {
     /// Gateways for notices.
@@ -58,6 +83,8 @@ pub struct Webhooks {
     pub receivers: BTreeMap<String, Receiver>,
     /// How long a delivery is tried.
     pub patience: Span,
+    /// Receivers that said that they want no more.
+    pub gone: Gone,
 }
 
 #[async_trait]
@@ -67,7 +94,8 @@ impl Notifier for Webhooks {
     }
 
     fn receivers(&self, kind: EventKind) -> Vec<String> {
-        let wanting = self.receivers.iter().filter(|(_, r)| r.events.contains(&kind));
+        let wanting = self.receivers.iter();
+        let wanting = wanting.filter(|(id, r)| r.events.contains(&kind) && !self.gone.has(id));
         wanting.map(|(id, _)| id.clone()).collect()
     }
 
@@ -76,6 +104,9 @@ impl Notifier for Webhooks {
             let why = format!("there is no receiver `{}` any more", a.receiver);
             return Err(NotifyError::Never(why));
         };
+        if self.gone.has(a.receiver) {
+            return Ok(());
+        }
         let (id, timestamp) = (message_id(a.id), a.now.secs());
         let body = document(a.subject, a.event).to_string().into_bytes();
         let signatures: Vec<String> = receiver
@@ -97,7 +128,8 @@ impl Notifier for Webhooks {
             Ok(answer) if answer.taken() => Ok(()),
             // Gone: the receiver says itself that it wants no more (Standard Webhooks).
             Ok(answer) if answer.status == 410 => {
-                Err(NotifyError::Never("the receiver is gone (410)".to_owned()))
+                self.gone.note(a.receiver);
+                Ok(())
             }
             Ok(answer) if (300..400).contains(&answer.status) => Err(NotifyError::Later(format!(
                 "the receiver redirects ({}), which is not followed: configure where it really is",

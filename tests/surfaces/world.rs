@@ -28,7 +28,7 @@ use reentry::notify::Gateways;
 use reentry::notify::mail::{Messages, Sender};
 use reentry::notify::outbound::{Client as Outbound, Limits};
 use reentry::notify::smtp::{Mailer, Relay, Security};
-use reentry::notify::webhook::{Receiver as Target, SigningSecret, Webhooks};
+use reentry::notify::webhook::{Gone, Receiver as Target, SigningSecret, Webhooks};
 use reentry::oidc::Broker;
 use reentry::oidc::keys::{self, KeyRing};
 use reentry::oidc::settings::{BrokerSettings, Client, SecretHash, Upstream};
@@ -97,6 +97,7 @@ impl World {
                 outbound: Arc::new(Outbound::new(limits).unwrap()),
                 receivers,
                 patience: Span::from_days(7),
+                gone: Gone::default(),
             })
         };
         Box::pin(Self::built(|_| {}, announcing)).await
