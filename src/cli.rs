@@ -68,7 +68,7 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments, or what was to be
 checked cannot be read, 3 configuration refused,
-4 a check found something.";
+4 a check found something that has to be mended (warnings alone are 0).";
 
 /// Makes account recovery as trustworthy as login: a sidecar beside the identity provider you already have.
 #[derive(Debug, Parser)]

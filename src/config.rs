@@ -224,7 +224,8 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let admin = Admin::read(&root.section("admin"));
     if let (Some(clients), Some(upstreams)) = (&clients, &upstreams) {
         if !clients.is_empty() && upstreams.iter().all(|u| u.broker.is_none()) {
-            let advice = "give an upstream its `broker` client, or take the clients away";
+            let advice = "add `broker: {client_id: reentry-broker, secret_file: keycloak-broker-secret}` to the upstream (`reentry \
+                          wire` makes that client), or take the clients away";
             root.fault(
                 "clients",
                 "are configured, but no upstream lets users log in for them",
@@ -232,7 +233,15 @@ fn read(root: &Section<'_>) -> Option<Config> {
             );
         }
         if !clients.iter().any(|c| c.scopes.contains(ADMIN_SCOPE)) {
-            let advice = format!("add a client with the scope `{ADMIN_SCOPE}` for your administrators");
+            let broker = if upstreams.iter().any(|u| u.broker.is_some()) {
+                ""
+            } else {
+                ", and to the upstream they log in at `broker: {client_id: reentry-broker, secret_file: keycloak-broker-secret}`"
+            };
+            let advice = format!(
+                "add to `clients` one for your administrators: `client_id`, `redirect_uris`, `secret_file` or `auth: none`, \
+                 and `scopes: [openid, \"{ADMIN_SCOPE}\"]`{broker}; other relying parties may stay at the identity provider"
+            );
             root.warn("clients", "holds nobody who could thaw a frozen account", advice);
         }
     }

@@ -205,7 +205,7 @@ fn a_missing_config_file_says_how_to_begin_one() {
 #[test]
 fn reserved_claims_are_refused() {
     let shown = policy_faults(&policy_with(
-        "claims: []",
+        "#claims: [name, email, email_verified, department]",
         "claims: [name, sid, recovery_scope, \"https://x/recovery_scope\"]",
     ));
     for name in ["sid", "recovery_scope", "https://x/recovery_scope"] {
@@ -239,21 +239,46 @@ fn iss13_rights_are_no_claims_about_a_person() {
         "realm-access",
         "urn:shop:permissions",
     ] {
-        let shown = policy_faults(&policy_with("claims: []", &format!("claims: [name, \"{name}\"]")));
+        let shown = policy_faults(&policy_with(
+            "#claims: [name, email, email_verified, department]",
+            &format!("claims: [name, \"{name}\"]"),
+        ));
         let wanted = format!("is `{name}`, which says what somebody may do");
         assert!(shown.contains(&wanted), "{name}: {shown}");
         assert!(shown.contains("maps `roles:` and `groups:`"), "{name}: {shown}");
     }
     let harmless = "claims: [name, department, \"https://shop.example/plan\", role_description]";
-    assert!(config::load_policy(&policy_with("claims: []", harmless)).is_ok());
+    assert!(
+        config::load_policy(&policy_with(
+            "#claims: [name, email, email_verified, department]",
+            harmless
+        ))
+        .is_ok()
+    );
+}
+
+// A name in a tier's expression that is no fact is a typing mistake, and is named.
+#[test]
+fn a_word_that_is_none_in_an_expression_is_named() {
+    let shown = policy_faults(&policy_with(
+        "\"'reentry-b2b-user' in roles\"",
+        "\"role.exists(r, r == 'x')\"",
+    ));
+    assert!(
+        shown.contains("`role` is none of the words that there are"),
+        "{shown}"
+    );
 }
 
 // OIDC Core §5.4: what a scope is for goes out with it where nobody says otherwise.
 #[test]
 fn iss13_without_an_allow_list_the_standard_claims_pass() {
-    let without = config::load_policy(&policy_with("claims: []\n", "\n"))
-        .unwrap()
-        .policy;
+    let without = config::load_policy(&policy_with(
+        "#claims: [name, email, email_verified, department]\n",
+        "\n",
+    ))
+    .unwrap()
+    .policy;
     for name in [
         "name",
         "preferred_username",
@@ -265,13 +290,8 @@ fn iss13_without_an_allow_list_the_standard_claims_pass() {
         assert!(without.claims.contains(name), "{name}");
     }
     assert!(!without.claims.contains("roles") && !without.claims.contains("department"));
-    assert!(
-        config::load_policy(DEFAULT_POLICY)
-            .unwrap()
-            .policy
-            .claims
-            .is_empty()
-    );
+    let none = policy_with("#claims: [name, email, email_verified, department]", "claims: []");
+    assert!(config::load_policy(&none).unwrap().policy.claims.is_empty());
 }
 
 #[test]
@@ -820,7 +840,10 @@ fn all_faults_of_a_policy_come_at_once() {
     let text = DEFAULT_POLICY
         .replace(USER, "1 + 1")
         .replace("thaw_wait: 24h", "thaw_wait: soon")
-        .replace("claims: []", "claims: [iss]")
+        .replace(
+            "#claims: [name, email, email_verified, department]",
+            "claims: [iss]",
+        )
         .replacen("allow: [read, write]", "allow: [read, wirte]", 1);
     let shown = policy_faults(&text);
     assert!(shown.starts_with("the configuration has 4 faults:"), "{shown}");

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use reentry_test_support::clock::eventually;
 use reentry_test_support::keycloak::pages;
-use reentry_test_support::rp::{RelyingParty, Reply, words};
+use reentry_test_support::rp::{ClientAuth, RelyingParty, Reply, words};
 use serde_json::{Value, json};
 
 use world::{
@@ -558,6 +558,88 @@ async fn wire_is_idempotent_and_undo_takes_back_exactly_what_it_made() {
     let gone: Vec<&String> = before.iter().filter(|l| !after.contains(l)).collect();
     let new: Vec<&String> = after.iter().filter(|l| !before.contains(l)).collect();
     assert!(undone == world.before, "gone: {gone:#?} new: {new:#?}");
+}
+
+// Relying parties stay at Keycloak, and administrators alone log in here: that is enough to end a freeze (rows H3, I3).
+#[tokio::test(flavor = "multi_thread")]
+async fn token_mode_with_a_client_for_administrators_ends_a_freeze() {
+    let world = World::start(Setup {
+        administrators_alone: true,
+        ..Setup::default()
+    })
+    .await;
+    let checked = world.run(&["config", "check", "--config", "reentry.yaml"]);
+    assert!(checked.contains("can be used"), "{checked}");
+    let post = ClientAuth::Post("back-office-secret-of-the-test".to_owned());
+    let office = RelyingParty::discover(&world.issuer, "back-office", post, REDIRECT).await;
+    let spa = world.keycloak_client("spa").await;
+    let id = world.sub("ana").await;
+    recover(&world, &spa, "ana", CHANGED).await;
+    let mail = eventually("the notice", MAIL, || async {
+        let mails = world.mails.to("ana@example.com");
+        mails
+            .into_iter()
+            .rev()
+            .find(|mail| mail.text.contains("/cancel/"))
+    })
+    .await;
+    let http = reqwest::Client::new();
+    let frozen = http.post(mail.link("/cancel/")).send().await.unwrap();
+    assert_eq!(frozen.status(), 200, "frozen");
+    for who in ["admin-one", "admin-two"] {
+        let token = admin_token(&office, who).await;
+        let (status, body) = thaw(&world, &token, &id, "unfounded").await;
+        assert_eq!(status, 200, "{who}: {body}");
+    }
+    eventually("the end of the freeze at Keycloak", MAIL, || async {
+        let user = world.realm.get(&format!("users/{id}")).await;
+        (user["enabled"] == true).then_some(())
+    })
+    .await;
+    let mut browser = browser();
+    let reply = sign_in(&mut browser, &spa, ASKED, "ana", CHANGED)
+        .await
+        .expect_status(200);
+    assert_eq!(reply.access_claims()["recovery_scope"], "read");
+}
+
+// `doctor` proves what people would notice first: the broker client's secret and address (contract section 5).
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_a_wrong_secret_of_the_broker_and_an_address_that_is_not_registered() {
+    let world = World::start(Setup::default()).await;
+    let examine = || {
+        let (_, text) = world.try_run(&["doctor", "--config", "reentry.yaml", "--json"]);
+        // What is said on standard error follows the document.
+        let mut documents = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let found = documents.next().unwrap().unwrap();
+        let all = found["findings"].as_array().unwrap().clone();
+        let of_broker = |f: &&Value| f["part"] == "upstream company broker";
+        all.iter().find(of_broker).expect("it is looked at").clone()
+    };
+    let found = examine();
+    assert_eq!(found["level"], "good", "{found}");
+    // `wire --yes` kept the file that was there, and gave the client its secret.
+    let kept = std::fs::read_to_string(world.reentry.directory().join("broker-secret")).unwrap();
+    assert_eq!(kept, "broker-secret-of-the-test");
+    let clients = world.realm.get("clients?clientId=reentry-broker").await;
+    let mut client = clients[0].clone();
+    let uuid = client["id"].as_str().unwrap().to_owned();
+    let uris = client["redirectUris"].clone();
+    client["redirectUris"] = json!(["https://elsewhere.example/callback"]);
+    world.realm.put(&format!("clients/{uuid}"), &client).await;
+    let found = examine();
+    assert!(
+        found["level"] == "bad" && found["text"].as_str().unwrap().contains("valid redirect URIs"),
+        "{found}"
+    );
+    client["redirectUris"] = uris;
+    client["secret"] = json!("another-secret-than-the-file-holds");
+    world.realm.put(&format!("clients/{uuid}"), &client).await;
+    let found = examine();
+    assert!(
+        found["level"] == "bad" && found["text"].as_str().unwrap().contains("its secret"),
+        "{found}"
+    );
 }
 
 // Relying parties stay at Keycloak: no broker, no clients of ours. Holds come to Keycloak's own tokens all the same.

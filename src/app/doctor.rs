@@ -17,7 +17,7 @@ use crate::flow::holders;
 use crate::oidc::keys::KeyRing;
 use crate::ports::clock::Clock as _;
 use crate::ports::signer::Signer as _;
-use crate::ports::store::{Parts, Store};
+use crate::ports::store::{Parts, Store, StoreError};
 use crate::store::seal::Keys;
 
 /// Most that our clock may be off from another's before it is worth a word.
@@ -67,6 +67,7 @@ pub async fn examine(config: &Config, test_mail: Option<&str>) -> Vec<Finding> {
     findings.extend(store(config).await);
     for upstream in &config.upstreams {
         findings.extend(identity_provider(config, upstream).await);
+        findings.extend(broker(config, upstream).await);
     }
     findings.extend(mail(config, test_mail).await);
     findings.extend(issuer(config).await);
@@ -112,6 +113,20 @@ async fn store(config: &Config) -> Vec<Finding> {
     };
     let store = match assemble::store(config, Arc::clone(&keys)).await {
         Ok(store) => store,
+        Err(error)
+            if error
+                .downcast_ref::<StoreError>()
+                .is_some_and(StoreError::is_taken) =>
+        {
+            let text = format!(
+                "{error:#}. That is as it should be while `reentry serve` runs: what the store says is not looked at here"
+            );
+            let advice = format!(
+                "ask the running one: curl http://{}/ready",
+                config.server.operations
+            );
+            return vec![finding("store", Level::Warn, text, &advice)];
+        }
         Err(error) => {
             let advice = "check `store` in the configuration, and whether the server runs";
             return vec![finding("store", Level::Bad, format!("{error:#}"), advice)];
@@ -133,7 +148,12 @@ async fn store(config: &Config) -> Vec<Finding> {
                     "{} of 256 partitions have no sound marker, and are restricted",
                     sound.restricted_partitions.len()
                 );
-                let advice = "a new installation: run `reentry store init`; otherwise the store was flushed, or it is the wrong one";
+                // Why, and what to do, stands in the fault beside it.
+                let advice = if sound.faults.is_empty() {
+                    "a new installation: run `reentry store init`; otherwise the store was flushed, or it is the wrong one"
+                } else {
+                    ""
+                };
                 findings.push(finding("store", Level::Bad, text, advice));
             }
             (sound.facts, findings)
@@ -223,6 +243,32 @@ async fn identity_provider(config: &Config, upstream: &Upstream) -> Vec<Finding>
         .map(|what| finding(&part, Level::Warn, what, ""));
     findings.extend(unseen);
     findings
+}
+
+/// Whether the identity provider takes our client, its secret and our address: people notice first otherwise.
+async fn broker(config: &Config, upstream: &Upstream) -> Vec<Finding> {
+    let (Some(credentials), Ok(broker)) = (&upstream.broker, assemble::broker(config)) else {
+        return Vec::new();
+    };
+    let part = format!("upstream {} broker", upstream.id);
+    let redirect = config.server.issuer.join(&format!("/callback/{}", upstream.id));
+    match broker.upstreams.prove(&upstream.id, &redirect).await {
+        Err(error) => {
+            let advice = "check `url` and `realm` of the upstream";
+            vec![finding(&part, Level::Bad, error.to_string(), advice)]
+        }
+        Ok(faults) if faults.is_empty() => {
+            let text = format!(
+                "takes the client `{}`, its secret and our address",
+                credentials.client_id
+            );
+            vec![finding(&part, Level::Good, text, "")]
+        }
+        Ok(faults) => faults
+            .into_iter()
+            .map(|fault| finding(&part, Level::Bad, fault, ""))
+            .collect(),
+    }
 }
 
 async fn mail(config: &Config, test_mail: Option<&str>) -> Vec<Finding> {

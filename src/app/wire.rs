@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config::server::Issuer;
@@ -14,6 +14,7 @@ use crate::config::upstream::{ClientCredentials, Upstream};
 use crate::domain::policy::Policy;
 use crate::idp::keycloak::admin::Admin;
 use crate::idp::keycloak::wire::audit::Finding;
+pub use crate::idp::keycloak::wire::audit::Severity;
 use crate::idp::keycloak::wire::credential::{Principal, Source};
 use crate::idp::keycloak::wire::names::Level;
 use crate::idp::keycloak::wire::proofs::Proofs;
@@ -192,7 +193,7 @@ pub async fn undo(job: &Job) -> anyhow::Result<Plan> {
     Ok(wire::undo(&job.admin, &job.input).await?)
 }
 
-/// Carries a plan out, and writes new secrets into their files. Gives the secrets that have no file, by `client_id`.
+/// Carries a plan out, and writes new secrets into their files; a file that holds one keeps it, and so does its client. Gives the secrets that have no file, by `client_id`.
 ///
 /// # Errors
 /// When a step fails; running it again goes on from there. When a secret's file cannot be written, the error says so
@@ -202,9 +203,11 @@ pub async fn apply(
     plan: &Plan,
     report: Report<'_>,
 ) -> anyhow::Result<(usize, Vec<(String, String)>)> {
-    let Applied { changes, secrets } = wire::apply(&job.admin, plan, report).await?;
+    let kept = kept(job)?;
+    let there: BTreeSet<String> = kept.keys().cloned().collect();
+    let Applied { changes, secrets } = wire::apply_keeping(&job.admin, plan, kept, report).await?;
     let mut shown = Vec::new();
-    for (client, secret) in secrets {
+    for (client, secret) in secrets.into_iter().filter(|(client, _)| !there.contains(client)) {
         match job.secret_files.get(&client) {
             Some(path) => write_secret(path, secret.expose_secret()).with_context(|| {
                 format!(
@@ -218,7 +221,31 @@ pub async fn apply(
     Ok((changes, shown))
 }
 
-/// Writes a secret for its owner alone, in one step: an older one is replaced, never mixed.
+/// Secrets whose files are there already: somebody put them there, so the clients get these and the files stay.
+fn kept(job: &Job) -> anyhow::Result<BTreeMap<String, SecretString>> {
+    let mut kept = BTreeMap::new();
+    for (client, path) in &job.secret_files {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "{} is to hold the secret of `{client}`, and cannot be read",
+                        path.display()
+                    )
+                });
+            }
+        };
+        let secret = text.trim();
+        if !secret.is_empty() {
+            kept.insert(client.clone(), SecretString::from(secret.to_owned()));
+        }
+    }
+    Ok(kept)
+}
+
+/// Writes a secret for its owner alone, in one step: an empty file is replaced, never mixed.
 fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");

@@ -21,7 +21,7 @@ use crate::domain::wording::Wording;
 pub enum AuditCommand {
     /// Verify the hash chain of the audit log: nothing changed, removed, put in or moved.
     #[command(
-        after_help = "Examples:\n  reentry audit verify\n  reentry audit verify --json > heads.json          keep it elsewhere ...\n  reentry audit verify --witness heads.json         ... and hold the log against it later\n  reentry audit verify --witness reentry.log        or against the heads in kept log lines or events\n\nExit codes: 0 whole, 1 broken (the first bad line of each partition is named), 2 cannot be read."
+        after_help = "Examples:\n  reentry audit verify\n  reentry audit verify --json > heads.json          keep it elsewhere ...\n  reentry audit verify --witness heads.json         ... and hold the log against it later\n  reentry audit verify --witness reentry.log        or against the heads in kept log lines or events\n\nExit codes: 0 whole, 1 broken (the first bad line of each partition is named), 2 cannot be read, 3 configuration refused."
     )]
     Verify(Verify),
     /// Print every line as JSON, one a line, by partition and in the order of its chain.

@@ -8,7 +8,7 @@ use crate::app::doctor::{self, Finding, Level};
 /// `reentry doctor`
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Examples:\n  reentry doctor\n  reentry doctor --json\n  reentry doctor --send-test-mail me@example.com\n\nIt changes nothing and sends nothing, but for the mail it is asked for. Exit code 4: something has to be mended."
+    after_help = "Examples:\n  reentry doctor\n  reentry doctor --json\n  reentry doctor --send-test-mail me@example.com\n\nIt changes nothing and sends nothing, but for the mail it is asked for. Exit codes: 0 nothing has to be mended (warnings are named), 1 failed, 3 configuration refused, 4 something has to be mended."
 )]
 pub struct Doctor {
     /// Print findings as JSON.

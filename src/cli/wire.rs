@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use url::Url;
 
 use super::{Outcome, Session, output, runtime};
-use crate::app::wire::{self, Job, Options, Target, Who};
+use crate::app::wire::{self, Job, Options, Severity, Target, Who};
 use crate::config::{self, Config};
 use crate::domain::policy::Policy;
 
@@ -29,7 +29,11 @@ Examples:
 
 The credential is an administrator's, used for this alone and kept nowhere: --admin-password-file, or the variable
 REENTRY_WIRE_PASSWORD (REENTRY_WIRE_CLIENT_SECRET for --admin-client), or it is asked for.
-Secrets of clients that are made go into the files that the configuration names; without one they are shown once.";
+Secrets of clients that are made go into the files that the configuration names; without one they are shown once. A file
+that holds a secret already is kept, and its client gets that secret.
+
+Exit codes: 0 done, of --check nothing that has to be mended (warnings are named), 1 failed, 3 configuration refused,
+4 of --check something has to be mended, of a plan something stands in its way.";
 
 /// `reentry wire keycloak`
 #[derive(Debug, Args)]
@@ -213,7 +217,11 @@ impl Keycloak {
             output::json(&serde_json::json!({ "ok": !fails, "findings": findings }))?;
         } else {
             for finding in &findings {
-                output::line(&format!("{}: {}", session.out.warn(finding.code), finding.text));
+                let word = match finding.severity {
+                    Severity::Warning => session.out.warn("warning"),
+                    Severity::Error => session.out.bad("mend   "),
+                };
+                output::line(&format!("{word}  {}: {}", finding.code, finding.text));
             }
             if findings.is_empty() {
                 output::line(&session.out.good("the realm is wired as it should be"));

@@ -205,7 +205,8 @@ fn render(
         max_lifetime: if full {
             policy.lifetimes.access
         } else {
-            policy.lifetimes.restricted
+            // What is restricted never outlives what is whole.
+            policy.lifetimes.restricted.min(policy.lifetimes.access)
         },
         contested: facts.contested,
         contact_hold: facts.contact_hold,

@@ -105,6 +105,20 @@ impl Expression {
             .any(|name| references.has_variable(name))
     }
 
+    /// Names in it that are no facts and that nothing in it defines: a typing mistake, mostly.
+    #[must_use]
+    pub fn unknown(&self) -> Vec<String> {
+        let references = self.program.references();
+        let source: String = self.source.split_whitespace().collect();
+        // `roles.exists(r, ...)` defines `r`; what begins with a sign is the library's own.
+        let defined = |name: &str| source.contains(&format!("({name},")) || name.starts_with('@');
+        let known = ["roles", "groups", "attributes"];
+        let mut names = references.variables();
+        names.retain(|name| !known.contains(name) && !defined(name));
+        names.sort_unstable();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
     /// Whether the account matches; `None` when the expression failed or gave no boolean.
     #[must_use]
     pub fn matches(&self, facts: &Facts) -> Option<bool> {

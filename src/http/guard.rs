@@ -20,6 +20,7 @@ use crate::http::context::Context;
 use crate::http::cors;
 use crate::http::extract::{self, Arrived, BodyBounds};
 use crate::http::limits::{self, Kind, Limit};
+use crate::http::pages;
 use crate::http::peer::Peer;
 use crate::http::problem::{Fault, Problem, fault_document};
 use crate::http::rooms::Door;
@@ -221,12 +222,23 @@ async fn handled(context: &Context, door: Door, peer: Peer, mut request: Request
     let Ok(_place) = context.rooms.place(door) else {
         return crowded();
     };
+    let person = is_person(&request);
     let work = AssertUnwindSafe(tokio::time::timeout(context.limits.time, next.run(request))).catch_unwind();
     match work.await {
         Ok(Ok(response)) => response,
+        Ok(Err(_)) if person => pages::slow(&context.pages),
         Ok(Err(_)) => Problem::unavailable("the request took too long").into_response(),
         Err(_) => Problem::fault("a handler panicked").into_response(),
     }
+}
+
+/// Whether somebody looks at the answer in a browser, and wants a page.
+fn is_person(request: &Request) -> bool {
+    let accept = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|a| a.to_str().ok());
+    request.method() == Method::GET && accept.is_some_and(|a| a.contains("text/html"))
 }
 
 /// The trace that the request belongs to: the caller's if it is well-formed, else a new one.

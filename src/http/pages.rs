@@ -318,6 +318,23 @@ pub fn leading_away(body: String) -> Response {
     response
 }
 
+/// The page for what took too long; what was begun may have been done.
+#[must_use]
+pub fn slow(pages: &Pages) -> Response {
+    let page = pages.notice(&Notice {
+        title: "This takes too long just now",
+        lines: vec!["Go back to where you came from, and try again in a minute.".to_owned()],
+        tone: Tone::Failed,
+        reference: None,
+        next: None,
+    });
+    let mut response = html(StatusCode::SERVICE_UNAVAILABLE, page);
+    response
+        .extensions_mut()
+        .insert(Fault("the request took too long".to_owned()));
+    response
+}
+
 /// The page for a fault: what to do, and the cause for the log only.
 #[must_use]
 pub fn fault(pages: &Pages, cause: &dyn std::fmt::Display) -> Response {

@@ -32,6 +32,13 @@ impl Transport {
         Ok(Self(client))
     }
 
+    /// Where an address leads on to, without following it; `None` when it answers with something else.
+    pub(super) async fn location(&self, url: &str) -> Result<Option<String>, String> {
+        let answer = self.0.get(url).send().await.map_err(|e| e.to_string())?;
+        let to = answer.headers().get("location").and_then(|to| to.to_str().ok());
+        Ok(to.map(str::to_owned))
+    }
+
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, TransportFault> {
         let mut request: reqwest::Request = request.try_into()?;
         for (name, value) in trace::headers() {

@@ -87,7 +87,7 @@ pub enum Refusal {
     #[error("the token is of another kind")]
     Kind,
     /// `exp`, `iss` or `aud` is missing, or is somebody else's.
-    #[error("the token is not for this issuer and audience")]
+    #[error("the token is not for this issuer and audience: `iss`, `aud` or `exp` is missing or another's")]
     Claims,
     /// `exp` has passed, or `nbf` has not.
     #[error("the token is expired or not valid yet")]

@@ -48,9 +48,20 @@ pub enum StoreError {
     /// Too many writers at once; nothing was stored.
     #[error("too many concurrent changes to one account")]
     Contended,
+    /// A store for one process, and another one has it.
+    #[error("{0}: another process has it; it is for one process only")]
+    Taken(String),
     /// The lease has a newer holder; nothing was stored.
     #[error("the lease `{0}` has a newer holder")]
     StaleLease(String),
+}
+
+impl StoreError {
+    /// Whether another process has the store.
+    #[must_use]
+    pub const fn is_taken(&self) -> bool {
+        matches!(self, Self::Taken(_))
+    }
 }
 
 /// Why a partition cannot be decided on.
@@ -82,7 +93,7 @@ pub enum Loss {
     },
     /// An IdP that is another one than the store was made for.
     #[error(
-        "it was made for another identity provider (another URL or realm) under the id `{ids}`: if this is a copy of another installation, give it a store of its own (`store.url` with another database, or another server); if replicas reach it by different URLs, set `identity` of the upstream to the same words in all of them; if it moved to another URL, stop every `reentry serve` and run `reentry store init --moved {ids}`"
+        "it was made for another identity provider (another URL or realm) under the id `{ids}`: check `url` and `realm` of the upstream first; if this is a copy of another installation, give it a store of its own (`store.url` with another database, or another server); if replicas reach it by different URLs, set `identity` of the upstream to the same words in all of them; if it moved to another URL, stop every `reentry serve` and run `reentry store init --moved {ids}`"
     )]
     OtherIdentity {
         /// The ids.

@@ -51,9 +51,7 @@ fn open_file(path: &Path) -> Result<File, StoreError> {
     }
     let database = Database::create(path).map_err(|e| {
         let why = match e {
-            DatabaseError::DatabaseAlreadyOpen => {
-                "another process has it; it is for one process only".to_owned()
-            }
+            DatabaseError::DatabaseAlreadyOpen => return StoreError::Taken(path.display().to_string()),
             other => other.to_string(),
         };
         StoreError::Unavailable(format!("{}: {why}", path.display()))

@@ -69,6 +69,8 @@ pub struct Setup {
     pub access: &'static str,
     /// Relying parties stay at Keycloak: no broker, no clients of ours.
     pub token_mode_alone: bool,
+    /// Relying parties stay at Keycloak, and only administrators log in here, to end freezes.
+    pub administrators_alone: bool,
 }
 
 impl Default for Setup {
@@ -84,6 +86,7 @@ impl Default for Setup {
             crowd: 0,
             access: "15m",
             token_mode_alone: false,
+            administrators_alone: false,
         }
     }
 }
@@ -188,6 +191,9 @@ impl World {
         let receiver = Receiver::start();
         if setup.token_mode_alone {
             config = without_broker(&config);
+        }
+        if setup.administrators_alone {
+            config = for_administrators(&config);
         }
         if setup.webhooks {
             config += &webhooks(&receiver);
@@ -516,6 +522,23 @@ fn without_broker(config: &str) -> String {
         .lines()
         .filter(|line| !line.trim_start().starts_with("broker:"));
     format!("{}\nmail:\n{after}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// The same with the one client that administrators log in with.
+fn for_administrators(config: &str) -> String {
+    let (before, rest) = config.split_once("\nclients:\n").unwrap();
+    let (_, after) = rest.split_once("\nmail:\n").unwrap();
+    format!(
+        "{before}
+clients:
+  - client_id: back-office
+    auth: client_secret_post
+    secret_file: back-office-secret
+    redirect_uris: [\"{REDIRECT}\"]
+    scopes: [openid, \"reentry:admin\"]
+mail:
+{after}"
+    )
 }
 
 /// An operator's own receiver on this machine: told of holds and freezes.

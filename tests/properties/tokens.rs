@@ -414,3 +414,22 @@ proptest! {
         prop_assert!(plain.restriction(Now::between(a, b)).is_none() == (frees(a) && frees(b)));
     }
 }
+
+// ISS-5: what is restricted never lives longer than what is whole.
+#[test]
+fn iss5_a_restricted_token_never_outlives_a_whole_one() {
+    let mut policy = Policy::standard();
+    policy.lifetimes.access = Span::from_mins(1);
+    let none = BTreeSet::new();
+    let request = Request {
+        client: "shop",
+        session: None,
+        scopes: &none,
+        roles: &none,
+        groups: &none,
+        issued: None,
+    };
+    let now = Now::exact(Timestamp::from_secs(1_795_252_320));
+    let given = entitle(State::Unreadable, &request, now, &policy);
+    assert_eq!(given.max_lifetime, Span::from_mins(1));
+}

@@ -44,7 +44,15 @@ fn judge(s: &Section<'_>, expression: &Expression) -> bool {
         .map(|f| expression.matches(f))
         .collect();
     if answers.iter().all(Option::is_none) {
-        let problem = "fails for every account that was tried, so everybody would be in the strictest tier";
+        let unknown = expression.unknown();
+        let named = if unknown.is_empty() {
+            String::new()
+        } else {
+            format!(": `{}` is none of the words that there are", unknown.join("`, `"))
+        };
+        let problem = format!(
+            "fails for every account that was tried, so everybody would be in the strictest tier{named}"
+        );
         s.fault(
             "when",
             problem,

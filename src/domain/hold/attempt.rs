@@ -155,6 +155,7 @@ pub fn tampered(
         let content = Content {
             allowed: Some(restriction.allowed),
             until: restriction.until,
+            at_end: Some(old.at_end(now)),
             frozen: old.contest.as_ref().is_some_and(|c| c.enforced),
             ..content(Message::RestrictionKept, count, now)
         };

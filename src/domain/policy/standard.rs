@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::claims::SCOPED;
 use super::{AtEnd, Choice, ContestedAtIdp, Exit, Lifetimes, Policy, Response, Rollout, Tier};
 use crate::domain::ceiling::Ceiling;
 use crate::domain::change::Row;
@@ -13,6 +14,12 @@ fn hold(hours: i64, allow: &[&str]) -> Response {
         length: Span::from_hours(hours),
         allow: Ceiling::of(allow),
     }
+}
+
+/// The standard claims of `profile`, `email`, `address` and `phone`; each passes with its scope (OIDC Core §5.4).
+fn standard_claims() -> BTreeSet<String> {
+    let names = SCOPED.iter().flat_map(|(_, names)| names.iter());
+    names.map(|name| (*name).to_owned()).collect()
 }
 
 fn tier(name: &str, at_end: AtEnd, answers: [Response; 10]) -> Tier {
@@ -121,7 +128,7 @@ impl Policy {
             scopes: BTreeMap::new(),
             roles: BTreeMap::new(),
             groups: BTreeMap::new(),
-            claims: BTreeSet::new(),
+            claims: standard_claims(),
             admin_roles: BTreeSet::from(["reentry-admin".to_owned()]),
             lifetimes: Lifetimes {
                 restricted: Span::from_mins(5),

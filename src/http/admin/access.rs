@@ -20,7 +20,7 @@ use crate::flow::grant::{self, Refusal};
 use crate::http::context::Context;
 use crate::http::problem::Problem;
 use crate::oidc::settings::ADMIN_SCOPE;
-use crate::oidc::verify::Verified;
+use crate::oidc::verify::{self, Verified};
 use crate::ports::store::Loaded;
 
 /// Somebody who may read: an administrator, or the holder of the static key.
@@ -126,7 +126,14 @@ async fn administrator(context: &Context, token: &str) -> Result<Subject, Denied
     let verified = context
         .broker
         .access_token(token, Some(&audience), now)
-        .map_err(|refusal| invalid(&refusal.to_string()))?;
+        .map_err(|refusal| match refusal {
+            // The audience is what a scope brings; whoever lacks it has asked for too little, or the client may not.
+            verify::Refusal::Claims => invalid(&format!(
+                "the token is not for this API: ask for the scope `{ADMIN_SCOPE}` with a client that has it in its `scopes`; \
+                 then `aud` is {audience}"
+            )),
+            other => invalid(&other.to_string()),
+        })?;
     let subject = verified
         .text("sub")
         .and_then(|sub| context.broker.settings.subject(sub));

@@ -4,6 +4,8 @@
 //! ahead, tries, or is somebody else costs the owner nothing. Then it counts once. The same browser that comes the same
 //! way again (reload, back button, a second click) goes on to the same end with the session that it got.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -57,7 +59,13 @@ pub async fn callback(
     match carried::find(&context, &headers, state) {
         Some(Carried::Underway(pending)) if pending.upstream == upstream => {
             let client = client_of(&pending.goal);
-            let response = arrived(&context, &headers, &params, state, pending).await;
+            let refused = pending.clone();
+            let work = arrived(&context, &headers, &params, state, pending);
+            // The client hears of an IdP that is slow before the request as a whole is given up.
+            let response = match tokio::time::timeout(patience(&context), work).await {
+                Ok(response) => response,
+                Err(_) => unavailable(&context, &refused, &"the identity provider is too slow"),
+            };
             browser::of_client(response, &client)
         }
         Some(Carried::Over(finished)) if finished.upstream == upstream => {
@@ -66,6 +74,18 @@ pub async fn callback(
         }
         _ => lost(&context),
     }
+}
+
+/// How long a log-in may take to end: less than any request may.
+fn patience(context: &Context) -> Duration {
+    context.limits.time.mul_f32(0.8)
+}
+
+/// Nothing can be said now; the client may try again.
+fn unavailable(context: &Context, pending: &Pending, cause: &dyn std::fmt::Display) -> Response {
+    tracing::warn!(upstream = %pending.upstream, %cause, "log-in not finished");
+    let words = "signing in is not possible now";
+    failed(context, pending, "temporarily_unavailable", words)
 }
 
 fn client_of(goal: &Goal) -> String {
@@ -124,7 +144,7 @@ async fn arrived(
     };
     let once = Once::of("login", state, carried::PATIENCE);
     if let Err(error) = once.can_be_marked(&context.flow).await {
-        return Problem::unavailable(error).into_response();
+        return unavailable(context, &pending, &error);
     }
     let answer = match proven(context, &pending, state, code).await {
         Ok(answer) => answer,
@@ -137,7 +157,7 @@ async fn arrived(
             carried::take_away(context, headers, &mut response, state);
             response
         }
-        Err(error) => Problem::unavailable(error).into_response(),
+        Err(error) => unavailable(context, &pending, &error),
     }
 }
 

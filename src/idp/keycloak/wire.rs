@@ -253,10 +253,23 @@ pub async fn plan(admin: &Admin, input: &WirePlanInput) -> Result<Plan, WireErro
 /// # Errors
 /// [`WireError::Blocked`] before anything is changed; [`WireError::Step`].
 pub async fn apply(admin: &Admin, plan: &Plan, report: Report<'_>) -> Result<Applied, WireError> {
+    apply_keeping(admin, plan, BTreeMap::new(), report).await
+}
+
+/// The same; a client that is made gets the secret that `kept` has for it, so that a file that is there stays good.
+///
+/// # Errors
+/// As [`apply()`].
+pub async fn apply_keeping(
+    admin: &Admin,
+    plan: &Plan,
+    kept: BTreeMap<String, SecretString>,
+    report: Report<'_>,
+) -> Result<Applied, WireError> {
     if !plan.blockers.is_empty() {
         return Err(WireError::Blocked(plan.blockers.clone()));
     }
-    let mut applier = apply::Applier::new(admin);
+    let mut applier = apply::Applier::new(admin, kept);
     let total = plan.steps.len();
     for (done, step) in plan.steps.iter().enumerate() {
         report(done + 1, total, &step.to_string());

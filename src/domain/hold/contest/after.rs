@@ -49,6 +49,7 @@ pub(super) fn follow(
             allowed: Some(after.allowed.clone()),
             until: (!lapsed).then(|| after.nominal_end()),
             ended: Some(ended),
+            at_end: Some(after.at_end),
             ..plain(Message::FreezeEnded, now)
         };
         send(t, account, &after.reference, since, &content, policy);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::change::Change;
@@ -19,6 +19,8 @@ pub(super) struct Applier<'a> {
     roles: BTreeMap<RoleRef, Role>,
     scopes: BTreeMap<String, String>,
     clients: BTreeMap<String, String>,
+    /// Secrets that clients get when they are made, instead of new ones.
+    kept: BTreeMap<String, SecretString>,
     /// Secrets of the clients made, by `client_id`.
     pub(super) secrets: BTreeMap<String, SecretString>,
 }
@@ -28,9 +30,10 @@ fn missing(what: String) -> AdminError {
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(admin: &'a Admin) -> Self {
+    pub(super) fn new(admin: &'a Admin, kept: BTreeMap<String, SecretString>) -> Self {
         Self {
             admin,
+            kept,
             roles: BTreeMap::new(),
             scopes: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -180,7 +183,12 @@ impl<'a> Applier<'a> {
     async fn apply_client(&mut self, change: &Change) -> Result<(), AdminError> {
         match change {
             Change::CreateClient { client } => {
-                let body = serde_json::to_value(client).unwrap_or_default();
+                let mut body = serde_json::to_value(client).unwrap_or_default();
+                if let (Some(secret), Some(members)) =
+                    (self.kept.get(&client.client_id), body.as_object_mut())
+                {
+                    members.insert("secret".to_owned(), json!(secret.expose_secret()));
+                }
                 let id = self.admin.create_client(&body).await?;
                 if let Some(secret) = self.admin.client_secret(&id).await? {
                     self.secrets

@@ -37,13 +37,29 @@ pub struct Snapshot {
     pub administrators: BTreeSet<String>,
 }
 
+/// The first call for a realm that is not there, or that the administrator does not see.
+fn no_realm(admin: &Admin, error: AdminError) -> AdminError {
+    match error {
+        AdminError::NotFound { .. } => AdminError::NotFound {
+            what: format!(
+                "the realm `{}`: write its name as the console shows it (`realm` of the upstream, or --realm), and the server's base URL without a path of the realm (`url`, --url)",
+                admin.realm_name()
+            ),
+        },
+        other => other,
+    }
+}
+
 impl Snapshot {
     /// Reads the realm. Roles: `manage-realm` and `manage-clients` (an administrator's credential).
     ///
     /// # Errors
     /// [`AdminError`].
     pub async fn read(admin: &Admin, runtime_client: &str) -> Result<Self, AdminError> {
-        let value = admin.partial_export().await?;
+        let value = admin
+            .partial_export()
+            .await
+            .map_err(|error| no_realm(admin, error))?;
         let export: Export = serde_json::from_value(value).map_err(|error| AdminError::Malformed {
             what: "POST partial-export".to_owned(),
             reason: error.to_string(),

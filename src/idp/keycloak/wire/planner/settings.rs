@@ -150,7 +150,7 @@ impl Planner<'_> {
         }
         if !self.input.force_login_after_reset {
             self.notes.push(
-                "a reset ends in an automatic log-in: its first token is issued before the hold (see force_login_after_reset)"
+                "a reset ends in an automatic log-in: its first token is issued before the hold (--force-login-after-reset closes that)"
                     .to_owned(),
             );
             return;
