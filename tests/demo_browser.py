@@ -144,6 +144,9 @@ def test_after_a_recovery_money_waits_and_then_moves_by_itself(page, demo):
 
 
 def test_a_report_closes_the_account(page, demo):
+    elsewhere = page.context.browser.new_context()
+    owners = elsewhere.new_page()
+    sign_in(owners, demo, "ben", "ben-secret")
     forget_password(page, demo, "ben", "taken over by somebody")
     page.goto(demo["bank"])
     page.get_by_role("link", name="Sign in").click()
@@ -154,6 +157,13 @@ def test_a_report_closes_the_account(page, demo):
     picture(page, "8-report")
     page.get_by_role("main").get_by_role("button").first.click()
     picture(page, "9-reported")
+
+    # A token that is still out moves no money: the bank asks before it pays.
+    owners.goto(demo["bank"])
+    expect(owners.get_by_role("heading", level=1)).to_have_text("Your account")
+    send_money(owners)
+    expect(owners.get_by_role("heading", level=1)).to_have_text("You have been signed out")
+    elsewhere.close()
 
     # Tokens already out end by themselves, and there are no new ones.
     later(page, demo, "1 hour later")

@@ -609,7 +609,9 @@ async fn doctor_finds_a_wrong_secret_of_the_broker_and_an_address_that_is_not_re
     let world = World::start(Setup::default()).await;
     let examine = || {
         let (_, text) = world.try_run(&["doctor", "--config", "reentry.yaml", "--json"]);
-        let found: Value = serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {text}"));
+        // What is said on standard error follows the document.
+        let mut documents = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let found = documents.next().unwrap().unwrap();
         let all = found["findings"].as_array().unwrap().clone();
         let of_broker = |f: &&Value| f["part"] == "upstream company broker";
         all.iter().find(of_broker).expect("it is looked at").clone()

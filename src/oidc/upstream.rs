@@ -4,6 +4,7 @@
 //! metadata and keys are kept, and fetched again after a while, or at once (but not more often than every few seconds)
 //! when a token names a key that is not known. While it is down, what is known stays in use.
 
+mod prove;
 mod token;
 
 use std::collections::BTreeMap;
