@@ -408,7 +408,7 @@ mod tests {
         };
         let next = Account::default().refreshed(&account, Timestamp::from_secs(100));
         assert_eq!(next.contacts.len(), 2 * WATCHED + 1);
-        assert_eq!(account.watch(), 2_003 - 2 * WATCHED - 1);
+        assert_eq!(account.watch(), 2_004 - 2 * WATCHED - 1);
         assert_eq!(account.watch(), 0);
         let left: Vec<&str> = account.contacts.iter().map(|c| c.address.as_str()).collect();
         for number in ["+1", "+2", "+3", "+4", "+100", "+2000"] {

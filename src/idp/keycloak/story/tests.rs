@@ -1377,7 +1377,7 @@ mod instants {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
         // P15: whatever an instant from outside is, the account is judged, and nobody else waits for it.
         #[test]
