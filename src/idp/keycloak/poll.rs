@@ -89,9 +89,6 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let (cleared, doubt) = place.cleared(starts, (&user_rows, &admin_rows), max, settings.overlap, clock);
     alarms.extend(cleared);
     let acted = watch::acted(&fresh, own.as_deref(), ahead);
-    let server = (Timestamp::from_millis(clock), ahead);
-    let broker = settings.hooks.broker_client.as_deref();
-    let signed_out = everybody::signed_out(&pages.admin.read, broker, server);
     let watched = &mut place.watched;
     let seen = watched.look(keycloak, &pages.config, &fresh, own.as_deref());
     let seen = seen.await;
@@ -117,17 +114,16 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     let lines = unheard(judged, (&before, &verdicts), &later::waited(&work, rows()));
-    let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
         readings,
         unread,
         strange,
-        next: Cursor(next),
+        next: place.written()?,
         more: user_more || admin_more || !place.later.is_empty(),
         alarms,
         drifted: seen.drifted,
-        signed_out,
+        signed_out: everybody::said(&pages.admin.read, settings, (clock, ahead)),
         doubt: doubt || seen.doubt,
     })
 }
@@ -152,6 +148,12 @@ fn unheard(
 type Verdicts = BTreeMap<String, String>;
 
 impl Place {
+    /// As a cursor.
+    fn written(&self) -> Result<Cursor, IdpError> {
+        let text = serde_json::to_string(self).map_err(|error| IdpError::Unexpected(error.to_string()))?;
+        Ok(Cursor(text))
+    }
+
     /// See [`Stream::sampled`].
     fn sampled(&mut self, ahead: i64) {
         self.user.sampled(ahead);
