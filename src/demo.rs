@@ -5,6 +5,7 @@
 //! the shipped checker, a mailbox, and a clock that can be moved. Everything is gone when the demo stops.
 
 pub mod bank;
+pub mod book;
 pub mod clock;
 pub mod guide;
 pub mod idp;

@@ -18,7 +18,7 @@ use crate::flow::holders;
 use crate::oidc::keys::KeyRing;
 use crate::ports::clock::Clock as _;
 use crate::ports::signer::Signer as _;
-use crate::ports::store::{Parts, Store, StoreError};
+use crate::ports::store::{Parts, Soundness, Store, StoreError};
 use crate::store::seal::Keys;
 
 /// Most that our clock may be off from another's before it is worth a word.
@@ -138,27 +138,7 @@ async fn store(config: &Config) -> Vec<Finding> {
             let advice = "check `store` in the configuration, and whether the server runs";
             return vec![finding("store", Level::Bad, error.to_string(), advice)];
         }
-        Ok(sound) => {
-            let mut findings: Vec<Finding> = sound
-                .faults
-                .iter()
-                .map(|fault| finding("store", Level::Bad, fault.clone(), ""))
-                .collect();
-            if !sound.restricted_partitions.is_empty() {
-                let text = format!(
-                    "{} of 256 partitions have no sound marker, and are restricted",
-                    sound.restricted_partitions.len()
-                );
-                // Why, and what to do, stands in the fault beside it.
-                let advice = if sound.faults.is_empty() {
-                    "a new installation: run `reentry store init`; otherwise the store was flushed, or it is the wrong one"
-                } else {
-                    ""
-                };
-                findings.push(finding("store", Level::Bad, text, advice));
-            }
-            (sound.facts, findings)
-        }
+        Ok(sound) => (sound.facts.clone(), faults(&sound)),
     };
     if findings.is_empty() {
         findings.push(finding("store", Level::Good, "reachable, durable, and ours", ""));
@@ -169,6 +149,26 @@ async fn store(config: &Config) -> Vec<Finding> {
     findings.extend(facts);
     findings.extend(store_clock(store.as_ref(), &keys).await);
     findings.extend(administrators(config, store.as_ref(), &keys).await);
+    findings
+}
+
+/// What is wrong with the store, and what to do about it.
+fn faults(sound: &Soundness) -> Vec<Finding> {
+    let bad = |fault: &String| finding("store", Level::Bad, fault.clone(), "");
+    let mut findings: Vec<Finding> = sound.faults.iter().map(bad).collect();
+    if !sound.restricted_partitions.is_empty() {
+        let text = format!(
+            "{} of 256 partitions have no sound marker, and are restricted",
+            sound.restricted_partitions.len()
+        );
+        // Why, and what to do, stands in the fault beside it.
+        let advice = if sound.faults.is_empty() {
+            "a new installation: run `reentry store init`; otherwise the store was flushed, or it is the wrong one"
+        } else {
+            ""
+        };
+        findings.push(finding("store", Level::Bad, text, advice));
+    }
     findings
 }
 

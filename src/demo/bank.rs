@@ -18,6 +18,7 @@ use minijinja::context;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::demo::book::{Book, euros};
 use crate::demo::idp::s256;
 use crate::demo::mailbox::said;
 use crate::demo::page::{cookie, page, see_other, set_cookie, style};
@@ -67,24 +68,6 @@ pub struct Visit {
     access: Option<String>,
     refresh: Option<String>,
     id_token: Option<String>,
-}
-
-/// One customer's account.
-#[derive(Clone, Debug)]
-pub struct Book {
-    cents: i64,
-    payees: Vec<String>,
-    done: Vec<String>,
-}
-
-impl Default for Book {
-    fn default() -> Self {
-        Self {
-            cents: 248_050,
-            payees: vec!["City Power".to_owned()],
-            done: Vec::new(),
-        }
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -463,8 +446,4 @@ fn signed_out() -> Response {
         "/",
         "Back",
     )
-}
-
-fn euros(cents: i64) -> String {
-    format!("€ {}.{:02}", cents / 100, cents % 100)
 }

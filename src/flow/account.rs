@@ -10,7 +10,7 @@ use crate::domain::session::Session;
 use crate::domain::subject::Subject;
 use crate::domain::subject::account::{Account, Factor, FactorClass};
 use crate::domain::time::{Now, Timestamp};
-use crate::flow::{Flow, FlowError, farewell, ingest, session};
+use crate::flow::{Flow, FlowError, farewell, ingest, signed_out};
 use crate::ports::idp::IdpSession;
 use crate::ports::store::{Parts, Write};
 
@@ -75,7 +75,7 @@ pub async fn view(flow: &Flow, subject: &Subject) -> Result<View, FlowError> {
             .record
             .as_ref()
             .is_none_or(|r| r.session_lives(s.began, s.upstream_sid.as_deref()))
-            && !session::signed_out(flow, &s.subject).ends(s)
+            && !signed_out::signed_out(flow, &s.subject).ends(s)
     };
     let sessions_ours: Vec<Session> = ours.filter(lives).collect();
     let added = loaded

@@ -5,6 +5,7 @@
 
 mod contacts;
 mod login;
+mod mark;
 mod ours;
 
 use std::collections::BTreeSet;
@@ -22,11 +23,13 @@ use crate::flow::tamper::{acted, disagreed, tampered};
 use crate::flow::{Flow, FlowError, kin, session, told};
 use crate::ports::idp::{Heard, IdpError, Line, Observation, Reading, Told};
 use crate::ports::seal::SubjectKey;
-use crate::ports::store::{Loaded, Mark, Parts, Updated, Write};
+use crate::ports::store::{Loaded, Parts, Updated, Write};
 
 pub(super) use contacts::contacts_lost;
 use contacts::{contact_change, lost_contacts};
 pub use login::{Checked, login_check};
+use mark::change_mark;
+pub(super) use mark::unheard;
 pub(super) use ours::took_away;
 
 /// How long an event is remembered: longer than any overlap or back-fill of a poller.
@@ -193,41 +196,6 @@ pub(super) fn is_old_news(flow: &Flow, snapshot: Option<&Account>, change: &Chan
     let by_either = |gone: Timestamp| gone.plus(told::TELLS).plus(change.offset.abs());
     let edited = change.at.minus(change.offset);
     had.is_none_or(|c| c.gone.is_some_and(|gone| by_either(gone) < edited))
-}
-
-/// The mark carries kind and row, so that a stricter judgement of the same event passes.
-fn change_mark(change: &Change) -> Mark {
-    Mark {
-        name: format!(
-            "{}:{}:{:?}:{}",
-            change.source.as_str(),
-            change.id,
-            change.kind,
-            change.row().as_str()
-        ),
-        keep: MARK_KEEP,
-    }
-}
-
-/// Those of `changes` that were never stored, by their ids: an account that was altered could not take them.
-///
-/// # Errors
-/// [`FlowError::Store`].
-pub(super) async fn unheard(
-    flow: &Flow,
-    key: &SubjectKey,
-    changes: &[Change],
-) -> Result<BTreeSet<String>, FlowError> {
-    let mut unheard = BTreeSet::new();
-    for change in changes {
-        let mark = change_mark(change);
-        let parts = Parts::RECORD.while_rebuilding();
-        let found = flow.store.update(key, parts, Some(&mark), &|_| None).await?;
-        if !matches!(found, Updated::Duplicate) {
-            unheard.insert(change.id.clone());
-        }
-    }
-    Ok(unheard)
 }
 
 /// Stores one change and the snapshot that goes with it, unless its mark is there.

@@ -272,6 +272,17 @@ async fn another_caught_up(flow: &Flow, upstream: &UpstreamId) -> Option<Span> {
     Some(age)
 }
 
+/// Gives the lease back to a process that may be able to reach the IdP. Gives why this one could not.
+async fn handed_over(
+    flow: &Flow,
+    upstream: &UpstreamId,
+    owner: &str,
+    error: IdpError,
+) -> Result<FlowError, FlowError> {
+    flow.store.release(&lease_name(upstream), owner).await?;
+    Ok(error.into())
+}
+
 /// Polls once. `None` when another process has the lease; otherwise whether more is waiting, and alarms.
 ///
 /// # Errors
@@ -291,11 +302,7 @@ pub async fn once(
     let cursor = seen.from(&stored);
     let polled = match flow.idp(upstream)?.poll(&cursor, flow.now(None)).await {
         Ok(polled) => polled,
-        Err(error) => {
-            // Another process may be able to reach it.
-            flow.store.release(&lease_name(upstream), owner).await?;
-            return Err(error.into());
-        }
+        Err(error) => return Err(handed_over(flow, upstream, owner, error).await?),
     };
     let era = if cursor.0.is_empty() {
         Era::Before

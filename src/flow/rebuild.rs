@@ -348,14 +348,9 @@ pub(super) async fn account(
         since,
         now: flow.now(None),
     };
-    let Observation { reading, told } = match flow.observe(subject, look).await {
-        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(()),
-        other => other?,
+    let Some(Observation { reading, told }) = observed(flow, subject, look).await? else {
+        return Ok(());
     };
-    if reading.facts.is_none() && reading.carried.is_none() {
-        let why = "roles and groups of an account cannot be read".to_owned();
-        return Err(IdpError::Unexpected(why).into());
-    }
     let changes = changes(told, &reading, look);
     let policy = flow.policy.load_full();
     let Some(tier) = policy.choose(reading.facts.as_ref()) else {
@@ -372,10 +367,7 @@ pub(super) async fn account(
         .update(&key, parts, None, &|loaded| {
             let now = flow.now(loaded.store_time);
             let before = loaded.account.as_ref();
-            // The whole partition may have been lost once, and the marks of until then with it.
-            let marked = |c: &Change| loaded.told_before.is_some_and(|then| was_told(c.start(), then));
-            let unheard = changes.iter().filter(|c| unheard.contains(&c.id) && !marked(c));
-            let unheard: BTreeSet<String> = unheard.map(|c| c.id.clone()).collect();
+            let unheard = since_lost(&changes, &unheard, loaded.told_before);
             let judged = |c: &Change| ingest::judged(c, before, Some(&reading.account));
             let news = |c: &&Change| !ingest::is_old_news(flow, before, c);
             let changes: Vec<Change> = changes.iter().filter(news).map(judged).collect();
@@ -399,17 +391,40 @@ pub(super) async fn account(
             let case = |change: &str| flow.case_of(subject, change);
             let known = |effect: &str| flow.store.told(effect);
             let made = rebuild(subject, loaded.record.as_ref(), evidence, &case, &known, setting);
-            let made = made.map(Write::from).unwrap_or_default();
-            Some(Write {
-                subject: Some(subject.clone()),
-                account: made
-                    .account
-                    .or_else(|| Some(snapshot(before, &reading.account, now))),
-                ..made
-            })
+            let mut made = made.map(Write::from).unwrap_or_default();
+            made.subject = Some(subject.clone());
+            made.account = made
+                .account
+                .or_else(|| Some(snapshot(before, &reading.account, now)));
+            Some(made)
         })
         .await?;
     Ok(())
+}
+
+/// What there is to be known of an account; nothing of one that the IdP no longer has.
+async fn observed(flow: &Flow, subject: &Subject, look: Look) -> Result<Option<Observation>, FlowError> {
+    let observation = match flow.observe(subject, look).await {
+        Err(FlowError::Idp(IdpError::UnknownSubject)) => return Ok(None),
+        other => other?,
+    };
+    let reading = &observation.reading;
+    if reading.facts.is_none() && reading.carried.is_none() {
+        let why = "roles and groups of an account cannot be read".to_owned();
+        return Err(IdpError::Unexpected(why).into());
+    }
+    Ok(Some(observation))
+}
+
+/// Those that were never taken down. The whole partition may have been lost once, and the marks of until then with it.
+fn since_lost(
+    changes: &[Change],
+    unheard: &BTreeSet<String>,
+    told_before: Option<Timestamp>,
+) -> BTreeSet<String> {
+    let lost = |c: &Change| told_before.is_some_and(|then| was_told(c.start(), then));
+    let since = changes.iter().filter(|c| unheard.contains(&c.id) && !lost(c));
+    since.map(|c| c.id.clone()).collect()
 }
 
 /// The snapshot, of an account that no change tells of.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use crate::domain::audit::Entry;
 use crate::domain::entitlement::{Asking, Entitlement, Request};
 use crate::domain::hold::Record;
-use crate::domain::session::signed_out::SignedOut;
 use crate::domain::session::{Displaced, Family, Grants, MAX_FAMILIES, MAX_SESSIONS, Session, Withdrawal};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Now, Span, Timestamp};
@@ -13,6 +12,7 @@ use crate::flow::entitle::decide;
 use crate::flow::farewell;
 use crate::flow::ingest::{self, Checked};
 use crate::flow::opaque::{self, Opaque};
+use crate::flow::signed_out::{sign_out, signed_out};
 use crate::flow::step::{self, Step};
 use crate::flow::{Flow, FlowError};
 use crate::ports::idp::IdpError;
@@ -298,35 +298,16 @@ pub async fn withdraw(flow: &Flow, subject: &Subject, withdrawn: &Withdrawal) ->
     .await
 }
 
-/// What everybody's being signed out at the IdP has ended of this account, ended here for good, and told.
-///
-/// # Errors
-/// [`StoreError`]: nothing has been told; it ended all the same.
-pub async fn sign_out(flow: &Flow, subject: &Subject) -> Result<Updated, StoreError> {
-    let out = signed_out(flow, subject);
-    ending(flow, subject, "everybody signed out", &|grants, now| {
-        grants.sign_out(&out, now)
-    })
-    .await
-}
-
-/// Until when everybody was signed out at the IdP of this subject.
-pub(super) fn signed_out(flow: &Flow, subject: &Subject) -> SignedOut {
-    flow.watch.signed_out(&subject.upstream)
-}
-
-/// The account whose sessions here have ended so, while they do not say so yet.
-pub(super) fn left_over(flow: &Flow, loaded: &Loaded) -> Option<Subject> {
-    let sessions = loaded.grants.as_ref().map(|grants| &grants.sessions);
-    let mut open = sessions.into_iter().flatten().filter(|s| s.ended.is_none());
-    let over = open.find(|s| signed_out(flow, &s.subject).ends(s))?;
-    Some(over.subject.clone())
-}
-
 /// Ends sessions in `grants` and gives their ids.
-type End<'a> = dyn Fn(&mut Grants, Timestamp) -> Vec<String> + Send + Sync + 'a;
+pub(super) type End<'a> = dyn Fn(&mut Grants, Timestamp) -> Vec<String> + Send + Sync + 'a;
 
-async fn ending(flow: &Flow, subject: &Subject, what: &str, end: &End<'_>) -> Result<Updated, StoreError> {
+/// Ends sessions of an account, tells their relying parties, and writes it down.
+pub(super) async fn ending(
+    flow: &Flow,
+    subject: &Subject,
+    what: &str,
+    end: &End<'_>,
+) -> Result<Updated, StoreError> {
     let key = flow.key(subject);
     let ended = step::run(flow, &key, &|loaded, now| {
         let mut grants = loaded.grants.clone().unwrap_or_default();
@@ -469,8 +450,7 @@ fn lives<'a>(
 ) -> Option<&'a Session> {
     let within = life.is_none_or(|life| now.latest() < session.began.plus(life));
     let spared = record.is_none_or(|r| r.session_lives(session.began, session.upstream_sid.as_deref()));
-    let out = signed_out(flow, &session.subject).ends(session);
-    (within && spared && !out).then_some(session)
+    (within && spared && !signed_out(flow, &session.subject).ends(session)).then_some(session)
 }
 
 /// What a session may have for `client` and `scopes`, from what was read already.

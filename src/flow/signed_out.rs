@@ -9,10 +9,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::poll::write_down;
 use crate::domain::session::signed_out::SignedOut;
-use crate::domain::subject::UpstreamId;
+use crate::domain::subject::{Subject, UpstreamId};
+use crate::flow::session::ending;
 use crate::flow::{Flow, FlowError};
 use crate::ports::seal::{Purpose, Seal};
-use crate::ports::store::Lease;
+use crate::ports::store::{Lease, Loaded, StoreError, Updated};
 
 fn setting(upstream: &UpstreamId) -> String {
     format!("signed_out:{upstream}")
@@ -76,4 +77,29 @@ pub(super) async fn heard(
     tracing::warn!(%upstream, "everybody was signed out at the identity provider: no session of before goes on here");
     write_down(flow, upstream, "everybody_signed_out", "at the identity provider").await;
     Ok(())
+}
+
+/// What everybody's being signed out at the IdP has ended of this account, ended here for good, and told.
+///
+/// # Errors
+/// [`StoreError`]: nothing has been told; it ended all the same.
+pub(super) async fn sign_out(flow: &Flow, subject: &Subject) -> Result<Updated, StoreError> {
+    let out = signed_out(flow, subject);
+    ending(flow, subject, "everybody signed out", &|grants, now| {
+        grants.sign_out(&out, now)
+    })
+    .await
+}
+
+/// Until when everybody was signed out at the IdP of this subject.
+pub(super) fn signed_out(flow: &Flow, subject: &Subject) -> SignedOut {
+    flow.watch.signed_out(&subject.upstream)
+}
+
+/// The account whose sessions here have ended so, while they do not say so yet.
+pub(super) fn left_over(flow: &Flow, loaded: &Loaded) -> Option<Subject> {
+    let sessions = loaded.grants.as_ref().map(|grants| &grants.sessions);
+    let mut open = sessions.into_iter().flatten().filter(|s| s.ended.is_none());
+    let over = open.find(|s| signed_out(flow, &s.subject).ends(s))?;
+    Some(over.subject.clone())
 }

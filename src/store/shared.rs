@@ -365,18 +365,11 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let Some(value) = self.backend.setting(name).await? else {
-            return Ok(None);
-        };
-        let text = setting::opened(&*self.keys, name, &value);
-        if text.is_none() {
-            metrics::counter!("reentry_settings_altered_total").increment(1);
-            tracing::error!(
-                name,
-                "a setting in the store is not as we wrote it: it counts as missing. Find out who writes to the store, and change its password"
-            );
-        }
-        Ok(text)
+        Ok(setting::read(
+            &*self.keys,
+            name,
+            self.backend.setting(name).await?,
+        ))
     }
 
     async fn set_setting(&self, name: &str, value: &str, lease: Option<&Lease>) -> Result<(), StoreError> {

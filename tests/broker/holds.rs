@@ -181,6 +181,7 @@ async fn iss8_a_token_from_the_hold_stays_what_it_was_after_it() {
     house.flow.policy.rcu(|p| {
         let mut policy = reentry::domain::policy::Policy::clone(p);
         policy.lifetimes.session = Span::from_days(3);
+        policy.lifetimes.access = Span::from_days(2);
         policy.lifetimes.restricted = Span::from_days(2);
         policy
     });

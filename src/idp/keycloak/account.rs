@@ -209,19 +209,14 @@ async fn standing(keycloak: &Keycloak, sub: &str, logs: &Logs) -> Result<Standin
 }
 
 fn facts(standing: Standing, user: &User) -> Facts {
-    let Standing {
-        roles,
-        client: _,
-        groups,
-        only,
-        undeclared,
-    } = standing;
     let all = user.attributes.clone().unwrap_or_default();
-    let declared = all.into_iter().filter(|(name, _)| only.declared.contains(name));
+    let declared = all
+        .into_iter()
+        .filter(|(name, _)| standing.only.declared.contains(name));
     Facts {
-        roles,
-        groups,
-        attributes: declared.chain(undeclared).collect(),
+        roles: standing.roles,
+        groups: standing.groups,
+        attributes: declared.chain(standing.undeclared).collect(),
     }
 }
 

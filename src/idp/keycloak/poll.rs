@@ -81,20 +81,13 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let mut alarms = place.standing(&pages.config, settings.retention);
     let known = |event: &&AdminEvent| place.admin.seen.contains_key(&events::admin_id(event));
     let fresh: Vec<&AdminEvent> = pages.admin.read.iter().filter(|event| !known(event)).collect();
-    if watch::names_us(&fresh, own.as_deref()) {
-        // Our token still names the roles of before.
-        keycloak.admin.renew().await;
-    }
-    alarms.extend(role_taken(keycloak).await?);
+    alarms.extend(our_rights(keycloak, &fresh, own.as_deref()).await?);
     let (cleared, doubt) = place.cleared(starts, (&user_rows, &admin_rows), max, settings.overlap, clock);
     alarms.extend(cleared);
     let acted = watch::acted(&fresh, own.as_deref(), ahead);
-    let server = (Timestamp::from_millis(clock), ahead);
-    let broker = settings.hooks.broker_client.as_deref();
-    let signed_out = everybody::signed_out(&pages.admin.read, broker, server);
     let watched = &mut place.watched;
-    let seen = watched.look(keycloak, &pages.config, &fresh, own.as_deref());
-    let seen = seen.await;
+    let look = watched.look(keycloak, &pages.config, &fresh, own.as_deref());
+    let seen = look.await;
     alarms.extend(seen.alarms);
     let (before, ended): (Verdicts, _) = (place.verdicts(), place.ended(&pages, own.as_deref()));
     let (mut subs, user_more) = place.user.take(&user_rows, max, settings.overlap, clock);
@@ -105,11 +98,7 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     subs.extend(code_rows.iter().filter_map(|row| row.sub.clone()));
     let rows = || user_rows.iter().chain(&admin_rows).chain(&code_rows);
     let work = place.later.turn(&subs, rows());
-    let rules = keycloak.rules(own);
-    let at = At {
-        received: now.latest(),
-        ahead,
-    };
+    let (rules, at) = (keycloak.rules(own), At::new(now.latest(), ahead));
     let (mut judged, readings, unread) = judged(keycloak, &work, &rules, at, ended).await?;
     // Behind what the same instant says of an account: it may be held by that.
     judged.extend(acted);
@@ -118,19 +107,31 @@ pub(super) async fn poll(keycloak: &Keycloak, cursor: &Cursor, now: Now) -> Resu
     let verdicts = verdicts(&judged);
     place.remember(&verdicts);
     let lines = unheard(judged, (&before, &verdicts), &later::waited(&work, rows()));
-    let next = serde_json::to_string(&place).map_err(|error| IdpError::Unexpected(error.to_string()))?;
     Ok(Polled {
         lines,
         readings,
         unread,
         strange,
-        next: Cursor(next),
+        next: place.written()?,
         more: user_more || admin_more || !place.later.is_empty(),
         alarms,
         drifted: seen.drifted,
-        signed_out,
+        signed_out: everybody::said(&pages.admin.read, settings, (clock, ahead)),
         doubt: doubt || seen.doubt,
     })
+}
+
+/// What was taken from our own rights.
+async fn our_rights(
+    keycloak: &Keycloak,
+    fresh: &[&AdminEvent],
+    own: Option<&str>,
+) -> Result<Vec<String>, IdpError> {
+    if watch::names_us(fresh, own) {
+        // Our token still names the roles of before.
+        keycloak.admin.renew().await;
+    }
+    Ok(role_taken(keycloak).await?.into_iter().collect())
 }
 
 /// The lines that have to be stored. What was judged the same before has been: the cursor only moves when it has. Lines
@@ -153,6 +154,12 @@ fn unheard(
 type Verdicts = BTreeMap<String, String>;
 
 impl Place {
+    /// As a cursor.
+    fn written(&self) -> Result<Cursor, IdpError> {
+        let text = serde_json::to_string(self).map_err(|error| IdpError::Unexpected(error.to_string()))?;
+        Ok(Cursor(text))
+    }
+
     /// See [`Stream::sampled`].
     fn sampled(&mut self, ahead: i64) {
         self.user.sampled(ahead);
@@ -382,10 +389,7 @@ pub(super) async fn since(
     let (ahead, own) = keycloak.own().await?;
     let since = look.since.plus(ahead);
     let rules = keycloak.rules(own);
-    let at = At {
-        received: look.now.latest(),
-        ahead,
-    };
+    let at = At::new(look.now.latest(), ahead);
     let (lines, reading) = observe(keycloak, sub, &rules, at, since).await?;
     let recent = lines.into_iter().filter(|(time, ..)| *time >= since.millis());
     Ok((recent.map(|(.., line)| line).collect(), reading))

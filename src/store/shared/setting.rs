@@ -25,6 +25,19 @@ pub(super) fn opened(seal: &impl Seal, name: &str, value: &str) -> Option<String
     ours.then(|| text.to_owned())
 }
 
+/// What is stored, when we wrote it; that somebody else did is said.
+pub(super) fn read(seal: &impl Seal, name: &str, value: Option<String>) -> Option<String> {
+    let text = opened(seal, name, &value?);
+    if text.is_none() {
+        metrics::counter!("reentry_settings_altered_total").increment(1);
+        tracing::error!(
+            name,
+            "a setting in the store is not as we wrote it: it counts as missing. Find out who writes to the store, and change its password"
+        );
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,19 +10,26 @@ use serde_json::Value;
 
 use crate::domain::session::signed_out::{SignOut, SignedOut};
 use crate::domain::time::{Span, Timestamp};
+use crate::idp::keycloak::KeycloakSettings;
 use crate::idp::keycloak::admin::text;
 use crate::idp::keycloak::representations::AdminEvent;
 
 /// A not-before lies ahead of its line, and a line ahead of the server's clock, by this much at most.
 const AHEAD: Span = Span::from_mins(1);
 
-/// What these lines say of it, whatever else they say. `broker` is the client that we log people in with, `clock` now by the
-/// server's clock, which is `ahead` of ours.
-pub(super) fn signed_out(
+/// What these lines say of it; `clock` is now by the server's clock, in milliseconds, which is `ahead` of ours.
+pub(super) fn said(
     acts: &[AdminEvent],
-    broker: Option<&str>,
-    (clock, ahead): (Timestamp, Span),
+    settings: &KeycloakSettings,
+    (clock, ahead): (i64, Span),
 ) -> SignedOut {
+    let broker = settings.hooks.broker_client.as_deref();
+    signed_out(acts, broker, (Timestamp::from_millis(clock), ahead))
+}
+
+/// The same, whatever else they say. `broker` is the client that we log people in with, `clock` now by the
+/// server's clock, which is `ahead` of ours.
+fn signed_out(acts: &[AdminEvent], broker: Option<&str>, (clock, ahead): (Timestamp, Span)) -> SignedOut {
     let none = SignedOut::default();
     let said = acts.iter().filter(|act| act.error.is_none());
     said.fold(none, |out, act| {

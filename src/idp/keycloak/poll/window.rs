@@ -23,6 +23,12 @@ pub(super) struct At {
     pub(super) ahead: Span,
 }
 
+impl At {
+    pub(super) const fn new(received: Timestamp, ahead: Span) -> Self {
+        Self { received, ahead }
+    }
+}
+
 /// One account's lines, and its reading, which is no older than they are. An account that is gone has no lines.
 pub(super) async fn observe(
     keycloak: &Keycloak,
