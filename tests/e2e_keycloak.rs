@@ -21,7 +21,8 @@ use reentry_test_support::rp::{ClientAuth, RelyingParty, Reply, words};
 use serde_json::{Value, json};
 
 use world::{
-    ASKED, CHANGED, HELD, PASSWORD, REDIRECT, Setup, World, assert_says, browser, scope_set, sign_in, tokens,
+    ASKED, CHANGED, HELD, LogsIn, PASSWORD, REDIRECT, Setup, World, assert_says, browser, scope_set, sign_in,
+    tokens,
 };
 
 const MAIL: Duration = Duration::from_secs(15);
@@ -564,7 +565,7 @@ async fn wire_is_idempotent_and_undo_takes_back_exactly_what_it_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn token_mode_with_a_client_for_administrators_ends_a_freeze() {
     let world = World::start(Setup {
-        administrators_alone: true,
+        logs_in: LogsIn::Administrators,
         ..Setup::default()
     })
     .await;
@@ -646,7 +647,7 @@ async fn doctor_finds_a_wrong_secret_of_the_broker_and_an_address_that_is_not_re
 #[tokio::test(flavor = "multi_thread")]
 async fn token_mode_alone_starts_and_holds_at_keycloak() {
     let world = World::start(Setup {
-        token_mode_alone: true,
+        logs_in: LogsIn::Nobody,
         ..Setup::default()
     })
     .await;

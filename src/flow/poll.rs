@@ -46,7 +46,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let named = wakes.named(upstream);
         let turn = trace::scope(flow.trace(), once(flow, upstream, owner, &mut seen));
-        let more = match followed.while_at(upstream, turn).await {
+        let more = match followed.while_at(upstream, Box::pin(turn)).await {
             Ok(Some((more, alarms))) => {
                 followed.read(upstream, !more);
                 let caught_up = standing.caught_up || !more;

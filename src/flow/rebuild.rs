@@ -344,18 +344,15 @@ pub(super) async fn account(
     since: Timestamp,
     marks: Marks,
 ) -> Result<(), FlowError> {
-    let look = Look {
-        since,
-        now: flow.now(None),
-    };
+    let now = flow.now(None);
+    let look = Look { since, now };
     let Some(Observation { reading, told }) = observed(flow, subject, look).await? else {
         return Ok(());
     };
     let changes = changes(told, &reading, look);
     let policy = flow.policy.load_full();
-    let Some(tier) = policy.choose(reading.facts.as_ref()) else {
-        return Err(FlowError::Unknown("the policy has no tier".to_owned()));
-    };
+    let tier = policy.choose(reading.facts.as_ref());
+    let tier = tier.ok_or_else(|| FlowError::Unknown("the policy has no tier".to_owned()))?;
     let carried = reading.carried.clone().unwrap_or_default();
     let key = flow.key(subject);
     let unheard = match marks {

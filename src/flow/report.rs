@@ -131,8 +131,8 @@ async fn taken_back(flow: &Flow, link: &Link, record: &Record, cause: &Cause) ->
         .audit(Some(&link.key), Timestamp::from_millis(i64::MAX), 200)
         .await?;
     let contested = |e: &Entry| {
-        let case = e.case.as_deref().and_then(|case| record.cause(case));
-        case.is_some_and(|contested| contested.at <= cause.at)
+        let found = e.case.as_deref().and_then(|case| record.cause(case));
+        found.is_some_and(|contested| contested.at <= cause.at)
     };
     let found = |e: &Entry| {
         let owner = e.details.get("finding").map(String::as_str) == Some(Finding::Owner.as_str());

@@ -75,7 +75,7 @@ pub async fn round(flow: &Flow, resting: &mut Resting) -> Result<usize, FlowErro
     let count = ready.len();
     let each = ready
         .into_iter()
-        .map(|key| async move { (key, trace::scope(flow.trace(), one(flow, &key)).await) });
+        .map(|key| async move { (key, Box::pin(trace::scope(flow.trace(), one(flow, &key))).await) });
     let mut done = futures_util::stream::iter(each).buffer_unordered(SIDE_BY_SIDE);
     while let Some((key, result)) = done.next().await {
         match result {

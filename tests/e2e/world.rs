@@ -67,10 +67,19 @@ pub struct Setup {
     pub crowd: u32,
     /// How long an access token lives.
     pub access: &'static str,
-    /// Relying parties stay at Keycloak: no broker, no clients of ours.
-    pub token_mode_alone: bool,
-    /// Relying parties stay at Keycloak, and only administrators log in here, to end freezes.
-    pub administrators_alone: bool,
+    /// Who logs in here.
+    pub logs_in: LogsIn,
+}
+
+/// Who logs in at Reentry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogsIn {
+    /// Everybody: relying parties use the broker.
+    Everybody,
+    /// Administrators alone, to end freezes; relying parties stay at Keycloak.
+    Administrators,
+    /// Nobody: no broker, no clients of ours.
+    Nobody,
 }
 
 impl Default for Setup {
@@ -85,8 +94,7 @@ impl Default for Setup {
             webhooks: false,
             crowd: 0,
             access: "15m",
-            token_mode_alone: false,
-            administrators_alone: false,
+            logs_in: LogsIn::Everybody,
         }
     }
 }
@@ -189,10 +197,10 @@ impl World {
         let issuer = format!("http://127.0.0.1:{public}");
         let mut config = config(&realm, &proxy, &redis, &mails, public, operations, setup);
         let receiver = Receiver::start();
-        if setup.token_mode_alone {
+        if setup.logs_in == LogsIn::Nobody {
             config = without_broker(&config);
         }
-        if setup.administrators_alone {
+        if setup.logs_in == LogsIn::Administrators {
             config = for_administrators(&config);
         }
         if setup.webhooks {

@@ -132,6 +132,7 @@ async fn an_old_link_after_a_thaw_says_what_was_taken_back_and_what_still_limits
         let token = world.token(who, |_| {}).await;
         world.thaw(ANA, &token, "owner").await;
     }
+    world.deliver().await;
     world.after(Span::from_hours(25)).await;
     let ended = world.mails_to("ana").last().unwrap().clone();
     assert!(

@@ -47,7 +47,7 @@ pub async fn if_asked(flow: &Flow, upstream: &UpstreamId, owner: &str) -> Result
     let Some(lease) = flow.store.lease(&name, owner, LEASE).await? else {
         return Ok(None);
     };
-    let done = trace::scope(flow.trace(), all(flow, upstream)).await;
+    let done = Box::pin(trace::scope(flow.trace(), all(flow, upstream))).await;
     let next = match done {
         Ok((_, true)) => String::new(),
         // Not at once again: one account that cannot be read must not have all the others read in a loop.

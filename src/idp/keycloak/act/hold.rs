@@ -126,12 +126,11 @@ impl Hand<'_> {
         known: Option<Seen>,
     ) -> Result<Restricted, IdpError> {
         self.again = false;
-        let seen = match known {
-            Some(seen) => Ok(seen),
-            None => {
-                let seen = see(self.keycloak, self.sub).await;
-                self.told(seen).await?
-            }
+        let seen = if let Some(seen) = known {
+            Ok(seen)
+        } else {
+            let seen = see(self.keycloak, self.sub).await;
+            self.told(seen).await?
         };
         let failed = match &seen {
             Ok(seen) => self.restrict(ceiling, contest, seen).await?,

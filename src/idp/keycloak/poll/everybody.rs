@@ -97,8 +97,8 @@ mod tests {
         json!([{"time": NOW * 1_000, "operationType": operation, "resourceType": kind, "resourcePath": path, "representation": sent}])
     }
 
-    fn at(seconds: i64) -> Option<SignOut> {
-        Some(SignOut::at(Timestamp::from_secs(seconds), Span::from_secs(10)))
+    fn at(seconds: i64) -> SignOut {
+        SignOut::at(Timestamp::from_secs(seconds), Span::from_secs(10))
     }
 
     // P16, ISS-12: by what a live server does.
@@ -108,13 +108,19 @@ mod tests {
         let nb = |seconds: i64| Some(json!({"notBefore": seconds, "clientId": "reentry-broker"}));
         assert_eq!(
             everybody(line("ACTION", "REALM", Some("logout-all"), None)),
-            at(NOW)
+            Some(at(NOW))
         );
-        assert_eq!(everybody(line("UPDATE", "REALM", None, nb(NOW - 5))), at(NOW - 5));
-        assert_eq!(everybody(line("UPDATE", "REALM", None, nb(NOW + 1))), at(NOW + 1));
+        assert_eq!(
+            everybody(line("UPDATE", "REALM", None, nb(NOW - 5))),
+            Some(at(NOW - 5))
+        );
+        assert_eq!(
+            everybody(line("UPDATE", "REALM", None, nb(NOW + 1))),
+            Some(at(NOW + 1))
+        );
         assert_eq!(
             everybody(line("UPDATE", "REALM", None, nb(i64::MAX))),
-            at(NOW + 60),
+            Some(at(NOW + 60)),
             "no lock-out"
         );
         assert_eq!(everybody(line("UPDATE", "REALM", None, nb(0))), None);
@@ -126,7 +132,7 @@ mod tests {
         let push = line("ACTION", "REALM", Some("push-revocation"), None);
         assert_eq!(
             everybody(push.clone()),
-            at(NOW),
+            Some(at(NOW)),
             "nothing shows what was saved before it"
         );
         let saved = line("UPDATE", "USER", Some("users/u"), Some(json!({})));
@@ -138,7 +144,7 @@ mod tests {
         let through_us = |lines: Value| heard(lines).through_us;
         assert_eq!(
             through_us(line("UPDATE", "CLIENT", Some("clients/c"), nb(NOW))),
-            at(NOW)
+            Some(at(NOW))
         );
         assert_eq!(
             everybody(line("UPDATE", "CLIENT", Some("clients/c"), nb(NOW))),
@@ -151,6 +157,6 @@ mod tests {
         assert!(heard(failed).is_nobody());
         let mut wild = line("ACTION", "REALM", Some("logout-all"), None);
         wild[0]["time"] = json!(i64::MAX);
-        assert_eq!(everybody(wild), at(NOW + 60));
+        assert_eq!(everybody(wild), Some(at(NOW + 60)));
     }
 }
