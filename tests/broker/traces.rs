@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::house::House;
-use crate::rp::{Browser, authorize_url, seen};
+use crate::rp::{Browser, authorize_url, seen, text, tokens};
 
 const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
