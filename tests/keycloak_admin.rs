@@ -57,13 +57,18 @@ async fn answer(State(counts): State<Arc<Counts>>, request: Request) -> Response
             tokio::time::sleep(Duration::from_secs(30)).await;
             StatusCode::OK.into_response()
         }
+        "another" => axum::Json(json!({"id": "x", "enabled": true})).into_response(),
         "events" => axum::Json(
             json!([{"time": 5, "type": "LOGIN", "details": {"a": null, "b": "c"}}, {
                 "id": "x", "time": 6, "type": "LOGOUT", "details": null, "error": null,
             }]),
         )
         .into_response(),
-        _ => axum::Json(json!({"id": path, "username": bearer, "enabled": true})).into_response(),
+        last => {
+            let id = url::form_urlencoded::parse(last.as_bytes()).next();
+            let id = id.map(|(id, _)| id.into_owned());
+            axum::Json(json!({"id": id, "username": bearer, "email": path, "enabled": true})).into_response()
+        }
     }
 }
 
@@ -167,6 +172,14 @@ async fn every_bad_answer_has_its_error() {
     assert!(matches!(slow, AdminError::Timeout { .. }));
 }
 
+// P15: an answer about somebody else is none.
+#[tokio::test]
+async fn an_answer_about_another_user_is_not_believed() {
+    let server = Server::start().await;
+    let wrong = server.admin().user("another").await.expect_err("another");
+    assert!(matches!(wrong, AdminError::Malformed { .. }), "{wrong}");
+}
+
 #[tokio::test]
 async fn an_id_never_leaves_its_place_in_the_path() {
     let server = Server::start().await;
@@ -181,7 +194,7 @@ async fn an_id_never_leaves_its_place_in_the_path() {
     assert_eq!(server.seen(), (0, 0));
     let user = admin.user("../realms?x=1#y %2e").await.expect("a user");
     assert_eq!(
-        user.id.as_deref(),
+        user.email.as_deref(),
         Some("/auth/admin/realms/main/users/..%2Frealms%3Fx%3D1%23y%20%252e")
     );
 }

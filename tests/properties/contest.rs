@@ -806,7 +806,7 @@ fn any_turn() -> impl Strategy<Value = (i64, Turn)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2500, failure_persistence: None, ..ProptestConfig::default() })]
 
     // Domain "Lapse": time alone ends only the freeze of channels that were gone before what is contested came, and
     // nothing that came then or later is ever eligible, however long one waits. Two administrators always find a way out.
