@@ -91,6 +91,40 @@ async fn an_account_that_cannot_be_written_is_told_and_switched_off_until_it_can
     }
 }
 
+// P2, P15: whoever was switched off because they could undo their hold stays off while that cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_administrator_stays_off_while_their_rights_cannot_be_read() {
+    let house = House::new().await;
+    let replica = house.replica();
+    let ann = due(&house, &replica, "ann").await;
+    let management = house.realm.get("clients?clientId=realm-management").await;
+    let management = management[0]["id"].as_str().unwrap().to_owned();
+    let role = house
+        .realm
+        .get(&format!("clients/{management}/roles/manage-users"))
+        .await;
+    let mapping = format!("users/{ann}/role-mappings/clients/{management}");
+    house.realm.post(&mapping, &json!([role])).await;
+    // It keeps what could undo the hold, and that is told.
+    let _ = converged(&house, &house.replica(), &ann).await;
+    assert!(!is_on(&house, &ann).await);
+    // A process that has not read it lately cannot read it now.
+    let other = house.replica();
+    house.front.answer("/admin-events", 500, u32::MAX);
+    converged(&house, &other, &ann).await.unwrap_err();
+    assert!(
+        !is_on(&house, &ann).await,
+        "switched on by what could not be read"
+    );
+    house.front.pass();
+    let _ = converged(&house, &other, &ann).await;
+    assert!(!is_on(&house, &ann).await);
+    // Without the rights the hold is enough.
+    house.realm.delete(&mapping, Some(&json!([role]))).await;
+    converged(&house, &house.replica(), &ann).await.unwrap();
+    assert!(is_on(&house, &ann).await);
+}
+
 // An IdP that is away is no account that cannot be written: it is tried again, and nobody is switched off for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_switches_nobody_off() {

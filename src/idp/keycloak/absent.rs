@@ -120,6 +120,8 @@ async fn told(keycloak: &Keycloak, sub: &str) -> Result<bool, AdminError> {
     }
     let lines = EventQuery {
         user: Some(sub.to_owned()),
+        // As far back as any log of user events is read: a query without a bound walks through years of log-ins.
+        from_ms: Some(keycloak.clock.now().minus(keycloak.settings.back_fill).millis()),
         direction: Direction::Descending,
         max: LINES,
         ..EventQuery::default()

@@ -47,6 +47,9 @@ impl Hand<'_> {
             Some(after) => self.undoing(after).await?,
             None => (None, None),
         };
+        // Whoever was switched off for what cannot be read just now stays off.
+        let certain = restricted.after.is_some() && hidden.is_none();
+        self.again |= !certain;
         let seen = restricted.after.map(|after| after.seen).unwrap_or_default();
         let noted = Taken::ALL.into_iter().filter(|taken| self.noted(*taken, &seen));
         let noted: Vec<Taken> = noted.collect();
@@ -59,8 +62,10 @@ impl Hand<'_> {
             || (undoing.is_some() && settings.held_admins == CannotHold::Disable);
         let refused = if off {
             self.switch_off(&seen).await?
-        } else {
+        } else if certain {
             self.switch_on_again(&seen).await?
+        } else {
+            None
         };
         let why = [restricted.cannot, refused, undoing, hidden];
         let why: Vec<String> = why.into_iter().flatten().collect();
